@@ -1,0 +1,1 @@
+"""What a lecturer and CI do: set up, run the notebooks, run the tests."""

@@ -1,0 +1,72 @@
+"""The commands: ``python -m teachkit lab | test | notebooks``."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from teachkit.course.setup import Environment, SetupError
+
+COMMANDS = {
+    "lab": "set up, then open the course in JupyterLab; options go to 'jupyter lab', e.g. --no-browser",
+    "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
+    "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; whatever stands behind a command is handed on."""
+    top = argparse.ArgumentParser("python -m teachkit", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=f"{name}: {text}.")
+        sub.add_argument(
+            "rest", nargs=argparse.REMAINDER, metavar="...", help="handed on as they are"
+        )
+    return top
+
+
+def command(name: str, rest: Sequence[str]) -> list[str]:
+    """The arguments of the environment's Python for one of our commands.
+
+    >>> command("notebooks", ["01"])
+    ['-m', 'teachkit.course.notebooks', '01']
+    """
+    if name == "lab":
+        root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
+        return ["-m", "jupyterlab", start, *root, *rest]
+    if name == "test":
+        workers = str(min(os.cpu_count() or 1, 4))
+        return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
+    return ["-m", "teachkit.course.notebooks", *rest]
+
+
+def call(arguments: Sequence[str], cwd: os.PathLike[str], env: dict[str, str]) -> int:
+    """Run a child to its end; Ctrl-C is the child's to answer, and we wait for it."""
+    process = subprocess.Popen(arguments, cwd=cwd, env=env)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Set up if needed, run one command, return its exit status."""
+    given = parser().parse_args(arguments)
+    environment = Environment()
+    try:
+        environment.ensure()
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again; it goes on from here.", file=sys.stderr)
+        return 130
+    # One thread a process: the networks are small, and pytest already runs one process a core.
+    defaults = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
+    python = [str(environment.python), *command(given.command, given.rest)]
+    print("$", *python, flush=True)
+    return call(python, environment.root, {**defaults, **os.environ})

@@ -1,0 +1,98 @@
+"""Refuse bad input early, by name: each error quotes what was given and what is allowed."""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from teachkit.lab.types import Batch
+
+
+def fraction(name: str, value: object) -> float:
+    """Return a number in [0, 1] as a float.
+
+    >>> fraction("sparsity", 1.5)
+    Traceback (most recent call last):
+    ValueError: sparsity must lie in [0, 1], got 1.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
+    if not 0 <= float(value) <= 1:  # also refuses NaN
+        raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+    return float(value)
+
+
+def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int:
+    """Return a whole number in [low, high] as an int.
+
+    >>> whole("k", 7, high=5)
+    Traceback (most recent call last):
+    ValueError: k must be a whole number from 0 to 5, got 7
+    """
+    allowed = f"a whole number from {low}" + ("" if math.isinf(high) else f" to {high}")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return value
+
+
+def finite(name: str, tensor: object) -> Tensor:
+    """Return a real tensor without NaN or infinity."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real, got {tensor.dtype}")
+    if not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ValueError(f"{name} has {bad} NaN or infinite values of {tensor.numel()}")
+    return tensor
+
+
+def batch(given: object) -> Batch:
+    """Return ``(x, y)``: two non-empty tensors of one length, x finite."""
+    if not (isinstance(given, tuple) and len(given) == 2):
+        raise TypeError(f"a batch is a tuple (x, y), got {type(given).__name__}")
+    x, y = finite("the batch's x", given[0]), finite("the batch's y", given[1])
+    if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
+        shapes = f"x {tuple(x.shape)} and y {tuple(y.shape)}"
+        raise ValueError(f"a batch needs x and y of one length, at least 1, got {shapes}")
+    return x, y
+
+
+def model(given: object, x: Tensor | None = None) -> nn.Module:
+    """Return a module whose parameters are finite and, if x is given, of x's dtype."""
+    if not isinstance(given, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(given).__name__}")
+    for name, parameter in given.named_parameters():
+        finite(f"parameter {name!r}", parameter)
+        if x is not None and x.is_floating_point() and parameter.dtype != x.dtype:
+            raise TypeError(
+                f"the data is {x.dtype} but parameter {name!r} is {parameter.dtype}; convert one, "
+                f"e.g. model.to({x.dtype})"
+            )
+    return given
+
+
+def entries(name: str, given: object, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a dict of finite tensors whose keys and shapes are among the reference's."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a dict of tensors, got {type(given).__name__}")
+    for key, tensor in given.items():
+        if key not in reference:
+            raise ValueError(f"{name} has the key {key!r}; allowed are {sorted(reference)}")
+        if finite(f"{name}[{key!r}]", tensor).shape != reference[key].shape:
+            want = tuple(reference[key].shape)
+            raise ValueError(f"{name}[{key!r}] has shape {tuple(tensor.shape)}, not {want}")
+    return dict(given)
+
+
+def masks(given: object, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return masks: boolean entries of the reference's keys and shapes."""
+    found = entries("masks", given, reference)
+    for key, mask in found.items():
+        if mask.dtype != torch.bool:
+            raise TypeError(f"masks[{key!r}] must be boolean (True keeps), got {mask.dtype}")
+    return found

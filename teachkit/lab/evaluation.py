@@ -1,0 +1,95 @@
+"""The loss as a function of the parameters, and what a network scores on data."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from teachkit.lab import checks
+from teachkit.lab.types import Batch, Loss, Params
+
+
+class Evaluation(NamedTuple):
+    """Mean loss and the share of samples classified correctly, both over one batch."""
+
+    loss: float
+    accuracy: float
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Lend the model in evaluation mode; every module gets its own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def objective(
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy
+) -> tuple[Callable[[Params], Tensor], Params]:
+    """Return L and θ: the mean loss as a function of the parameters, and the parameters now.
+
+    L(θ) = (1/N) Σₙ ℓ(f_θ(xₙ), yₙ), in evaluation mode. L takes any part of θ; what is left out
+    keeps its value. The function is differentiable and works under ``torch.func`` transforms.
+
+    Args:
+        model: any module.
+        batch: (x, y).
+        loss: a mean loss (output, target) -> scalar.
+
+    """
+    x, y = checks.batch(batch)
+    frozen = copy.deepcopy(checks.model(model, x)).eval()
+    params = {name: p.detach() for name, p in frozen.named_parameters()}
+
+    def value(given: Params) -> Tensor:
+        return loss(functional_call(frozen, given, (x,)), y)
+
+    return value, params
+
+
+def predictions(output: Tensor, threshold: float = 0.5) -> Tensor:
+    """The predicted class: the largest of several outputs, or output > threshold for a single one."""
+    if output.ndim == 1 or output.shape[1] == 1:
+        return (output.reshape(-1) > threshold).long()
+    return output.argmax(1)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    threshold: float = 0.5,
+    chunk: int = 1000,
+) -> Evaluation:
+    """Mean loss and accuracy of a model on a batch, in evaluation mode; the model is unchanged.
+
+    Args:
+        model: any module with one output per class, or one output in all.
+        batch: (x, y); y holds class numbers (for a single output 0 or 1, of any dtype and shape).
+        loss: a mean loss.
+        threshold: for a single output, class 1 is output > threshold (0 for a logit).
+        chunk: samples per forward pass, a bound on the memory.
+
+    """
+    x, y = checks.batch(batch)
+    checks.whole("chunk", chunk, 1)
+    with eval_mode(checks.model(model, x)):
+        parts = [(model(x[i : i + chunk]), y[i : i + chunk]) for i in range(0, len(x), chunk)]
+    total = sum(float(loss(output, target)) * len(target) for output, target in parts)
+    right = sum(
+        int((predictions(output, threshold) == target.reshape(len(target), -1)[:, 0]).sum())
+        for output, target in parts
+    )
+    return Evaluation(total / len(x), right / len(x))

@@ -1,0 +1,146 @@
+"""The networks of the course, for any input size, all from one short list.
+
+Every builder takes the shape of one input and the number of classes; the same seed gives the
+same bytes, and torch's own random state is left alone.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from teachkit.lab import checks
+
+Shape = Sequence[int]
+
+
+def build(make: Callable[[], list[nn.Module]], seed: int) -> nn.Sequential:
+    """Make the layers under a seed of their own."""
+    checks.whole("seed", seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(*make())
+
+
+def dense(
+    inputs: int, widths: Sequence[int], activation: Callable[[], nn.Module]
+) -> list[nn.Module]:
+    """Linear layers of these widths with the activation between them, none after the last."""
+    sizes = [inputs, *widths]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), activation()]
+    return layers[:-1]
+
+
+def mlp(
+    shape: Shape = (1, 8, 8),
+    classes: int = 10,
+    *,
+    hidden: Sequence[int] = (64, 32),
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    seed: int = 0,
+) -> nn.Sequential:
+    """A multilayer perceptron; the default is 64-64-32-10.
+
+    Args:
+        shape: shape of one input; it is flattened.
+        classes: number of outputs, 1 or more.
+        hidden: widths of the hidden layers; () gives softmax regression.
+        activation: makes the activation module, e.g. ``nn.Tanh``.
+        seed: seed of the initial weights.
+
+    >>> sum(p.numel() for p in mlp().parameters() if p.ndim == 2)
+    6464
+
+    """
+    sizes = [*_sizes(shape, 1), checks.whole("classes", classes, 1)]
+    widths = [checks.whole("a hidden width", width, 1) for width in hidden]
+    return build(
+        lambda: [nn.Flatten(), *dense(prod(sizes[:-1]), [*widths, classes], activation)], seed
+    )
+
+
+def lenet_300_100(shape: Shape = (1, 28, 28), classes: int = 10, *, seed: int = 0) -> nn.Sequential:
+    """LeNet-300-100: an MLP with 300 and 100 hidden units (LeCun et al. 1998; Han et al. 2015).
+
+    >>> sum(p.numel() for p in lenet_300_100().parameters() if p.ndim == 2)
+    266200
+    """
+    return mlp(shape, classes, hidden=(300, 100), seed=seed)
+
+
+def lenet5(shape: Shape = (1, 28, 28), classes: int = 10, *, seed: int = 0) -> nn.Sequential:
+    """LeNet-5 as Han et al. (2015) pruned it: conv 20, conv 50 (both 5x5, max-pooled), 500 units.
+
+    Below 16 pixels the convolutions are padded by 2, so that 8x8 images pass through them.
+
+    >>> sum(p.numel() for p in lenet5().parameters())
+    431080
+    """
+    channels, height, width = _image(shape, 4)
+    pad = 0 if min(height, width) >= 16 else 2
+
+    def pooled(size: int) -> int:
+        return ((size + 2 * pad - 4) // 2 + 2 * pad - 4) // 2
+
+    def layers() -> list[nn.Module]:
+        return [
+            *(nn.Conv2d(channels, 20, 5, padding=pad), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(20, 50, 5, padding=pad), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+            *dense(50 * pooled(height) * pooled(width), [500, classes], nn.ReLU),
+        ]
+
+    checks.whole("classes", classes, 1)
+    return build(layers, seed)
+
+
+def vgg_like(shape: Shape = (1, 8, 8), classes: int = 10, *, seed: int = 0) -> nn.Sequential:
+    """A small net after VGG (Simonyan & Zisserman 2015): twice two 3x3 convolutions and a pooling.
+
+    Channels 16, 16, 32, 32, each with batch normalisation, then 64 units.
+
+    >>> sum(p.numel() for p in vgg_like().parameters() if p.ndim > 1)
+    25104
+    """
+    channels, height, width = _image(shape, 4)
+
+    def layers() -> list[nn.Module]:
+        made: list[nn.Module] = []
+        for before, after in ((channels, 16), (16, 32)):
+            for entering in (before, after):
+                conv = nn.Conv2d(entering, after, 3, padding=1, bias=False)
+                made += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+            made.append(nn.MaxPool2d(2))
+        return [
+            *made,
+            nn.Flatten(),
+            *dense(32 * (height // 4) * (width // 4), [64, classes], nn.ReLU),
+        ]
+
+    checks.whole("classes", classes, 1)
+    return build(layers, seed)
+
+
+MODELS: dict[str, Callable[..., nn.Sequential]] = {
+    "mlp": mlp,
+    "lenet_300_100": lenet_300_100,
+    "lenet5": lenet5,
+    "vgg_like": vgg_like,
+}
+
+
+def _sizes(shape: Shape, low: int) -> list[int]:
+    if isinstance(shape, int) or not len(shape):
+        raise ValueError(f"shape must hold the sizes of one input, e.g. (1, 8, 8), got {shape!r}")
+    return [checks.whole(f"each size in shape {tuple(shape)}", size, low) for size in shape]
+
+
+def _image(shape: Shape, low: int) -> list[int]:
+    if isinstance(shape, int) or len(shape) != 3 or min(shape[1:]) < low:
+        raise ValueError(
+            f"shape must be (channels, height, width) with height and width of at least {low}, got {shape!r}"
+        )
+    return _sizes(shape, 1)

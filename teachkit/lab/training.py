@@ -1,0 +1,134 @@
+"""Train a network: any torch optimizer, masks that hold, a penalty, a history."""
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm.auto import tqdm
+
+from teachkit.lab import checks
+from teachkit.lab.data import Data
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.types import Batch, Loss, Masks
+
+
+class History(NamedTuple):
+    """One entry per epoch: the mean training loss seen, and the test accuracy where there is a test.
+
+    The loss is averaged while the weights move, so it lags behind an evaluation after the epoch.
+    """
+
+    loss: list[float]
+    accuracy: list[float]
+
+
+Adam = partial(torch.optim.Adam, lr=1e-3)
+
+
+def fit(
+    model: nn.Module,
+    data: Data | Batch,
+    *,
+    epochs: int = 30,
+    batch_size: int = 64,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = Adam,
+    loss: Loss = cross_entropy,
+    masks: Masks | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[nn.Module, History]:
+    """Return a trained copy of the model, in evaluation mode, and its history.
+
+    Minimises (1/N) Σₙ ℓ(f_θ(xₙ), yₙ) + penalty(model) by mini-batches drawn without replacement.
+    The model given is unchanged. The same seed gives the same bytes.
+
+    Args:
+        model: any module; parameters with ``requires_grad=False`` stay as they are.
+        data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y).
+        epochs: passes over the training data; 0 returns a copy.
+        batch_size: samples a step; the number of samples or more is full batch.
+        optimizer: makes the optimizer from the parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
+        loss: a mean loss.
+        masks: weights that are False here are zero after every step, whatever the optimizer does.
+        penalty: a term added to the loss of each step, e.g. an L1 norm.
+        scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
+        seed: seed of the order of the samples and of any dropout.
+        progress: show a progress bar.
+
+    """
+    train, test = data if isinstance(data, Data) else (data, None)
+    x, y = checks.batch(train)
+    for name, value, low in (
+        ("epochs", epochs, 0),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        checks.whole(name, value, low)
+    trained = copy.deepcopy(checks.model(model, x))
+    removed = _removed(trained, masks or {})
+    history = History([], [])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _zero(removed)
+        steps = optimizer([p for p in trained.parameters() if p.requires_grad])
+        rate = scheduler(steps) if scheduler else None
+        for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
+            trained.train()
+            total = 0.0
+            for rows in torch.split(torch.randperm(len(x)), batch_size):
+                total += len(rows) * _step(
+                    trained, (x[rows], y[rows]), steps, loss, penalty, removed
+                )
+            if rate:
+                rate.step()
+            history.loss.append(total / len(x))
+            if test is not None:
+                history.accuracy.append(evaluate(trained, test, loss).accuracy)
+    return trained.eval(), history
+
+
+def _removed(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
+    """The masked parameters, each with the positions that must stay zero."""
+    params = dict(model.named_parameters())
+    return [(params[name], ~mask) for name, mask in checks.masks(masks, params).items()]
+
+
+@torch.no_grad()
+def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, gone in removed:
+        parameter.masked_fill_(gone, 0.0)
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(gone, 0.0)
+
+
+def _step(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: Optimizer,
+    loss: Loss,
+    penalty: Callable[[nn.Module], Tensor] | None,
+    removed: list[tuple[nn.Parameter, Tensor]],
+) -> float:
+    """One step of any torch optimizer; returns the data loss before it."""
+    seen: list[float] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model(batch[0]), batch[1])
+        seen.append(float(value.detach()))
+        objective = value if penalty is None else value + penalty(model)
+        objective.backward()  # type: ignore[no-untyped-call]
+        _zero(removed)  # the gradient too: an L-BFGS search direction then never leaves the mask
+        return objective
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    _zero(removed)
+    return seen[0]

@@ -161,16 +161,16 @@ def critical_points(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[list
 def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
     """Decide each critical point in one variable by the sign of f′ before and after it.
 
-    f′ from − to + is a minimum, from + to − a maximum, without a change neither ("saddle" here, as
-    in the plane). It decides where f″ = 0 leaves :func:`classify` undecided, because f′ has no zero
-    and no gap between the point and the place it is tried at.
+    f′ from − to + is a minimum, from + to − a maximum, without a change an "inflection". This
+    decides where f″ = 0 leaves :func:`classify` undecided: f′ has no zero and no gap between the
+    point and the places it is tried at.
 
     Raises:
         ValueError: not all critical points are known, so that "before" and "after" are not safe.
 
     >>> x = sympy.Symbol("x")
     >>> [p.kind for p in sign_test(x**4, x)], [p.kind for p in sign_test(x**3, x)]
-    (['minimum'], ['saddle'])
+    (['minimum'], ['inflection'])
 
     """
     found = classify(f, variable)
@@ -188,7 +188,7 @@ def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
         at = sympy.Rational(float(p.point[variable]))
         before, after = (_sign(slope.subs(x, at + side * reach)) for side in (-1, 1))
         kinds = {(-1, 1): "minimum", (1, -1): "maximum"}
-        return p._replace(kind=kinds.get((before, after), "saddle"))
+        return p._replace(kind=kinds.get((before, after), "inflection"))
 
     return CriticalPoints(map(decided, found))
 
@@ -328,11 +328,8 @@ def _solve_many(equations: list[Expr], names: list[Symbol]) -> tuple[list[Point]
     ]
     if polynomial and not solutions:
         return [], True, ""
-    why = (
-        "these points may not be all"
-        if len(isolated) == len(solutions)
-        else "there are whole curves of them"
-    )
+    curves = len(isolated) < len(solutions)
+    why = "there are whole curves of them" if curves else "these points may not be all"
     return _real(isolated), False, f"{system}: {why}"
 
 

@@ -1,0 +1,146 @@
+"""Re-execute notebooks and write the canonical form: the same bytes every time.
+
+``python -m teachkit notebooks [NN …]``; a notebook that raises is not written.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from teachkit.course.setup import ROOT, replace
+
+FOLDER = ROOT / "notebooks"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
+KEPT = ("jupyter", "slideshow", "tags")
+MAX_BYTES = 400_000
+
+
+class NotebookError(Exception):
+    """A notebook cannot be written; the message says which one and why."""
+
+
+def canonical(notebook: NotebookNode) -> str:
+    """The text of a notebook in canonical form.
+
+    Kept are sources, cell ids, outputs, and the metadata ``jupyter``, ``slideshow`` and ``tags``;
+    gone are widget state and views, timings, and execution counts of empty cells.
+
+    Raises:
+        NotebookError: more than 400 kB.
+
+    """
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, "language_info": LANGUAGE})
+    made.nbformat_minor = 5
+    made.cells = [_cell(cell) for cell in notebook.cells if cell.source.strip()]
+    nbformat.validate(made)
+    text = nbformat.writes(made)
+    if len(text.encode()) > MAX_BYTES:
+        raise NotebookError(
+            f"the notebook has {len(text.encode()):,} bytes; at most {MAX_BYTES:,} are allowed: "
+            "make its figures smaller or fewer"
+        )
+    return text + "\n"
+
+
+def _cell(cell: NotebookNode) -> NotebookNode:
+    metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
+    source = cell.source.rstrip()
+    if cell.cell_type != "code":
+        return NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=metadata, source=source)
+    return NotebookNode(
+        id=cell.id,
+        cell_type="code",
+        metadata=metadata,
+        source=source,
+        execution_count=cell.execution_count,
+        outputs=[_output(output) for output in cell.outputs],
+    )
+
+
+def _output(output: NotebookNode) -> NotebookNode:
+    kept = NotebookNode(output)
+    if "data" in kept:
+        kept.data = {mime: value for mime, value in kept.data.items() if mime != WIDGET_VIEW}
+        kept.metadata = {}
+    return kept
+
+
+def execute(path: Path) -> str:
+    """Run a notebook top to bottom on a fresh kernel and return its canonical text.
+
+    Raises:
+        NotebookError: a cell raised, or the kernel died.
+
+    """
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        record_timing=False,
+        timeout=600,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise NotebookError(
+            f"{path.name} was not written, because a cell raised:\n{error}"
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(f"{path.name} was not written, because its kernel died") from error
+    return canonical(notebook)
+
+
+def write(path: Path) -> bool:
+    """Re-execute a notebook in place; True when a byte changed."""
+    before = path.read_text("utf-8")
+    after = execute(path)
+    if after != before:
+        replace(path, after)
+    return after != before
+
+
+def select(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
+    """The notebooks that these names begin, all without names.
+
+    >>> [path.stem for path in select(["03"])]
+    ['03_masks']
+    """
+    books = sorted(folder.glob("*.ipynb"))
+    stems = [book.stem for book in books]
+    unknown = [name for name in names if not any(stem.startswith(name) for stem in stems)]
+    if unknown:
+        raise NotebookError(f"no notebook begins with {unknown[0]!r}; there are {', '.join(stems)}")
+    return [b for b in books if not names or any(b.stem.startswith(name) for name in names)]
+
+
+def main(arguments: Iterable[str]) -> int:
+    """The command ``python -m teachkit notebooks``."""
+    parser = argparse.ArgumentParser("python -m teachkit notebooks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NN", help="e.g. 01 03; all without a name")
+    given = parser.parse_args(list(arguments))
+    # As under nbval: one thread, and the notebook's own folder.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        for path in select(given.names):
+            print(f"{path.name} …", end=" ", flush=True)
+            print("written" if write(path) else "unchanged", flush=True)
+    except NotebookError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

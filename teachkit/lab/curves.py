@@ -1,0 +1,79 @@
+"""How accuracy falls as a network is pruned, and how sure a mean over seeds is."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mpmath
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from teachkit import masks
+from teachkit.lab import checks
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.types import Batch, Scores
+
+
+class Interval(NamedTuple):
+    """A mean over runs and its confidence interval; numbers or arrays of one shape."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def accuracy_curve(
+    model: nn.Module,
+    scores: Scores,
+    batch: Batch,
+    sparsities: Sequence[float],
+    scope: str = "global",
+) -> list[float]:
+    """Accuracy after removing the weights with the lowest scores, one-shot, for each sparsity.
+
+    Args:
+        model: a trained network; it is unchanged.
+        scores: a larger score stays.
+        batch: (x, y) to measure on.
+        sparsities: each in [0, 1].
+        scope: "global" or "layer", see ``masks.keep_top``.
+
+    """
+    kept = (masks.keep_top(scores, sparsity, scope) for sparsity in sparsities)
+    return [evaluate(masks.apply(model, mask), batch).accuracy for mask in kept]
+
+
+def interval(runs: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Mean over the first axis and its Student interval, mean ± t · s / √n.
+
+    Args:
+        runs: (n, ...) with n of at least 2 independent runs, e.g. seeds.
+        confidence: probability that the interval holds the true mean, for normal runs.
+
+    >>> [round(float(value), 3) for value in interval([1.0, 2.0, 3.0])]
+    [2.0, -0.484, 4.484]
+
+    """
+    checks.fraction("confidence", confidence)
+    values = np.asarray(runs, float)
+    if values.ndim == 0 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"an interval needs at least 2 finite runs, got {runs!r}")
+    mean = values.mean(0)
+    half = student(confidence, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def student(confidence: float, freedom: int) -> float:
+    """The t that a Student variable stays within ±t of with this probability.
+
+    >>> round(student(0.95, 4), 3)
+    2.776
+    """
+
+    def excess(
+        u: mpmath.mpf,
+    ) -> mpmath.mpf:  # P(|T| > t) with u = ν / (ν + t²), minus what it should be
+        return mpmath.betainc(freedom / 2, 0.5, 0, u, regularized=True) - (1 - confidence)
+
+    u = mpmath.findroot(excess, (0, 1), solver="ridder", tol=1e-12)
+    return float(mpmath.sqrt(freedom * (1 - u) / u))

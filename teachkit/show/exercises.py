@@ -1,0 +1,173 @@
+"""Check a learner's function against the real one, and say what differs."""
+
+import random
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch import Tensor
+
+from teachkit.show.task import Task
+from teachkit.show.tasks import TASKS
+
+TRIES = 20  # random inputs per check
+
+
+def check(name: str, function: Callable[..., Any]) -> None:
+    """Print whether a learner's function gives what the exercise asks, or what differs.
+
+    Args:
+        name: number of the exercise, e.g. "01.2".
+        function: the learner's function; the untouched stub counts as not attempted.
+
+    """
+    print(f"{name}: {verdict(name, function)}")
+
+
+def verdict(name: str, function: Callable[..., Any], seed: int | None = None) -> str:
+    """What :func:`check` prints after the number; inputs are fresh unless a seed is given."""
+    if name not in TASKS:
+        raise ValueError(f"no exercise {name!r}; there are {sorted(TASKS)}")
+    if not callable(function):
+        raise TypeError(f"check needs your function itself, got {type(function).__name__}")
+    task, rng = TASKS[name], random.Random(seed)  # noqa: S311 -- test inputs, no secrets
+    cases = [task.draw(rng) for _ in range(TRIES)]
+    results = []
+    for inputs in cases:
+        try:
+            results.append(function(*inputs))
+        except Exception as error:
+            return f"your function raised {type(error).__name__}: {error}\n{_show(inputs)}"
+    if all(result is None or result is ... for result in results):
+        return "not attempted yet. Replace the ... by your code and run both cells again."
+    expected = [task.answer(*inputs) for inputs in cases]
+    if all(map(same, results, expected)):
+        return "correct."
+    hint = _known_mistake(task, cases, results)
+    worst = next(i for i, pair in enumerate(zip(results, expected, strict=True)) if not same(*pair))
+    says = hint or difference(results[worst], expected[worst])
+    yours, wanted = _short(results[worst]), _short(expected[worst])
+    return f"not yet: {says}\n{_show(cases[worst])}\nyours: {yours}\nwanted: {wanted}"
+
+
+def _known_mistake(task: Task, cases: list[tuple[Any, ...]], results: list[Any]) -> str:
+    """The hint of the first listed mistake that explains every result."""
+    for hint, mistake in task.mistakes.items():
+        if all(same(r, mistake(*inputs)) for r, inputs in zip(results, cases, strict=True)):
+            return hint
+    return ""
+
+
+def same(given: Any, expected: Any) -> bool:
+    """Equal in kind, shape and value (1e-8 relative for numbers, symbolically for sympy)."""
+    if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
+        return _same_symbols(given, expected)
+    if isinstance(expected, str) or isinstance(given, str) or given is None:
+        return bool(given == expected)
+    if isinstance(expected, (set, frozenset)):
+        return isinstance(given, (set, frozenset)) and given == expected
+    try:
+        a, b = _array(given), _array(expected)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    if a.shape != b.shape or (a.dtype == bool) != (b.dtype == bool):
+        return False
+    return bool(np.allclose(a, b, rtol=1e-8, atol=1e-12))
+
+
+def difference(given: Any, expected: Any) -> str:
+    """Say in a word or two how a wrong answer differs: type, shape, sign, factor, inverted mask."""
+    if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
+        return _symbolic_difference(given, expected)
+    if isinstance(expected, (str, set, frozenset)) or given is None or isinstance(given, str):
+        return "the type differs" if type(given) is not type(expected) else "the answer differs"
+    try:
+        a, b = _array(given), _array(expected)
+    except (TypeError, ValueError, RuntimeError):
+        return f"the type differs: {type(given).__name__} instead of {type(expected).__name__}"
+    if a.shape != b.shape:
+        return f"the shape differs: {a.shape} instead of {b.shape}"
+    if b.dtype == bool:
+        return _mask_difference(a, b)
+    if a.ndim == 2 and np.allclose(a.T, b):
+        return "it is transposed: rows and columns are swapped"
+    return _numeric_difference(a.astype(float), b.astype(float))
+
+
+def _numeric_difference(a: np.ndarray, b: np.ndarray) -> str:
+    if np.allclose(a, -b):
+        return "the sign is wrong"
+    if np.allclose(np.abs(a), np.abs(b)):
+        return "the sign of some entries is wrong"
+    for factor, name in ((2, "2"), (0.5, "½"), (float(np.log(10)), "ln 10: which logarithm?")):
+        if np.allclose(a, factor * b):
+            return (
+                f"it is too large by a factor of {name}"
+                if factor > 1
+                else f"a factor of {name} too much"
+            )
+    if a.size > 1 and np.ptp(a - b) < 1e-9:
+        return "it is off by the same amount everywhere"
+    return "the values differ"
+
+
+def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
+    if a.dtype != bool:
+        return "a mask must be boolean: True keeps"
+    if (a == ~b).all():
+        return "the mask is inverted: True keeps, and a larger score stays"
+    if a.sum() != b.sum():
+        return f"it keeps {a.sum()} weights instead of exactly {b.sum()}"
+    return "it keeps the right number, but not the right weights"
+
+
+def _same_symbols(given: Any, expected: Any) -> bool:
+    try:
+        gap = sympy.sympify(given) - expected
+    except (TypeError, ValueError, AttributeError, sympy.SympifyError):
+        return False
+    if isinstance(expected, sympy.MatrixBase) != isinstance(gap, sympy.MatrixBase):
+        return False
+    entries = list(gap) if isinstance(gap, sympy.MatrixBase) else [gap]
+    return all(sympy.simplify(entry) == 0 for entry in entries)
+
+
+def _symbolic_difference(given: Any, expected: Any) -> str:
+    wants_matrix = isinstance(expected, sympy.MatrixBase)
+    if wants_matrix and not isinstance(given, sympy.MatrixBase):
+        return f"the type differs: a matrix of shape {expected.shape} is wanted"
+    if wants_matrix and given.shape != expected.shape:
+        return f"the shape differs: {given.shape} instead of {expected.shape}"
+    for factor, says in (
+        (-1, "the sign is wrong"),
+        (2, "it is too large by a factor of 2"),
+        (sympy.Rational(1, 2), "a factor of ½ too much"),
+    ):
+        if _same_symbols(given, factor * expected):
+            return says
+    return "the expressions differ"
+
+
+def _array(value: Any) -> np.ndarray:
+    array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if array.dtype == object:
+        raise TypeError("not numbers")
+    return array
+
+
+def _show(inputs: tuple[Any, ...]) -> str:
+    return "input: " + ", ".join(_short(value) for value in inputs)
+
+
+def _short(value: Any) -> str:
+    if callable(value) and not isinstance(value, (sympy.Basic, sympy.MatrixBase)):
+        return "a function"
+    if isinstance(value, Tensor):
+        value = value.detach().tolist()
+        value = torch.tensor(value).numpy().round(4).tolist() if value != [] else value
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    return textwrap.shorten(str(value), 150, placeholder=" …")

@@ -265,6 +265,16 @@ def of_model(
     return dense(of_vector, torch.cat([params[name].reshape(-1) for name in chosen]))
 
 
+def curvatures(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Tensor:
+    """The eigenvalues of a network's Hessian over all parameters, ascending, shape (n,).
+
+    Each is the second derivative of the loss along one of n perpendicular directions.
+    """
+    H = of_model(model, batch, loss)
+    values: Tensor = torch.linalg.eigvalsh((H + H.T) / 2)
+    return values
+
+
 # Names that sympy's lambdify writes and torch spells otherwise or lacks.
 _TORCH = {
     "Abs": torch.abs,

@@ -347,7 +347,9 @@ def from_torch(model: nn.Module) -> tuple[nn.Module, Masks]:
 
     Weights without a mask get one that keeps everything.
     """
-    plain = copy.deepcopy(model)
+    # torch refuses to copy a masked weight, the product of weight_orig and weight_mask: lend it one.
+    products = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    plain = copy.deepcopy(model, {id(v): v.detach().clone() for v in products})
     found: Masks = {}
     for name, module in plain.named_modules():
         for kind in [

@@ -10,7 +10,7 @@ import sympy
 import torch
 from sympy import Expr, Symbol
 from torch import Tensor, nn
-from torch.func import grad, jvp
+from torch.func import grad, jvp, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit.lab import checks
@@ -163,6 +163,99 @@ def along(
         steps * linear,
         steps * linear + steps**2 * quadratic,
         torch.tensor(actual, dtype=dtype),
+    )
+
+
+class Alone(NamedTuple):
+    """Changes of the loss when one weight at a time is set to zero, each of shape (m,)."""
+
+    first: Tensor
+    second: Tensor
+    actual: Tensor
+
+
+def alone(
+    model: nn.Module,
+    batch: Batch,
+    name: str,
+    positions: Sequence[int] | Tensor,
+    loss: Loss = cross_entropy,
+) -> Alone:
+    """Predicted and true change of the loss for zeroing each of m weights by itself.
+
+    For weight i: −g_i w_i (first order), −g_i w_i + ½ h_ii w_i² (second), L(θ − w_i e_i) − L(θ).
+
+    Args:
+        model: any module.
+        batch: (x, y).
+        name: which parameter, as in named_parameters().
+        positions: positions in the flattened parameter.
+        loss: a mean loss.
+
+    """
+    (whole,) = zeroing(model, name, positions).values()
+    index = torch.as_tensor(positions, dtype=torch.long).reshape(-1)
+    steps = torch.zeros(len(index), whole.numel(), dtype=whole.dtype)
+    rows = torch.arange(len(index))
+    steps[rows, index] = whole.reshape(-1)[index]
+    value, params = objective(model, batch, loss)
+    theta = params[name]
+
+    def of_one(p: Tensor) -> Tensor:
+        return value({name: p})
+
+    def changes(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        step = step.reshape(theta.shape)
+        g, product = jvp(grad(of_one), (theta,), (step,))  # type: ignore[misc]
+        first = (g * step).sum()
+        return first, first + 0.5 * (product * step).sum(), of_one(theta + step) - of_one(theta)
+
+    return Alone(*vmap(changes, chunk_size=32)(steps))
+
+
+class Together(NamedTuple):
+    """Changes of the loss when the first of a row of weights go, one entry per number of weights (k,).
+
+    ``apart`` is the sum of the single predictions, ``joint`` one prediction for the whole step.
+    """
+
+    weights: Tensor
+    apart: Tensor
+    joint: Tensor
+    actual: Tensor
+
+
+def together(
+    model: nn.Module,
+    batch: Batch,
+    name: str,
+    positions: Sequence[int] | Tensor,
+    counts: Sequence[int],
+    loss: Loss = cross_entropy,
+) -> Together:
+    """What removing the first c of some weights together was promised to do, and does.
+
+    Apart: Σ (−g_i w_i + ½ h_ii w_i²). Joint: gᵀδ + ½ δᵀHδ, which adds the cross terms
+    Σ_{i≠j} ½ h_ij w_i w_j. The actual change is measured.
+
+    Args:
+        model: any module.
+        batch: (x, y).
+        name: which parameter, as in named_parameters().
+        positions: positions in the flattened parameter, in the order of removal.
+        counts: how many of them go, each from 0 to their number.
+        loss: a mean loss.
+
+    """
+    order = torch.as_tensor(positions, dtype=torch.long).reshape(-1)
+    chosen = [checks.whole("each count", c, 0, len(order)) for c in counts]
+    single = alone(model, batch, name, order, loss).second
+    steps = [zeroing(model, name, order[:c]) for c in chosen]
+    return Together(
+        torch.tensor(chosen),
+        torch.stack([single[:c].sum() for c in chosen]),
+        single.new_tensor([predicted_change(model, batch, step, loss) for step in steps]),
+        single.new_tensor([actual_change(model, batch, step, loss) for step in steps]),
     )
 
 

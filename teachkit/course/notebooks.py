@@ -42,7 +42,7 @@ def canonical(notebook: NotebookNode) -> str:
     made.nbformat_minor = 5
     made.cells = [_cell(cell) for cell in notebook.cells if cell.source.strip()]
     nbformat.validate(made)
-    text = nbformat.writes(made)
+    text: str = nbformat.writes(made)
     if len(text.encode()) > MAX_BYTES:
         raise NotebookError(
             f"the notebook has {len(text.encode()):,} bytes; at most {MAX_BYTES:,} are allowed: "

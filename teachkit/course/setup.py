@@ -84,7 +84,7 @@ class Environment:
         torch = [line for line in self.packages if re.match(r"torch\b", line)]
         # torch comes first and alone: with it in place no later step looks for another build of it.
         self._pip("install", *self._index_for(torch), *torch)
-        self._pip("install", *self.packages)
+        self._pip("install", *(word for line in self.packages for word in line.split()))
         self._write_settings()
         replace(self.stamp, self.wanted())
         print("The set-up is done.", flush=True)

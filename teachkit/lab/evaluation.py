@@ -48,7 +48,7 @@ def objective(
 
     """
     x, y = checks.batch(batch)
-    frozen = copy.deepcopy(checks.model(model, x)).eval()
+    frozen = copy.deepcopy(checks.model(model, x)).eval().requires_grad_(False)
     params = {name: p.detach() for name, p in frozen.named_parameters()}
 
     def value(given: Params) -> Tensor:

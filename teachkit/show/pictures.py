@@ -8,6 +8,7 @@ from collections import Counter
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 class Picture:
@@ -22,9 +23,7 @@ class Picture:
             raise ValueError(f"alt text must say in words what the figure shows, got {alt!r}")
         self.alt = alt
         self.drawn = "; ".join(drawn(axes, i) for i, axes in enumerate(figure.axes))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        self.png = buffer.getvalue()
+        self.png = png(figure)
 
     @property
     def html(self) -> str:
@@ -37,6 +36,14 @@ class Picture:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self.html}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG of 256 colours: a quarter of the bytes, no label cut off."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", pad_inches=0.08)
+    Image.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def figure(figure: Figure, alt: str) -> Picture:

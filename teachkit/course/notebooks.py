@@ -95,11 +95,22 @@ def execute(path: Path) -> str:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(
-            f"{path.name} was not written, because a cell raised:\n{error}"
+            f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n"
+            f"{_failed(notebook)}"
         ) from error
     except DeadKernelError as error:
         raise NotebookError(f"{path.name} was not written, because its kernel died") from error
     return canonical(notebook)
+
+
+def _failed(notebook: NotebookNode) -> str:
+    """The source of the cell that raised."""
+    sources = [
+        cell.source
+        for cell in notebook.cells
+        if any(output.output_type == "error" for output in cell.get("outputs", []))
+    ]
+    return "the cell:\n" + "\n".join(sources)
 
 
 def write(path: Path) -> bool:

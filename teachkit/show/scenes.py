@@ -4,7 +4,7 @@ import numpy as np
 import sympy
 from torch import nn
 
-from teachkit import hessian, masks, taylor
+from teachkit import hessian, magnitude, masks, taylor
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.lab.types import Batch
@@ -61,8 +61,9 @@ def polynomial(function: str, centre: float, order: int) -> Picture:
 
 def pruned(model: nn.Module, batch: Batch, sparsity: float, scope: str) -> Picture:
     """The masks of magnitude pruning, layer by layer, and what accuracy they leave."""
-    scores = {name: w.detach().abs() for name, w in masks.prunable(model).items()}
-    kept = masks.keep_top(scores, sparsity, "layer" if scope == "per layer" else "global")
+    kept = masks.keep_top(
+        magnitude.scores(model), sparsity, "layer" if scope == "per layer" else "global"
+    )
     accuracy = evaluate(masks.apply(model, kept), batch).accuracy
     shown = {f"{name}\n{int(m.sum())} of {m.numel()} kept": m.numpy() for name, m in kept.items()}
     alt = (

@@ -5,15 +5,14 @@ zero, the signs of H's eigenvalues tell a minimum from a maximum and a saddle.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from typing import NamedTuple
 
 import sympy
 import torch
 from sympy import Expr, Matrix, S, Symbol
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vjp, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit.lab.evaluation import objective
@@ -21,7 +20,6 @@ from teachkit.lab.types import Batch, Loss
 
 Point = dict[Symbol, Expr]
 DENSE_LIMIT = 5000  # parameters; their Hessian takes 200 MB in float64
-DIGITS = 40  # to which a number must vanish before sympy is asked whether it is zero
 
 
 class CriticalPoint(NamedTuple):
@@ -114,7 +112,7 @@ def classify(f: Expr, variables: Sequence[Symbol] | Symbol) -> CriticalPoints:
     H = hessian(f, names)
     points, complete, note = critical_points(f, names)
     found = [
-        CriticalPoint(point, kind(H.subs(point)), sympy.simplify(f.subs(point)), H.subs(point))
+        CriticalPoint(point, kind(H.subs(point)), _value(f, point), H.subs(point))
         for point in points
     ]
     return CriticalPoints(found, complete, note)
@@ -142,7 +140,7 @@ def critical_points(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[list
     """The real solutions of ∇f = 0, whether these are all, and if not, why.
 
     Polynomials in one variable are solved completely by isolating real roots, polynomials in
-    several by a Gröbner basis; for anything else sympy's solvers are asked.
+    several by elimination with Gröbner bases; for anything else sympy's solvers are asked.
     """
     f, names = _function(f, variables)
     real = {v: Symbol(v.name, real=True) for v in names}
@@ -212,13 +210,12 @@ def autodiff(f: Expr, variables: Sequence[Symbol], point: Mapping[Symbol, float]
 
 
 def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The Hessian (n, n) of a scalar function of a vector, column by column: H e_j for each j.
+    """The Hessian (n, n) of a scalar function of a vector, row by row: e_jᵀH for each j.
 
-    H e_j is the derivative of the gradient in direction e_j (forward over reverse mode).
+    e_jᵀH is the gradient of the j-th entry of the gradient (reverse mode twice), many j at a time.
     """
-    columns = torch.eye(len(at), dtype=at.dtype)
-    product = partial(jvp, grad(f), (at,))
-    rows: Tensor = vmap(lambda e: product((e,))[1], chunk_size=256)(columns)
+    _, pull = vjp(grad(f), at)  # type: ignore[misc]
+    rows: Tensor = vmap(lambda e: pull(e)[0], chunk_size=256)(torch.eye(len(at), dtype=at.dtype))
     return rows
 
 
@@ -297,7 +294,7 @@ def _function(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[Expr, list
             f"variables must be different sympy symbols, at least one, got {variables!r}"
         )
     expression = sympy.sympify(f)
-    if not isinstance(expression, Expr):
+    if not isinstance(expression, Expr) or isinstance(expression, sympy.MatrixExpr):
         raise TypeError(f"f must be a sympy expression, got {type(f).__name__}")
     strangers = expression.free_symbols - set(names)
     if strangers:
@@ -323,36 +320,47 @@ def _solve_one(equations: list[Expr], names: list[Symbol]) -> tuple[list[Point],
 
 
 def _solve_many(equations: list[Expr], names: list[Symbol]) -> tuple[list[Point], bool, str]:
-    """Real solutions of a system; complete for polynomials with finitely many solutions."""
+    """Real solutions of a system; complete for rational polynomials with finitely many solutions."""
     system = ", ".join(f"{e} = 0" for e in equations)
     polynomial = all(e.is_polynomial(*names) for e in equations)
     try:
-        if polynomial and sympy.groebner(equations, *names, order="grevlex").is_zero_dimensional:
-            solutions = sympy.solve_poly_system(equations, *names, strict=True) or []
-            return _real([dict(zip(names, s, strict=True)) for s in solutions]), True, ""
+        if polynomial and sympy.Poly(sum(equations), *names).domain in (sympy.ZZ, sympy.QQ):
+            basis = sympy.groebner(equations, *names, order="grevlex")
+            if basis.exprs == [1]:
+                return [], True, ""
+            if basis.is_zero_dimensional:
+                return _solve_finite(equations, names), True, ""
         solutions = sympy.solve(equations, names, dict=True)
     except (NotImplementedError, sympy.polys.polyerrors.BasePolynomialError) as error:
         return [], False, f"sympy cannot solve {system}: {error}"
-    isolated = [
+    found = [
         s for s in solutions if len(s) == len(names) and not any(v.free_symbols for v in s.values())
     ]
-    if polynomial and not solutions:
-        return [], True, ""
-    curves = len(isolated) < len(solutions)
+    real = [s for s in found if all(v.is_real for v in s.values())]
+    curves = len(found) < len(solutions)
     why = "there are whole curves of them" if curves else "these points may not be all"
-    return _real(isolated), False, f"{system}: {why}"
+    return real, False, f"{system}: {why}"
 
 
-def _real(solutions: list[Point]) -> list[Point]:
-    """Those solutions whose coordinates are all real, each once."""
-    real: list[Point] = []
-    for s in solutions:
-        numbers = [sympy.N(value, DIGITS) for value in s.values()]
-        if all(abs(sympy.im(number)) < 10.0 ** (-DIGITS // 2) for number in numbers):
-            real.append(
-                {v: sympy.re(value) if value.has(sympy.I) else value for v, value in s.items()}
-            )
-    return [s for i, s in enumerate(real) if s not in real[:i]]
+def _solve_finite(equations: list[Expr], names: list[Symbol]) -> list[Point]:
+    """All real solutions of a polynomial system with finitely many.
+
+    Eliminating all variables but one leaves a polynomial in that one, whose real roots are
+    isolated exactly. Every solution is a combination of such roots, so all of these are tried.
+    """
+    roots = []
+    for v in names:
+        others = [w for w in names if w != v]
+        last = sympy.groebner(equations, *others, v, order="lex").exprs[-1]
+        roots.append(dict.fromkeys(sympy.Poly(last, v).real_roots(multiple=True)))
+    numbers = {root: sympy.N(root, 200) for root in chain(*roots)}
+
+    def solves(p: Point) -> bool:
+        at = {v: numbers[root] for v, root in p.items()}
+        return all(_sign(e.subs(at)) == 0 for e in equations)
+
+    candidates = (dict(zip(names, values, strict=True)) for values in product(*roots))
+    return [p for p in candidates if solves(p)]
 
 
 def _eigenvalue_signs(H: Matrix) -> tuple[int, int]:
@@ -365,21 +373,27 @@ def _eigenvalue_signs(H: Matrix) -> tuple[int, int]:
         raise ValueError(f"H must be a square matrix of numbers, got {H}")
     if any(_sign(H[i, j] - H[j, i]) for i in range(H.rows) for j in range(i)):
         raise ValueError(f"H must be symmetric, got {H}")
-    signs = [_sign(c) for c in H.charpoly().all_coeffs()]  # of λⁿ first
+    # Algebraic numbers become long decimals: exact arithmetic with roots of polynomials takes minutes.
+    numbers = H.applyfunc(lambda e: e if e.is_Rational else sympy.re(sympy.N(e, 250)))
+    signs = [_sign(c) for c in numbers.charpoly().all_coeffs()]  # of λⁿ first
     zeros = next(i for i, s in enumerate(reversed(signs)) if s)
     nonzero = [s for s in signs if s]
     positive = sum(a != b for a, b in pairwise(nonzero))
     return positive, H.rows - zeros - positive
 
 
+def _value(f: Expr, point: Point) -> Expr:
+    """F at a point, simplified unless that would take minutes (roots without radicals)."""
+    value = f.subs(point)
+    return value if value.has(sympy.CRootOf) else sympy.simplify(value)
+
+
 def _sign(value: Expr) -> int:
-    """−1, 0 or 1 for an exact real number."""
-    number = sympy.re(sympy.N(value, DIGITS))
-    if number.has(sympy.nan, sympy.zoo, sympy.oo) or not number.is_number:
-        raise ValueError(f"{value} has no sign")
-    if (
-        abs(number) < sympy.Float(10) ** (-DIGITS // 2)
-        and sympy.simplify(value).equals(0) is not False
-    ):
-        return 0
-    return 1 if number > 0 else -1
+    """−1, 0 or 1 for an exact real number; 0 means that its first 150 digits vanish."""
+    for digits in (30, 200):
+        number = sympy.re(sympy.N(value, digits, maxn=digits))
+        if not number.is_number or number.has(sympy.nan, sympy.zoo, sympy.oo):
+            raise ValueError(f"{value} has no sign")
+        if abs(number) > sympy.Float(10) ** (-digits * 3 // 4):
+            return 1 if number > 0 else -1
+    return 0

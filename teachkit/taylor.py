@@ -10,7 +10,7 @@ import sympy
 import torch
 from sympy import Expr, Symbol
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vjp, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit.lab import checks
@@ -88,7 +88,7 @@ def gradient(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Para
 def hessian_vector(
     model: nn.Module, batch: Batch, delta: Params, loss: Loss = cross_entropy
 ) -> Params:
-    """Hδ for every parameter, without forming H: the derivative of g(θ + tδ) at t = 0.
+    """Hδ for every parameter, without forming H: the gradient of the number gᵀδ, δ held fixed.
 
     Costs about two gradients, whatever the number n of parameters; H itself would have n² entries.
     Source: Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 1994.
@@ -206,7 +206,8 @@ def alone(
 
     def changes(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         step = step.reshape(theta.shape)
-        g, product = jvp(grad(of_one), (theta,), (step,))  # type: ignore[misc]
+        g, pull = vjp(grad(of_one), theta)  # type: ignore[misc]
+        product = pull(step)[0]
         first = (g * step).sum()
         return first, first + 0.5 * (product * step).sum(), of_one(theta + step) - of_one(theta)
 
@@ -291,9 +292,9 @@ def _terms(model: nn.Module, batch: Batch, delta: Params, loss: Loss) -> tuple[f
 def _gradient_and_product(
     value: Callable[[Params], Tensor], params: Params, step: Params
 ) -> tuple[Params, Params]:
-    """G and Hδ in one pass: forward mode over reverse mode."""
-    g, product = jvp(grad(value), (params,), (step,))  # type: ignore[misc]
-    return g, product
+    """g and Hδ: the gradient, and the gradient of the number gᵀδ."""
+    g, pull = vjp(grad(value), params)  # type: ignore[misc]
+    return g, pull(step)[0]
 
 
 def _full(params: Params, delta: Params) -> Params:

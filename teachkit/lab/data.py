@@ -215,7 +215,7 @@ def download(url: str, path: Path, sha256: str) -> bytes:
     """Fetch a gzip, verify what it holds, and only then keep it under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with tqdm(desc=path.name, unit="B", unit_scale=True) as bar:
+    with tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar:  # pooch sets the total
         try:
             pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)
             content = verified(url, uncompressed(part), sha256)

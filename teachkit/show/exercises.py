@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import sympy
-import torch
 from torch import Tensor
 
 from teachkit.show.task import Task
@@ -65,7 +64,7 @@ def same(given: Any, expected: Any) -> bool:
     """Equal in kind, shape and value (1e-8 relative for numbers, symbolically for sympy)."""
     if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
         return _same_symbols(given, expected)
-    if isinstance(expected, str) or isinstance(given, str) or given is None:
+    if given is None or isinstance(expected, str | int) or isinstance(given, str | int):
         return bool(given == expected)
     if isinstance(expected, (set, frozenset)):
         return isinstance(given, (set, frozenset)) and given == expected
@@ -166,8 +165,8 @@ def _short(value: Any) -> str:
     if callable(value) and not isinstance(value, (sympy.Basic, sympy.MatrixBase)):
         return "a function"
     if isinstance(value, Tensor):
-        value = value.detach().tolist()
-        value = torch.tensor(value).numpy().round(4).tolist() if value != [] else value
+        array = value.detach().numpy()
+        value = (array.round(4) if array.dtype.kind == "f" else array).tolist()
     if isinstance(value, float):
         value = f"{value:.6g}"
     return textwrap.shorten(str(value), 150, placeholder=" …")

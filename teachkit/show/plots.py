@@ -65,7 +65,7 @@ def lines(
         axes.axhline(level[1], color="0.4", linewidth=1, label=level[0], linestyle=":")
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, ylim=ylim)
     if len(curves) > 1 or level:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return Picture(figure, alt)
 
 

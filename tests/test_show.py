@@ -1,0 +1,198 @@
+"""Figures with words, quizzes, explorers, sources."""
+
+import io
+import re
+from functools import partial
+
+import matplotlib.image
+import numpy as np
+import pytest
+import sympy
+import torch
+from matplotlib.figure import Figure
+
+from teachkit import hessian, lab, masks, show, taylor
+from teachkit.show import plots, quizzes, scenes, status
+
+x, y = sympy.symbols("x y")
+ALT = "Five words say what it is."
+
+
+def pixels(picture):
+    return matplotlib.image.imread(io.BytesIO(picture.png))
+
+
+def pictures():
+    net, data = lab.models.mlp(), lab.data.digits()
+    path = taylor.along(net, data.train, {"1.bias": torch.ones(64)}, [0.1, 1.0])
+    points = hessian.classify(x**3 - 3 * x + y**2, (x, y))
+    one = {"a": [1, 2, 3]}
+    return {
+        "lines": plots.lines([1, 2, 3], one, xlabel="x", ylabel="y", alt=ALT),
+        "bands": plots.lines(
+            [1, 2, 3],
+            one | {"b": [2, 2, 2]},
+            bands={"a": ([0, 1, 2], [2, 3, 4])},
+            xlabel="x",
+            ylabel="y",
+            alt=ALT,
+        ),
+        "level": plots.lines([1, 2, 3], one, level=("dense", 2.0), xlabel="x", ylabel="y", alt=ALT),
+        "contours": plots.contours(x**3 - 3 * x + y**2, (x, y), points, alt=ALT),
+        "flat": plots.contours(sympy.Integer(1), (x, y), points, alt=ALT),
+        "histogram": plots.histogram(
+            [1, 2, 2, 3], marks={"m": 2.0}, xlabel="x", ylabel="y", alt=ALT
+        ),
+        "spectrum": plots.spectrum({"e": [1.0, 0.0, -1.0]}, alt=ALT),
+        "scatter": plots.scatter([1, 2], [1, 3], xlabel="x", ylabel="y", alt=ALT),
+        "matrices": plots.matrices({"W": np.eye(3), "M": np.eye(3) > 0}, alt=ALT),
+        "digit": scenes.digit(net, data.test, 3),
+        "quadratic": scenes.quadratic(1.0, 3.0, 1.0),
+        "nothing": scenes.quadratic(0.0, 0.0, 0.0),
+        "polynomial": scenes.polynomial("log(1 + x)", 0.5, 3),
+        "pruned": scenes.pruned(net, data.test, 0.9, "per layer"),
+        "steps": scenes.steps(path),
+    }
+
+
+def test_every_plot_draws_and_says_so():
+    for name, picture in pictures().items():
+        image = pixels(picture)[..., :3]
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 5, name
+        bundle = picture._repr_mimebundle_()
+        assert f'alt="{picture.alt}"' in bundle["text/html"].replace("&#x27;", "'")
+        assert bundle["text/plain"].startswith(picture.alt)
+        assert re.search(r"\[\d+ × ", bundle["text/plain"])
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert (edge == 1).all(), f"{name}: something is cut off at the edge"
+
+
+def test_a_picture_counts_what_is_drawn():
+    first = plots.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, xlabel="x", ylabel="y", alt=ALT)
+    assert first.drawn == "2 × line of 2 points"
+    assert pictures()["scatter"].drawn == "1 × line of 2 points, 1 × 2 marks"
+
+
+def test_an_empty_axes_or_missing_words_are_refused():
+    figure = Figure()
+    figure.subplots(1, 2)[0].plot([1, 2])
+    with pytest.raises(ValueError, match=r"axes 1 \(no title\) is empty"):
+        show.figure(figure, ALT)
+    figure.axes[1].bar([1], [2])
+    assert show.figure(figure, ALT).alt == ALT
+    with pytest.raises(ValueError, match="must say in words .*got 'a plot'"):
+        show.figure(figure, "a plot")
+
+
+def test_explorer_redraws_when_a_slider_moves():
+    explorer = show.explore(
+        scenes.quadratic, a=(-2.0, 2.0, 0.5, 1.0), b=(-4.0, 4.0, 0.5), c=(-2, 2, 1)
+    )
+    before = explorer.image.value
+    explorer.controls["b"].value = 3.5
+    assert explorer.image.value != before
+    assert "saddle" in explorer.image.value
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["text/plain"].startswith(
+        "Explorer: run this cell and move a or b or c. At a = 1.0, b = -4.0"
+    )
+    assert bundle["text/html"].startswith("<img src=")
+
+
+def test_explorer_offers_words():
+    net = lab.models.mlp()
+    draw = partial(scenes.pruned, net, lab.data.digits().test)
+    explorer = show.explore(draw, sparsity=(0.0, 0.9, 0.1, 0.5), scope=["global", "per layer"])
+    before = explorer.image.value
+    explorer.controls["scope"].value = "per layer"
+    assert explorer.image.value != before
+
+
+@pytest.mark.parametrize("bad", [(1, 2), (2, 1, 1), (0, 1, 0), [], [1, 2], 3])
+def test_explorer_refuses_other_controls(bad):
+    with pytest.raises(ValueError, match="a must be .low, high, step.*got"):
+        show.explore(scenes.quadratic, a=bad)
+
+
+def all_questions():
+    return [
+        (path.stem, name, question)
+        for path in sorted((lab.data.folder() / "quiz").glob("*.toml"))
+        for name, question in quizzes.load(path).items()
+    ]
+
+
+@pytest.mark.parametrize(("stem", "name", "question"), all_questions(), ids=lambda v: str(v)[:8])
+def test_quizzes_answer_every_choice(stem, name, question):
+    quiz = show.quiz(name)
+    for i, option in enumerate(question.options):
+        quiz.radio.value = i
+        assert quiz.says.value.startswith("<b>Correct.</b>" if option.right else "<b>Not yet.</b>")
+        assert option.why in quiz.says.value
+        assert option.text in quiz._repr_mimebundle_()["text/plain"]
+    book = (lab.data.folder().parent / "notebooks" / f"{stem}.ipynb").read_text("utf-8")
+    assert f'show.quiz(\\"{name}\\")' in book
+
+
+def test_the_right_answer_is_not_always_in_one_place():
+    places = [[o.right for o in question.options].index(True) for _, _, question in all_questions()]
+    assert max(places.count(p) for p in places) <= 2 * len(places) / 3
+
+
+def test_unknown_and_malformed_quizzes_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no question '00.9'; 00_start.toml has \['00.1', '00.2'\]"
+    ):
+        show.quiz("00.9")
+    with pytest.raises(
+        ValueError, match=r"no quiz for question '77.1'; there are quizzes for \['00',"
+    ):
+        show.quiz("77.1")
+    one = '[[question]]\nid = "{}"\ntext = "t"\noptions = [{{ text = "a", why = "w", right = true }}{}]\n'
+    wrong = ', { text = "b", why = "w" }'
+    for name, content in {
+        "few": one.format("01.1", wrong),
+        "twice": one.format("01.1", 2 * wrong) * 2,
+        "lesson": one.format("02.1", 2 * wrong),
+        "two right": one.format("01.1", wrong + ', { text = "c", why = "w", right = true }'),
+    }.items():
+        path = tmp_path / f"01_{name}.toml"
+        path.write_text(content, "utf-8")
+        with pytest.raises(ValueError, match="question '0[12].1'"):
+            quizzes.load(path)
+
+
+def test_source_is_the_code_that_runs():
+    shown = show.source(masks.apply)
+    assert "masked_fill_(~mask, 0.0)" in repr(shown)
+    assert '"""' not in repr(shown)
+    assert '"""A new model' in repr(show.source(masks.apply, docstring=True))
+    assert shown._repr_markdown_().startswith("```python\ndef apply(")
+    compile(repr(shown), "shown", "exec")
+    with pytest.raises(TypeError, match="has no Python source to show"):
+        show.source(print)
+
+
+def test_environment_says_ok_and_what_to_do(capsys, monkeypatch):
+    show.environment()
+    assert set(re.findall(r"^\[.{4}\]", capsys.readouterr().out, re.MULTILINE)) == {"[ OK ]"}
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.setattr(lab.data, "DIGITS_SHA256", "0")
+    monkeypatch.setattr(status.metadata, "version", lambda _: "0.1")
+    show.environment()
+    said = capsys.readouterr().out
+    for line in (
+        "one thread: run lab.setup()",
+        "git checkout data",
+        "torch 2.13 or newer: run python -m",
+    ):
+        assert line in said
+
+    def missing(name):
+        raise status.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(status.metadata, "version", missing)
+    show.environment()
+    assert "[FAIL] sympy" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="teachkit does not ask for 'tea'"):
+        status.wanted("tea")

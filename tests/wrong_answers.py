@@ -1,0 +1,119 @@
+"""For every exercise: typical wrong answers, and the words that the check must find for them."""
+
+import itertools
+import math
+
+import sympy
+import torch
+
+WRONG = {
+    "00.1": [
+        (lambda w: float((w != 0).sum() / w.numel()), "this is the density"),
+        (lambda w: int((w == 0).sum()), "their fraction"),
+        (lambda w: -float((w == 0).sum() / w.numel()), "the sign is wrong"),
+        (lambda w: w == 0, "the shape differs"),
+    ],
+    "01.1": [
+        (lambda a, b, c: a * b + c * c, "minus sign"),
+        (lambda a, b, c: a * b - c, "twice"),
+        (lambda a, b, c: c * c - a * b, "the sign is wrong"),
+        (lambda a, b, c: 2 * (a * b - c * c), "factor of 2"),
+        (lambda a, b, c: (a * b - c * c) / 2, "factor of ½"),
+    ],
+    "01.2": [
+        (lambda D, fxx: "saddle" if D < 0 else "minimum" if fxx > 0 else "maximum", "undecided"),
+        (
+            lambda D, fxx: "saddle" if D <= 0 else "minimum" if fxx > 0 else "maximum",
+            "not a saddle",
+        ),
+        (
+            lambda D, fxx: (
+                "undecided"
+                if D == 0
+                else "saddle"
+                if D < 0
+                else "minimum"
+                if fxx < 0
+                else "maximum"
+            ),
+            "swapped",
+        ),
+        (lambda D, fxx: "min", "the answer differs"),
+        (lambda D, fxx: 1, "the type differs"),
+    ],
+    "01.3": [
+        (lambda f, v, w: f.diff(v, 2) * f.diff(w, 2) - f.diff(v, w) ** 2, "discriminant"),
+        (lambda f, v, w: sympy.diag(f.diff(v, 2), f.diff(w, 2)), "mixed derivatives"),
+        (lambda f, v, w: sympy.Matrix([f.diff(v), f.diff(w)]), "the shape differs"),
+        (lambda f, v, w: -sympy.hessian(f, (v, w)), "the sign is wrong"),
+        (lambda f, v, w: f, "a matrix of shape"),
+    ],
+    "01.4": [
+        (lambda f, x, h: (f(x + h) - 2 * f(x) + f(x - h)) / h, "h²"),
+        (lambda f, x, h: (f(x + h) - f(x) + f(x - h)) / h**2, "counts twice"),
+        (lambda f, x, h: (f(x + h) - f(x - h)) / (2 * h), "first derivative"),
+    ],
+    "02.1": [
+        (lambda g, H, d: g @ d + d @ H @ d, "½"),
+        (lambda g, H, d: -g @ d + 0.5 * d @ H @ d, "sign of the first-order term"),
+        (lambda g, H, d: g @ d, "quadratic term is missing"),
+        (lambda g, H, d: g * d + 0.5 * d * (H @ d), "the shape differs"),
+    ],
+    "02.2": [
+        (lambda f, v, a, k: f.diff(v, k).subs(v, a), "k!"),
+        (lambda f, v, a, k: f.diff(v, k).subs(v, a) / k, "factorial"),
+        (lambda f, v, a, k: -f.diff(v, k).subs(v, a) / sympy.factorial(k), "the sign is wrong"),
+    ],
+    "02.3": [
+        (lambda g, h, w: g * w + 0.5 * h * w**2, "δ = −w"),
+        (lambda g, h, w: -g * w + h * w**2, "½"),
+        (lambda g, h, w: (-g * w + 0.5 * h * w**2).sum(), "the shape differs"),
+    ],
+    "02.4": [
+        (lambda f, at, v: torch.func.hessian(f)(at).sum(1), "row sums"),
+        (lambda f, at, v: torch.func.hessian(f)(at).diagonal() * v, "diagonal"),
+        (lambda f, at, v: torch.func.grad(f)(at), "gradient"),
+    ],
+    "03.1": [
+        (lambda s, k: s >= s.sort(descending=True).values[k - 1], "ties"),
+        (lambda s, k: s > s.sort(descending=True).values[k - 1], "ties"),
+        (
+            lambda s, k: (
+                ~torch.zeros_like(s)
+                .bool()
+                .scatter(0, s.argsort(descending=True, stable=True)[:k], True)
+            ),
+            "inverted",
+        ),
+        (lambda s, k: torch.arange(len(s)) < k, "not the right weights"),
+        (lambda s, k: s * 0, "must be boolean"),
+        (lambda s, k: torch.ones_like(s).bool(), "instead of exactly"),
+    ],
+    "03.2": [
+        (lambda m: (int(m.sum()), int(m.sum())), "r − 1"),
+        (lambda m: (int(m.sum()), int(m.sum()) - len(m)), "not −1"),
+    ],
+    "03.3": [
+        (lambda n, k: k * math.log10(n), "order"),
+        (lambda n, k: math.log(math.comb(n, k)), "natural logarithm"),
+        (math.comb, "its logarithm"),
+    ],
+    "03.4": [
+        (
+            lambda L, n, k: set(
+                sorted(range(n), key=lambda i: L(tuple(j == i for j in range(n))))[:k]
+            ),
+            "one at a time",
+        ),
+        (
+            lambda L, n, k: set(
+                max(
+                    itertools.combinations(range(n), k),
+                    key=lambda c: L(tuple(i in c for i in range(n))),
+                )
+            ),
+            "worst",
+        ),
+        (lambda L, n, k: [0, 1], "the type differs"),
+    ],
+}

@@ -19,7 +19,7 @@ LESSONS = [  # in the order of the course
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Names that differ between import and package index.
-DISTRIBUTION = {"IPython": "ipython", "PIL": "pillow"}
+DISTRIBUTION = {"PIL": "pillow"}
 # Not imported by teachkit or a notebook, but run by a command of ours.
 COMMANDS = {"jupyterlab", "ipykernel"}
 # Installed by, and imported as part of, a package that is listed.

@@ -17,13 +17,10 @@ COMMANDS = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line; whatever stands behind a command is handed on."""
-    top = argparse.ArgumentParser("python -m teachkit", description=__doc__)
+    top = argparse.ArgumentParser("python -m teachkit", description=__doc__, allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=f"{name}: {text}.")
-        sub.add_argument(
-            "rest", nargs=argparse.REMAINDER, metavar="...", help="handed on as they are"
-        )
+        commands.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
     return top
 
 
@@ -55,7 +52,7 @@ def call(arguments: Sequence[str], cwd: os.PathLike[str], env: dict[str, str]) -
 
 def main(arguments: Sequence[str]) -> int:
     """Set up if needed, run one command, return its exit status."""
-    given = parser().parse_args(arguments)
+    given, rest = parser().parse_known_args(arguments)
     environment = Environment()
     try:
         environment.ensure()
@@ -67,6 +64,6 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     # One thread a process: the networks are small, and pytest already runs one process a core.
     defaults = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-    python = [str(environment.python), *command(given.command, given.rest)]
+    python = [str(environment.python), *command(given.command, rest)]
     print("$", *python, flush=True)
     return call(python, environment.root, {**defaults, **os.environ})

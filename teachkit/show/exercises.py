@@ -12,7 +12,7 @@ from torch import Tensor
 from teachkit.show.task import Task
 from teachkit.show.tasks import TASKS
 
-TRIES = 20  # random inputs per check
+TRIES = 12  # random inputs per check
 
 
 def check(name: str, function: Callable[..., Any]) -> None:
@@ -64,7 +64,9 @@ def same(given: Any, expected: Any) -> bool:
     """Equal in kind, shape and value (1e-8 relative for numbers, symbolically for sympy)."""
     if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
         return _same_symbols(given, expected)
-    if given is None or isinstance(expected, str | int) or isinstance(given, str | int):
+    if type(given) is type(expected) is int:  # of any size, where floats would overflow
+        return bool(given == expected)
+    if given is None or isinstance(expected, str) or isinstance(given, str):
         return bool(given == expected)
     if isinstance(expected, (set, frozenset)):
         return isinstance(given, (set, frozenset)) and given == expected

@@ -51,9 +51,8 @@ def full(f: Callable[[Tensor], Tensor], at: Tensor) -> Any:
 
 
 def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
-    """The coefficient of (x − a)ᵏ, from two polynomials of neighbouring order."""
-    term = taylor.polynomial(f, v, (a,), k) - taylor.polynomial(f, v, (a,), k - 1)
-    return sympy.simplify(term / (v - a) ** k)
+    """The coefficient of (x − a)ᵏ, read off the polynomial of order k."""
+    return sympy.diff(taylor.polynomial(f, v, (a,), k), v, k) / sympy.factorial(k)
 
 
 TASKS = {

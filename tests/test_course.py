@@ -332,3 +332,27 @@ def test_replace_leaves_no_part_behind(tmp_path):
     replace(path, "two\n")
     assert path.read_bytes() == b"two\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def nbval(path):
+    words = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-o", "addopts="]
+    words += [f"--nbval-sanitize-with={setup.ROOT / 'tests' / 'nbval.cfg'}", "-q", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], capture_output=True, text=True, cwd=path.parent
+    )
+    return done.returncode, re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE)
+
+
+def test_nbval_notices_a_number_and_a_line_that_are_not_there(tmp_path):
+    """What is drawn is compared as words; pixels are not."""
+    figure = "show.plots.histogram([1, 2, 2], xlabel='x', ylabel='y', alt='two bars of which one is higher')"
+    path = book(
+        tmp_path, "from teachkit import lab, show\nlab.setup()", "print('loss', 0.25)", figure
+    )
+    notebooks.write(path)
+    assert nbval(path) == (0, [])
+    text = path.read_text("utf-8")
+    path.write_text(re.sub("base64,[A-Za-z0-9+/=]+", "base64,AAAA", text), "utf-8")
+    assert nbval(path) == (0, [])
+    path.write_text(text.replace("loss 0.25", "loss 0.26").replace("40 × bar", "41 × bar"), "utf-8")
+    assert nbval(path) == (1, ["Cell 1", "Cell 2"])

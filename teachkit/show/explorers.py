@@ -63,7 +63,7 @@ def _control(name: str, given: Control) -> widgets.Widget:
         "layout": {"width": "32em"},
     }
     if isinstance(given, list) and given and all(isinstance(word, str) for word in given):
-        return widgets.ToggleButtons(options=given, **label)
+        return widgets.Dropdown(options=given, **label)
     if isinstance(given, tuple) and len(given) in (3, 4) and given[0] < given[1] and given[2] > 0:
         low, high, step, *start = given
         whole = all(isinstance(value, int) for value in given)

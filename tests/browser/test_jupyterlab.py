@@ -132,6 +132,7 @@ def test_run_all_and_move_a_slider(stem, lab, page):
     handle.press("ArrowRight")
     sync_api.expect(picture).not_to_have_attribute("src", before)
     assert picture.get_attribute("alt")
+    picture.scroll_into_view_if_needed()
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{stem}_explorer.png")
 

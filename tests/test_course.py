@@ -318,6 +318,16 @@ def test_notebooks_are_named_by_their_beginning():
         notebooks.select(["99"])
 
 
+def test_printed_text_is_stored_in_one_piece():
+    piece = [
+        nbformat.v4.new_output("stream", name=n, text=t)
+        for n, t in (("stdout", "a"), ("stdout", "b"), ("stderr", "c"))
+    ]
+    cell = nbformat.v4.new_code_cell("1", outputs=piece)
+    text = notebooks.canonical(nbformat.v4.new_notebook(cells=[cell]))
+    assert [o.text for o in nbformat.reads(text, as_version=4).cells[0].outputs] == ["ab", "c"]
+
+
 def test_too_large_a_notebook_is_refused():
     cell = nbformat.v4.new_code_cell(
         "1", outputs=[nbformat.v4.new_output("stream", text="x" * 500_000)]

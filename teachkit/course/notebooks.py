@@ -62,8 +62,19 @@ def _cell(cell: NotebookNode) -> NotebookNode:
         metadata=metadata,
         source=source,
         execution_count=cell.execution_count,
-        outputs=[_output(output) for output in cell.outputs],
+        outputs=_joined([_output(output) for output in cell.outputs]),
     )
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Printed text in one piece: where the kernel cuts it depends on the clock."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and output.get("name") and output.get("name") == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _output(output: NotebookNode) -> NotebookNode:
@@ -89,6 +100,7 @@ def execute(path: Path) -> str:
         kernel_name="python3",
         record_timing=False,
         timeout=600,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:

@@ -109,11 +109,13 @@ def classify(f: Expr, variables: Sequence[Symbol] | Symbol) -> CriticalPoints:
 
     """
     f, names = _function(f, variables)
+    f = sympy.nsimplify(f, rational=True)  # a rounding error would count as a sign
     H = hessian(f, names)
     points, complete, note = critical_points(f, names)
     found = [
         CriticalPoint(point, kind(H.subs(point)), _value(f, point), H.subs(point))
         for point in points
+        if _is_real(f.subs(point))  # outside the domain of f there is nothing to classify
     ]
     return CriticalPoints(found, complete, note)
 
@@ -126,7 +128,7 @@ def kind(H: Matrix) -> str:
     >>> kind(Matrix([[2, 0], [0, -1]])), kind(Matrix([[2, 0], [0, 0]]))
     ('saddle', 'undecided')
     """
-    if H.has(sympy.nan, sympy.zoo, sympy.oo, sympy.DiracDelta):
+    if H.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta):
         return "undecided"
     positive, negative = _eigenvalue_signs(H)
     if positive and negative:
@@ -143,6 +145,11 @@ def critical_points(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[list
     several by elimination with Gröbner bases; for anything else sympy's solvers are asked.
     """
     f, names = _function(f, variables)
+    for v in names:
+        if set(v._assumptions_orig) - {"commutative", "real"}:
+            raise ValueError(
+                f"variables must be plain or real symbols, {v} has {v._assumptions_orig}"
+            )
     real = {v: Symbol(v.name, real=True) for v in names}
     back = {r: v for v, r in real.items()}
     exact = sympy.nsimplify(f, rational=True).subs(real, simultaneous=True)
@@ -171,19 +178,21 @@ def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
     (['minimum'], ['inflection'])
 
     """
+    f, (variable,) = _function(f, variable)
+    f = sympy.nsimplify(f, rational=True)
     found = classify(f, variable)
     if not found.complete:
         raise ValueError(f"the sign test needs all critical points of {f}: {found.note}")
     x = sympy.Dummy(variable.name, real=True)
-    slope = sympy.diff(sympy.sympify(f).subs(variable, x), x)
+    slope = sympy.diff(f.subs(variable, x), x)
     gaps = sympy.singularities(slope, x, S.Reals)
     if not isinstance(gaps, (sympy.FiniteSet, type(S.EmptySet))):
         raise ValueError(f"f′ = {slope} has more gaps than can be listed: {gaps}")
-    marks = sorted([float(p.point[variable]) for p in found] + [float(g) for g in gaps])
-    reach = sympy.Rational(min([b - a for a, b in pairwise(marks)] + [2.0])) / 2
+    marks = sorted([sympy.N(p.point[variable], 50) for p in found] + [sympy.N(g, 50) for g in gaps])
+    reach = min([b - a for a, b in pairwise(marks)] + [sympy.Integer(2)]) / 2
 
     def decided(p: CriticalPoint) -> CriticalPoint:
-        at = sympy.Rational(float(p.point[variable]))
+        at = sympy.N(p.point[variable], 50)
         before, after = (_sign(slope.subs(x, at + side * reach)) for side in (-1, 1))
         kinds = {(-1, 1): "minimum", (1, -1): "maximum"}
         return p._replace(kind=kinds.get((before, after), "inflection"))
@@ -203,6 +212,8 @@ def autodiff(f: Expr, variables: Sequence[Symbol], point: Mapping[Symbol, float]
     f, names = _function(f, variables)
     if set(point) != set(names):
         raise ValueError(f"the point gives {sorted(map(str, point))}, the variables are {names}")
+    numbers = [e for e in sympy.preorder_traversal(f) if e.is_number and not e.is_Rational]
+    f = f.xreplace({e: e.evalf(17) for e in numbers})  # torch's functions take no plain numbers
     call = sympy.lambdify(names, f, modules=[_TORCH, torch])
     at = torch.tensor([float(point[v]) for v in names], dtype=torch.float64)
     return dense(lambda v: torch.as_tensor(call(*v), dtype=v.dtype) + 0 * v.sum(), at)
@@ -379,6 +390,12 @@ def _eigenvalue_signs(H: Matrix) -> tuple[int, int]:
     nonzero = [s for s in signs if s]
     positive = sum(a != b for a, b in pairwise(nonzero))
     return positive, H.rows - zeros - positive
+
+
+def _is_real(value: Expr) -> bool:
+    """Whether an exact value is a finite real number."""
+    number = sympy.N(value, 30)
+    return bool(number.is_finite and abs(sympy.im(number)) < 1e-20)
 
 
 def _value(f: Expr, point: Point) -> Expr:

@@ -125,10 +125,11 @@ def keep_quota(scores: Scores, keep: Mapping[str, int], *, within: Masks | None 
     """
     if set(keep) != set(_scores(scores)):
         raise ValueError(f"keep has the keys {sorted(keep)}, scores have {sorted(scores)}")
+    before = {} if within is None else checks.masks(within, scores)
     masks: Masks = {}
     for name, s in scores.items():
         k = checks.whole(f"keep[{name!r}]", keep[name], 0, s.numel())
-        masks |= _largest({name: s}, k, {name: within[name]} if within else None)
+        masks |= _largest({name: s}, k, {name: before[name]} if name in before else None)
     return masks
 
 
@@ -219,13 +220,14 @@ def operations(model: nn.Module, x: Tensor, masks: Masks | None = None) -> dict[
     kept = checks.masks(masks or {}, weights)
     calls: dict[str, int] = {}
     hooks = []
-
+    by_weight = {id(weights[name]): mask for name, mask in kept.items()}  # tied layers share a mask
     for name, module in layers(model):
         if isinstance(module, _ConvTransposeNd):
             raise ValueError(f"layer {name!r} is a transposed convolution, which is not counted")
+    for name, module in layers(model):
 
         def record(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-            calls[name] = calls.get(name, 0) + output.numel() // len(weights[_key(name, "weight")])
+            calls[name] = calls.get(name, 0) + output.numel() // max(len(module.weight), 1)  # type: ignore[arg-type]
 
         hooks.append(module.register_forward_hook(record))
     try:
@@ -235,7 +237,7 @@ def operations(model: nn.Module, x: Tensor, masks: Masks | None = None) -> dict[
         for hook in hooks:
             hook.remove()
     return {
-        name: _layer_operations(module, kept.get(_key(name, "weight")), calls[name])
+        name: _layer_operations(module, by_weight.get(id(module.weight)), calls[name])
         for name, module in layers(model)
         if name in calls
     }
@@ -285,6 +287,8 @@ def subset_losses(
     """
     weights = {name: w.detach() for name, w in prunable(model).items()}
     n = sum(w.numel() for w in weights.values())
+    if not n:
+        raise ValueError("the model has no prunable weight")
     checks.whole("k", k, 0, n)
     if n > BRUTE_FORCE_LIMIT:
         raise ValueError(
@@ -334,11 +338,14 @@ def split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_torch(model: nn.Module, masks: Masks) -> nn.Module:
     """A new model that carries the masks in torch.nn.utils.prune's way (weight_orig, weight_mask)."""
-    checks.masks(masks, prunable(model))
+    checks.masks(masks, prunable(model, biases=True))
     carrying = copy.deepcopy(model)
+    params = dict(carrying.named_parameters())
+    owners = [(m, kind, p) for m in carrying.modules() for kind, p in m._parameters.items()]
     for name, mask in masks.items():
-        path, _, kind = name.rpartition(".")
-        prune.custom_from_mask(carrying.get_submodule(path), kind, mask)  # type: ignore[no-untyped-call]
+        for module, kind, p in owners:
+            if p is params[name]:  # more than once where layers share a weight
+                prune.custom_from_mask(module, kind, mask)  # type: ignore[no-untyped-call]
     return carrying
 
 
@@ -358,6 +365,9 @@ def from_torch(model: nn.Module) -> tuple[nn.Module, Masks]:
             if f"{kind}_orig" in module._parameters:
                 found[_key(name, kind)] = getattr(module, f"{kind}_mask") != 0
                 prune.remove(module, kind)  # type: ignore[no-untyped-call]
+        for kind in ("weight", "bias"):  # removing a mask moved them to the end
+            if kind in module._parameters and isinstance(module, (nn.Linear, _ConvNd)):
+                module._parameters[kind] = module._parameters.pop(kind)
     return plain, keep_all(plain) | found
 
 

@@ -41,13 +41,13 @@ def polynomial(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, orde
     """
     names, a = _point(variables, point)
     checks.whole("order", order)
-    t = sympy.Dummy("t")
+    t = sympy.Dummy("t", real=True)
     steps = {v: a[v] + t * (v - a[v]) for v in names}
     along = sympy.sympify(f).subs(steps, simultaneous=True)
     terms = []
     for k in range(order + 1):
         term = sympy.simplify(along.subs(t, 0)) / sympy.factorial(k)
-        if term.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
+        if term.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta, sympy.Subs):
             raise ValueError(f"the derivative of order {k} of {f} is not finite at {dict(a)}")
         terms.append(term)
         along = sympy.diff(along, t)
@@ -194,7 +194,9 @@ def alone(
 
     """
     (whole,) = zeroing(model, name, positions).values()
-    index = torch.as_tensor(positions, dtype=torch.long).reshape(-1)
+    index = _positions(positions)
+    if not len(index):
+        return Alone(*whole.new_zeros(3, 0))
     steps = torch.zeros(len(index), whole.numel(), dtype=whole.dtype)
     rows = torch.arange(len(index))
     steps[rows, index] = whole.reshape(-1)[index]
@@ -248,7 +250,7 @@ def together(
         loss: a mean loss.
 
     """
-    order = torch.as_tensor(positions, dtype=torch.long).reshape(-1)
+    order = _positions(positions)
     chosen = [checks.whole("each count", c, 0, len(order)) for c in counts]
     single = alone(model, batch, name, order, loss).second
     steps = [zeroing(model, name, order[:c]) for c in chosen]
@@ -273,12 +275,20 @@ def zeroing(model: nn.Module, name: str, positions: Sequence[int] | Tensor) -> P
     if name not in params:
         raise ValueError(f"the model has no parameter {name!r}; it has {sorted(params)}")
     flat = params[name].detach().reshape(-1)
-    index = torch.as_tensor(positions, dtype=torch.long).reshape(-1)
+    index = _positions(positions)
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(flat):
         raise ValueError(f"positions must lie from 0 to {len(flat) - 1}, got {index.tolist()}")
     delta = torch.zeros_like(flat)
     delta[index] = -flat[index]
     return {name: delta.reshape(params[name].shape)}
+
+
+def _positions(given: Sequence[int] | Tensor) -> Tensor:
+    """Positions as a vector of whole numbers; a mask or fractions are refused, not read as such."""
+    index = torch.as_tensor(given)
+    if index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
+        raise TypeError(f"positions must be whole numbers, got {index.dtype}")
+    return index.long().reshape(-1)
 
 
 def _terms(model: nn.Module, batch: Batch, delta: Params, loss: Loss) -> tuple[float, float]:

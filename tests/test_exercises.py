@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+import sympy
 import torch
 from wrong_answers import WRONG
 
@@ -96,3 +97,26 @@ def test_check_needs_a_known_exercise_and_a_function():
 def test_differences_are_named(given, expected, says):
     assert not same(given, expected)
     assert says in difference(given, expected)
+
+
+def test_an_answer_may_write_into_its_inputs():
+    def greedy(scores, k):
+        mask = torch.zeros(len(scores), dtype=torch.bool)
+        for _ in range(k):
+            best = int(scores.argmax())
+            mask[best], scores[best] = True, -float("inf")
+        return mask
+
+    def cheat(scores, k):
+        scores.zero_()
+        return torch.arange(len(scores)) < k
+
+    assert verdict("03.1", greedy, 1) == "correct."
+    assert verdict("03.1", cheat, 1).startswith("not yet:")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [("02.2", sympy.nan), ("01.3", float("nan")), ("03.3", "a")]
+)
+def test_strange_answers_are_not_yet_right(name, answer):
+    assert verdict(name, lambda *_: answer, 1).startswith("not yet:")

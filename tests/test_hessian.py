@@ -1,5 +1,7 @@
 """Gradients, Hessians and the second-derivative test."""
 
+import math
+
 import oracles
 import pytest
 import sympy
@@ -199,3 +201,37 @@ def test_softmax_regression_is_convex():
     generator = torch.Generator().manual_seed(2)
     batch = (torch.randn(20, 4, generator=generator), torch.arange(20) % 3)
     assert float(hessian.curvatures(lab.models.mlp((4,), 3, hidden=()), batch)[0]) > -1e-12
+
+
+def test_rounded_coefficients_do_not_count_as_signs():
+    u, v = x - 0.1, y - 0.3
+    (p,) = hessian.classify((u + 0.1 * v) ** 2 + v**4, (x, y))
+    assert p.kind == "undecided"
+    (p,) = hessian.classify(-((x - 0.1) ** 4), x)
+    assert p.kind == "undecided"
+    assert hessian.sign_test(-((x - 0.1) ** 4), (x,))[0].kind == "maximum"
+
+
+@pytest.mark.parametrize("f", [sympy.log(x) + x, sympy.log(x**2 - 1), sympy.sqrt(x**2 - 1)])
+def test_points_outside_the_domain_are_dropped(f):
+    assert hessian.classify(f, x) == ()
+
+
+def test_close_critical_points_are_told_apart():
+    at = 10**10
+    f = (x - at) ** 2 * (x - at - sympy.Rational(1, 10**8)) ** 2
+    assert [p.kind for p in hessian.sign_test(f, x)] == ["minimum", "maximum", "minimum"]
+
+
+def test_symbols_with_other_assumptions_are_refused():
+    p = sympy.Symbol("p", positive=True)
+    with pytest.raises(ValueError, match="plain or real symbols, p has"):
+        hessian.classify(p**2, p)
+    r = sympy.Symbol("r", real=True)
+    assert hessian.classify(r**2, r)[0].point == {r: 0}
+
+
+def test_autodiff_takes_numbers_inside_functions():
+    f = sympy.log(2) * x**2 + sympy.sin(1) * x * y + sympy.pi**2 * y**2
+    want = [[2 * math.log(2), math.sin(1)], [math.sin(1), 2 * math.pi**2]]
+    torch.testing.assert_close(hessian.autodiff(f, (x, y), {x: 1.0, y: 2.0}).tolist(), want)

@@ -275,3 +275,36 @@ def test_setup_is_harmless_twice_and_sets_what_it_says():
     assert torch.get_default_dtype() == torch.float64
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_outputs_and_targets_that_would_broadcast_are_refused():
+    net = nn.Linear(4, 1)
+    flat = (torch.randn(3, 4), torch.tensor([0.0, 1.0, 1.0]))
+    with pytest.raises(
+        ValueError, match=r"output has shape \(3, 1\) and the targets \(3,\).*y\[:, None\]"
+    ):
+        lab.evaluation.evaluate(net, flat, mse_loss)
+    with pytest.raises(ValueError, match="give the targets as"):
+        lab.training.fit(net, flat, loss=mse_loss, progress=False)
+    with pytest.raises(ValueError, match="one a sample"):
+        lab.evaluation.evaluate(nn.Linear(4, 3), (flat[0], torch.eye(3)), mse_loss)
+
+
+def test_logits_of_a_single_output_are_classified_at_zero():
+    net = nn.Linear(4, 1)
+    data = (torch.randn(6, 4), torch.ones(6, 1))
+    net.weight.data.zero_()
+    net.bias.data.fill_(0.2)
+    loss = nn.functional.binary_cross_entropy_with_logits
+    both = lab.data.Data(data, data)
+    fit = partial(lab.training.fit, net, both, loss=loss, epochs=1, progress=False)
+    assert fit()[1].accuracy == [0.0]
+    assert fit(threshold=0)[1].accuracy == [1.0]
+    scores = {"weight": torch.ones(1, 4)}
+    assert curves.accuracy_curve(net, scores, data, [0.5], loss=loss, threshold=0) == [1.0]
+
+
+def test_whole_numbers_of_other_kinds_are_taken():
+    assert checks.whole("k", np.int64(3)) == 3
+    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, got 1.0"):
+        curves.interval([1.0, 2.0], 1.0)

@@ -310,3 +310,56 @@ def test_masks_that_torch_made_are_read():
 def test_split_refuses_the_wrong_length():
     with pytest.raises(ValueError, match="3 entries cannot fill 2 weights"):
         masks.split(torch.ones(3), {"w": torch.ones(2)})
+
+
+def test_layer_scope_takes_the_same_masks_as_global():
+    scores = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}
+    before = {"a": torch.tensor([True, False])}
+    found = masks.keep_top(scores, 0.5, "layer", within=before)
+    assert [m.tolist() for m in found.values()] == [[True, False], [False, True]]
+    for scope in ("global", "layer"):
+        with pytest.raises(ValueError, match="masks has the key 'z'"):
+            masks.keep_top(scores, 0.5, scope, within={"z": before["a"]})
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+def test_tied_layers_share_a_mask():
+    model, x = Tied(), torch.randn(3, 4)
+    kept = {"a.weight": torch.eye(4) > 0}
+    counts = masks.operations(model, x, kept)
+    assert counts["a"] == counts["b"] == (12, 12)
+    carrying = masks.to_torch(model, kept)
+    torch.testing.assert_close(carrying(x), masks.apply(model, kept)(x))
+
+
+def test_operations_leave_no_hook_behind_when_refused():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3))
+    with pytest.raises(ValueError, match="transposed"):
+        masks.operations(model, torch.randn(1, 1, 5, 5))
+    assert not model[0]._forward_hooks
+
+
+def test_masked_biases_survive_the_round_trip():
+    model = nn.Sequential(nn.Linear(4, 3))
+    prune.l1_unstructured(model[0], "bias", amount=2)
+    prune.l1_unstructured(model[0], "weight", amount=5)
+    plain, found = masks.from_torch(model)
+    assert [n for n, _ in plain.named_parameters()] == ["0.weight", "0.bias"]
+    assert int((~found["0.bias"]).sum()) == 2
+    torch.testing.assert_close(
+        masks.to_torch(plain, found)(torch.ones(1, 4)), model(torch.ones(1, 4))
+    )
+
+
+def test_brute_force_needs_a_weight():
+    with pytest.raises(ValueError, match="no prunable weight"):
+        masks.best_subset(nn.Flatten(), lab.data.xor().train, 0)

@@ -187,3 +187,19 @@ def test_bad_steps_are_refused():
         taylor.zeroing(net, "1.weight", [12])
     with pytest.raises(ValueError, match="each count must be a whole number from 0 to 1, got 2"):
         taylor.together(net, batch, "1.weight", [0], [2])
+
+
+def test_positions_are_whole_numbers():
+    net, batch, _ = small()
+    with pytest.raises(TypeError, match="positions must be whole numbers, got torch.bool"):
+        taylor.zeroing(net, "1.weight", torch.arange(12) >= 10)
+    with pytest.raises(TypeError, match="got torch.float64"):
+        taylor.alone(net, batch, "1.weight", torch.tensor([2.9]))
+    assert [len(part) for part in taylor.alone(net, batch, "1.weight", [])] == [0, 0, 0]
+
+
+def test_absolute_values_expand_where_they_are_smooth():
+    r = sympy.Symbol("r", real=True)
+    assert taylor.polynomial(abs(r), r, (1,), 2).equals(r)
+    with pytest.raises(ValueError, match="not finite"):
+        taylor.polynomial(sympy.Max(x, 0), x, (0,), 2)

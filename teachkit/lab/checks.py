@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,12 @@ def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int
     ValueError: k must be a whole number from 0 to 5, got 7
     """
     allowed = f"a whole number from {low}" + ("" if math.isinf(high) else f" to {high}")
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not low <= value <= high:
+    number = int(value)
+    if not low <= number <= high:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    return value
+    return number
 
 
 def finite(name: str, tensor: object) -> Tensor:

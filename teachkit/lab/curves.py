@@ -7,11 +7,12 @@ import mpmath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from teachkit import masks
 from teachkit.lab import checks
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Scores
+from teachkit.lab.types import Batch, Loss, Scores
 
 
 class Interval(NamedTuple):
@@ -28,6 +29,8 @@ def accuracy_curve(
     batch: Batch,
     sparsities: Sequence[float],
     scope: str = "global",
+    loss: Loss = cross_entropy,
+    threshold: float = 0.5,
 ) -> list[float]:
     """Accuracy after removing the weights with the lowest scores, one-shot, for each sparsity.
 
@@ -37,10 +40,13 @@ def accuracy_curve(
         batch: (x, y) to measure on.
         sparsities: each in [0, 1].
         scope: "global" or "layer", see ``masks.keep_top``.
+        loss: a mean loss that fits the network's outputs.
+        threshold: for a single output, see ``evaluation.evaluate``.
 
     """
     kept = (masks.keep_top(scores, sparsity, scope) for sparsity in sparsities)
-    return [evaluate(masks.apply(model, mask), batch).accuracy for mask in kept]
+    pruned = (masks.apply(model, mask) for mask in kept)
+    return [evaluate(net, batch, loss, threshold=threshold).accuracy for net in pruned]
 
 
 def interval(runs: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -54,7 +60,8 @@ def interval(runs: ArrayLike, confidence: float = 0.95) -> Interval:
     [2.0, -0.484, 4.484]
 
     """
-    checks.fraction("confidence", confidence)
+    if not 0 < checks.fraction("confidence", confidence) < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     values = np.asarray(runs, float)
     if values.ndim == 0 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"an interval needs at least 2 finite runs, got {runs!r}")

@@ -52,9 +52,24 @@ def objective(
     params = {name: p.detach() for name, p in frozen.named_parameters()}
 
     def value(given: Params) -> Tensor:
-        return loss(functional_call(frozen, given, (x,)), y)
+        return measured(loss, functional_call(frozen, given, (x,)), y)
 
     return value, params
+
+
+def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
+    """The loss, where output and target fit: (n, 1) and (n,) would silently become n × n numbers."""
+    if (
+        output.ndim == 2
+        and output.shape[1] == 1
+        and target.ndim == 1
+        and target.is_floating_point()
+    ):
+        raise ValueError(
+            f"the output has shape {tuple(output.shape)} and the targets {tuple(target.shape)}; "
+            "give the targets as y[:, None]"
+        )
+    return loss(output, target)
 
 
 def predictions(output: Tensor, threshold: float = 0.5) -> Tensor:
@@ -77,7 +92,7 @@ def evaluate(
 
     Args:
         model: any module with one output per class, or one output in all.
-        batch: (x, y); y holds class numbers (for a single output 0 or 1, of any dtype and shape).
+        batch: (x, y); y holds class numbers, (n,), or for a single output 0 or 1, (n,) or (n, 1).
         loss: a mean loss.
         threshold: for a single output, class 1 is output > threshold (0 for a logit).
         chunk: samples per forward pass, a bound on the memory.
@@ -85,9 +100,11 @@ def evaluate(
     """
     x, y = checks.batch(batch)
     checks.whole("chunk", chunk, 1)
+    if y.ndim > 1 and y.shape[1:].numel() != 1:
+        raise ValueError(f"targets must be class numbers, one a sample, got shape {tuple(y.shape)}")
     with eval_mode(checks.model(model, x)):
         parts = [(model(x[i : i + chunk]), y[i : i + chunk]) for i in range(0, len(x), chunk)]
-    total = sum(float(loss(output, target)) * len(target) for output, target in parts)
+    total = sum(float(measured(loss, output, target)) * len(target) for output, target in parts)
     right = sum(
         int((predictions(output, threshold) == target.reshape(len(target), -1)[:, 0]).sum())
         for output, target in parts

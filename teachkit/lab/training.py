@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from teachkit.lab import checks
 from teachkit.lab.data import Data
-from teachkit.lab.evaluation import evaluate
+from teachkit.lab.evaluation import evaluate, measured
 from teachkit.lab.types import Batch, Loss, Masks
 
 
@@ -42,6 +42,7 @@ def fit(
     masks: Masks | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    threshold: float = 0.5,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[nn.Module, History]:
@@ -60,6 +61,7 @@ def fit(
         masks: weights that are False here are zero after every step, whatever the optimizer does.
         penalty: a term added to the loss of each step, e.g. an L1 norm.
         scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
+        threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples and of any dropout.
         progress: show a progress bar.
 
@@ -91,7 +93,7 @@ def fit(
                 rate.step()
             history.loss.append(total / len(x))
             if test is not None:
-                history.accuracy.append(evaluate(trained, test, loss).accuracy)
+                history.accuracy.append(evaluate(trained, test, loss, threshold=threshold).accuracy)
     return trained.eval(), history
 
 
@@ -122,7 +124,7 @@ def _step(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss(model(batch[0]), batch[1])
+        value = measured(loss, model(batch[0]), batch[1])
         seen.append(float(value.detach()))
         objective = value if penalty is None else value + penalty(model)
         objective.backward()  # type: ignore[no-untyped-call]

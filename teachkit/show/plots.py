@@ -83,7 +83,8 @@ def contours(
     x, y = np.meshgrid(grid, grid)
     z = np.broadcast_to(sympy.lambdify(variables, f, "numpy")(x, y), x.shape).astype(float)
     figure, (axes,) = canvas(width=5.4, height=4.2)
-    if np.ptp(z) > 0:
+    z = np.ma.masked_invalid(z)  # poles stay white
+    if z.count() and np.ptp(z) > 0:
         filled = axes.contourf(x, y, z, levels=24)
         axes.contour(x, y, z, levels=24, colors="white", linewidths=0.4)
         figure.colorbar(filled, ax=axes, label="f")
@@ -119,7 +120,7 @@ def histogram(
     figure, (axes,) = canvas()
     axes.hist(np.asarray(values, float), bins=bins, color="0.75", edgecolor="0.45", linewidth=0.5)
     for i, (label, value) in enumerate((marks or {}).items()):
-        axes.axvline(value, color=COLOURS[i], linestyle=LINES[i], label=label)
+        axes.axvline(value, color=COLOURS[i % 7], linestyle=LINES[i % 7], label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if marks:
         axes.legend(frameon=False)

@@ -132,7 +132,9 @@ def test_run_all_and_move_a_slider(stem, lab, page):
     handle.press("ArrowRight")
     sync_api.expect(picture).not_to_have_attribute("src", before)
     assert picture.get_attribute("alt")
-    picture.scroll_into_view_if_needed()
+    explorer.evaluate(
+        "output => output.scrollIntoView({block: 'end'})"
+    )  # the picture is replaced as it redraws
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{stem}_explorer.png")
 

@@ -1,0 +1,82 @@
+"""The surgeon on a whole network."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from teachkit import masks
+from teachkit.lab import checks
+from teachkit.lab.types import Batch, Loss, Masks
+from teachkit.obs.greedy import surgeon
+from teachkit.obs.matrix import Kind, curvature
+
+
+def prune(
+    model: nn.Module,
+    batch: Batch,
+    sparsity: float,
+    *,
+    loss: Loss = cross_entropy,
+    kind: Kind = "gauss-newton",
+    damping: float = 1e-4,
+    biases: bool = False,
+    steps: int = 1,
+    progress: bool = False,
+) -> tuple[nn.Module, Masks]:
+    """Optimal Brain Surgeon on a network: the pruned, updated copy and its masks.
+
+    Weights that are zero already stay zero and count as removed.
+
+    Args:
+        model: any module with at most 5000 prunable weights; it is unchanged.
+        batch: (x, y), on which the curvature is measured.
+        sparsity: fraction removed, in [0, 1]; exactly ``masks.removed(n, sparsity)`` weights go.
+        loss: a mean loss.
+        kind: which curvature, see :func:`curvature`.
+        damping: see :func:`inverse`.
+        biases: prune the biases too.
+        steps: how often the curvature is measured, at equal numbers of removals.
+        progress: show a progress bar over the steps.
+
+    Raises:
+        ValueError: too many weights, or a curvature that needs more damping.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> x, y = torch.eye(4)[:, None], torch.tensor([0, 1, 1, 0])
+    >>> masks.sparsity(prune(net, (x, y), 0.5)[1])
+    0.5
+
+    """
+    checks.whole("steps", steps, 1)
+    pruned = copy.deepcopy(checks.model(model, checks.batch(batch)[0]))
+    weights = masks.prunable(pruned, biases=biases)
+    flat = _flat(weights)
+    k = masks.removed(len(flat), sparsity)
+    kept = torch.ones_like(flat, dtype=torch.bool)
+    kept[(flat == 0).nonzero().reshape(-1)[:k]] = False
+    counts = torch.linspace(int((~kept).sum()), k, steps + 1).round().long().diff().tolist()
+    for count in tqdm(counts, desc="curvature", disable=not progress, leave=False):
+        if not count:
+            continue
+        H = curvature(pruned, batch, loss, kind=kind, biases=biases)
+        alive = kept.nonzero().reshape(-1)
+        found = surgeon(H[alive][:, alive], flat[alive], count, damping=damping)
+        flat[alive] = found.weights
+        kept[alive[found.order]] = False
+        _write(weights, flat)
+    return pruned, masks.split(kept, weights)
+
+
+def _flat(weights: dict[str, Tensor]) -> Tensor:
+    """All weights as one vector, a copy."""
+    parts = [w.detach().reshape(-1) for w in weights.values()]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+@torch.no_grad()
+def _write(weights: dict[str, Tensor], flat: Tensor) -> None:
+    for name, values in masks.split(flat, weights).items():
+        weights[name].copy_(values)

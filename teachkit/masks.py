@@ -66,6 +66,28 @@ def nonzero(model: nn.Module) -> Masks:
     return {name: w.detach() != 0 for name, w in prunable(model).items()}
 
 
+def zeros_last(scores: Scores, model: nn.Module) -> Scores:
+    """The scores with every weight that is zero already ranked below all others.
+
+    A weight that was removed before then stays removed, whatever its score, and counts as removed.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[0.0, 2.0]]))
+    >>> zeros_last({"weight": torch.tensor([[5.0, -1.0]])}, layer)["weight"][0, 0] < -1
+    tensor(True)
+    """
+    alive = {name: mask for name, mask in nonzero(model).items() if name in _scores(scores)}
+    if not alive:
+        return dict(scores)
+    lowest = min(float(s.min()) for s in scores.values() if s.numel())
+    return {
+        name: torch.where(
+            alive[name], s, torch.nextafter(s.new_tensor(lowest), -s.new_tensor(torch.inf))
+        )
+        for name, s in scores.items()
+    }
+
+
 def sparsity(masks: Masks) -> float:
     """The fraction of zeros over all masks, in [0, 1]; 0 where there is nothing to remove.
 

@@ -72,6 +72,20 @@ def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     return loss(output, target)
 
 
+def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
+    """Raise unless the loss is a mean: on the same samples twice it must give the same number."""
+    once = measured(loss, output, target)
+    if not isinstance(once, Tensor) or once.numel() != 1:
+        shape = tuple(once.shape) if isinstance(once, Tensor) else type(once).__name__
+        raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
+    twice = measured(loss, torch.cat([output, output]), torch.cat([target, target]))
+    if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6):
+        raise ValueError(
+            "the loss must be a mean over the samples; on the same samples twice it gives "
+            f"{float(twice):.4g} instead of {float(once):.4g}"
+        )
+
+
 def predictions(output: Tensor, threshold: float = 0.5) -> Tensor:
     """The predicted class: the largest of several outputs, or output > threshold for a single one."""
     if output.ndim == 1 or output.shape[1] == 1:

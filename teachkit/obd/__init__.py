@@ -1,0 +1,34 @@
+"""Optimal Brain Damage: the diagonal of the Hessian, several ways, and pruning by ½ h w²."""
+
+from teachkit.obd.estimates import (
+    Estimate,
+    by_products,
+    diagonal_naive,
+    hutchinson,
+    recursion,
+    row_sums,
+)
+from teachkit.obd.exact import Diagonal, PerSample, Spread, diagonal, per_sample
+from teachkit.obd.pruning import Assumptions, Round, assumptions, prune, recipe, scores
+from teachkit.obd.stages import UncoveredError
+
+__all__ = [
+    "Assumptions",
+    "Diagonal",
+    "Estimate",
+    "PerSample",
+    "Round",
+    "Spread",
+    "UncoveredError",
+    "assumptions",
+    "by_products",
+    "diagonal",
+    "diagonal_naive",
+    "hutchinson",
+    "per_sample",
+    "prune",
+    "recipe",
+    "recursion",
+    "row_sums",
+    "scores",
+]

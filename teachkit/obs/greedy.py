@@ -65,6 +65,34 @@ def surgeon(
     return Removal(state.weights().to(weights.dtype), order, increases)
 
 
+def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """All sets of k weights and what removing each costs after the best update of the others.
+
+    The yardstick for :func:`surgeon`: ½ w_Sᵀ P[S, S]⁻¹ w_S with P = H⁻¹ for every set S.
+
+    Args:
+        H: positive definite, (n, n), n at most 20.
+        weights: (n,).
+        k: how many go, 1 to n.
+
+    Returns:
+        Sets (C(n, k), k), and their costs (C(n, k),); the best is ``sets[costs.argmin()]``.
+
+    >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    >>> exhaustive(H, torch.tensor([1.0, 1.0]), 1)[1]
+    tensor([0.5000, 0.2500])
+
+    """
+    w, n = vector(weights, H), checks.whole("the number of weights", len(H), 1, 20)
+    P = inverted(damped(H, 0.0))
+    sets = torch.combinations(torch.arange(n), checks.whole("k", k, 1, n))
+    costs = [
+        0.5 * (w[S] * torch.linalg.solve(P[S[:, :, None], S[:, None, :]], w[S])).sum(1)
+        for S in torch.split(sets, 10_000)
+    ]
+    return sets, torch.cat(costs).to(weights.dtype)
+
+
 class _State:
     """The inverse of the surviving block, and what has been removed so far.
 

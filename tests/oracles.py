@@ -7,7 +7,8 @@ import numpy as np
 import sympy
 import torch
 
-from teachkit import masks
+from teachkit import masks, taylor
+from teachkit.hessian import of_model
 from teachkit.lab.evaluation import evaluate
 
 
@@ -129,3 +130,111 @@ def idx(images):
     for size in images.shape:
         content += int(size).to_bytes(4, "big")
     return content + bytes(int(v) for v in images.reshape(-1))
+
+
+def curvature(model, batch, name, position):
+    """∂²L/∂w² of one weight: differentiate twice, one number at a time."""
+    w = model.get_parameter(name)
+    value = torch.nn.functional.cross_entropy(model.eval()(batch[0]), batch[1])
+    (g,) = torch.autograd.grad(value, w, create_graph=True)
+    (row,) = torch.autograd.grad(g.reshape(-1)[position], w)
+    return float(row.reshape(-1)[position])
+
+
+def sample_derivatives(model, sample, loss):
+    """Gradient, curvature and predicted change of one sample's loss, over the prunable weights."""
+    names = list(masks.prunable(model))
+    g = flat({name: taylor.gradient(model, sample, loss)[name] for name in names})
+    h = of_model(model, sample, loss, names=names).diagonal()
+    w = flat({name: model.get_parameter(name).detach() for name in names})
+    return {"gradient": g, "curvature": h, "change": -g * w + 0.5 * h * w**2}
+
+
+def constrained_minimum(H, weights, gone):
+    """Least squares on the survivors: min ½ (v − w)ᵀH(v − w) with v = 0 at the removed ones."""
+    L = torch.linalg.cholesky(H).T
+    alive = [i for i in range(len(weights)) if i not in set(gone)]
+    found = torch.zeros_like(weights)
+    if alive:
+        found[alive] = torch.linalg.lstsq(L[:, alive], (L @ weights)[:, None]).solution[:, 0]
+    step = found - weights
+    return found, float(0.5 * step @ H @ step)
+
+
+def surgeon(H, weights, k):
+    """Try each single removal by least squares, keep the cheapest, start again from there."""
+    gone, costs = [], [0.0]
+    for _ in range(k):
+        left = [q for q in range(len(weights)) if q not in gone]
+        best = min(left, key=lambda q: constrained_minimum(H, weights, [*gone, q])[1])
+        gone.append(best)
+        costs.append(constrained_minimum(H, weights, gone)[1])
+    return constrained_minimum(H, weights, gone)[0], gone, np.diff(costs)
+
+
+def gauss_newton(model, batch, loss, params):
+    """Sample by sample: Jᵀ (∂²ℓ/∂f²) J, one backward pass per output."""
+    n = sum(p.numel() for p in params)
+    total = torch.zeros(n, n, dtype=torch.float64)
+    for x, y in zip(*batch, strict=True):
+        output = model(x[None])[0]
+        rows = [
+            torch.cat([g.reshape(-1) for g in torch.autograd.grad(o, params, retain_graph=True)])
+            for o in output
+        ]
+        J = torch.stack(rows)
+        free = output.detach().requires_grad_()
+        at = torch.autograd.functional.hessian(lambda o, y=y: loss(o[None], y[None]), free)
+        total += J.T @ at @ J
+    return total / len(batch[0])
+
+
+def fisher(model, batch, loss, params):
+    """The mean over the samples of the gradient's outer product."""
+    rows = []
+    for x, y in zip(*batch, strict=True):
+        parts = torch.autograd.grad(loss(model(x[None]), y[None]), params)
+        rows.append(torch.cat([part.reshape(-1) for part in parts]))
+    return torch.stack(rows).T @ torch.stack(rows) / len(rows)
+
+
+def obs_row(w, X, ridge, removals):
+    """Optimal Brain Surgeon on one row: a fresh inverse at every step, nothing carried along.
+
+    Returns the order, the losses, and the row after each removal.
+    """
+    w, alive = w.clone(), list(range(len(w)))
+    H = X.T @ X + ridge * torch.eye(len(w), dtype=X.dtype)
+    order, losses, rows = [], [], []
+    for _ in range(removals):
+        inverse = torch.linalg.inv(H[alive][:, alive])
+        costs = [float(w[i]) ** 2 / float(inverse[p, p]) for p, i in enumerate(alive)]
+        p = min(range(len(alive)), key=lambda p: costs[p])
+        w[alive] = w[alive] - w[alive[p]] * inverse[:, p] / inverse[p, p]
+        w[alive[p]] = 0.0
+        order.append(alive.pop(p))
+        losses.append(costs[p])
+        rows.append(w.clone())
+    return order, losses, rows
+
+
+def least_squares(w, X, kept, ridge):
+    """Min ‖Xw′ − Xw‖² + ridge ‖w′ − w‖² over the kept entries, as one system of numpy's."""
+    n = len(w)
+    A = np.vstack([X, math.sqrt(ridge) * np.eye(n)])
+    found = np.zeros(n)
+    columns = np.flatnonzero(kept)
+    found[columns] = np.linalg.lstsq(A[:, columns], A @ np.asarray(w), rcond=None)[0]
+    return found
+
+
+def cheapest_fronts(losses, k):
+    """Take k removals from several rows' lists, each time the row whose next one is cheapest."""
+    taken = [0] * len(losses)
+    for _ in range(k):
+        row = min(
+            (r for r in range(len(losses)) if taken[r] < len(losses[r])),
+            key=lambda r: losses[r][taken[r]],
+        )
+        taken[row] += 1
+    return taken

@@ -14,11 +14,12 @@ from teachkit.lab import checks
 
 
 def inverse(H: Tensor, *, damping: float = 0.0) -> Tensor:
-    """(H + λI)⁻¹ with λ = damping · mean of H's diagonal, by Cholesky in float64.
+    """(H + λI)⁻¹ with λ = damping · mean |H_ii|, by Cholesky in float64.
 
     Args:
         H: symmetric, (n, n).
-        damping: 0 or more, relative to the mean of the diagonal (to 1 where that is zero).
+        damping: 0 or more, relative to the mean of the diagonal's absolute values (to 1 where that
+            is zero).
 
     Raises:
         ValueError: H + λI is not positive definite; the message says what damping would help.
@@ -27,7 +28,16 @@ def inverse(H: Tensor, *, damping: float = 0.0) -> Tensor:
     [[1.0, -1.0], [-1.0, 2.0]]
 
     """
-    return inverted(damped(H, damping))
+    A = damped(H, damping)
+    L, failed = torch.linalg.cholesky_ex(A)
+    if int(failed) or (len(L) and float(L.diagonal().min()) ** 2 < 1e-15 * float(A.abs().max())):
+        low = float(torch.linalg.eigvalsh(A)[0])
+        enough = damping + max(-low, 0.0) / unit(H) + 1e-6
+        raise ValueError(
+            f"H is not positive definite: its smallest eigenvalue is {low:.3g}. "
+            f"A damping of {1.1 * enough:.2g} or more (relative to H's diagonal) helps"
+        )
+    return torch.cholesky_inverse(L)
 
 
 def saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
@@ -130,28 +140,19 @@ def _alive(P: Tensor, q: int) -> None:
 
 
 def damped(H: Tensor, damping: float) -> Tensor:
-    """H + damping · mean diagonal · I, symmetric, in float64."""
+    """H + damping · mean |H_ii| · I, symmetric, in float64."""
     A = matrix("H", H).detach().double()
     if not 0 <= damping < float("inf"):
         raise ValueError(f"damping must be a number of 0 or more, got {damping!r}")
-    size = float(A.diagonal().mean()) if len(A) else 1.0
     A = (A + A.T) / 2
-    A.diagonal().add_(damping * (size if size > 0 else 1.0))
+    A.diagonal().add_(damping * unit(H))
     return A
 
 
-def inverted(A: Tensor) -> Tensor:
-    """The inverse of a positive definite matrix."""
-    L, failed = torch.linalg.cholesky_ex(A)
-    if int(failed) or (len(L) and float(L.diagonal().min()) ** 2 < 1e-15 * float(A.abs().max())):
-        low = float(torch.linalg.eigvalsh(A)[0])
-        size = float(A.diagonal().mean())
-        enough = (max(-low, 0.0) + 1e-6 * abs(size)) / size if size > 0 else 1e-6
-        raise ValueError(
-            f"H is not positive definite: its smallest eigenvalue is {low:.3g}. "
-            f"A damping of {enough:.1g} or more, relative to the mean of its diagonal, helps"
-        )
-    return torch.cholesky_inverse(L)
+def unit(H: Tensor) -> float:
+    """What damping is relative to: the mean of |H_ii|, or 1 where that is zero."""
+    size = float(H.diagonal().abs().mean()) if len(H) else 0.0
+    return size if size > 0 else 1.0
 
 
 def _positions(positions: Sequence[int] | Tensor, n: int) -> Tensor:

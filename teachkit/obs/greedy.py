@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from teachkit.lab import checks
-from teachkit.obs.formulas import damped, inverted, vector
+from teachkit.obs.formulas import damped, inverse, vector
 
 BLOCK = 64  # removals between two updates of the whole inverse
 DRIFT = 1e-6  # relative residual of the inverse beyond which it is computed anew
@@ -55,7 +55,7 @@ def surgeon(
     H64, w0 = damped(H, damping), vector(weights, H)
     checks.whole("k", k, 0, len(w0))
     checks.whole("block", block, 1)
-    state = _State(H64, w0)
+    state = _State(H64, w0, inverse(H, damping=damping))
     while len(state.order) < k:
         state.remove(min(block, k - len(state.order)))
         state.watch(drift)
@@ -84,7 +84,7 @@ def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     """
     w, n = vector(weights, H), checks.whole("the number of weights", len(H), 1, 20)
-    P = inverted(damped(H, 0.0))
+    P = inverse(H)
     sets = torch.combinations(torch.arange(n), checks.whole("k", k, 1, n))
     costs = [
         0.5 * (w[S] * torch.linalg.solve(P[S[:, :, None], S[:, None, :]], w[S])).sum(1)
@@ -100,12 +100,12 @@ class _State:
     weights; ``H`` and ``w0`` stay as they were given.
     """
 
-    def __init__(self, H: Tensor, w0: Tensor) -> None:
+    def __init__(self, H: Tensor, w0: Tensor, P: Tensor) -> None:
         self.H, self.w0 = H, w0
         self.alive = torch.arange(len(w0), device=w0.device)
         self.order: list[int] = []
         self.increases: list[float] = []
-        self.P, self.w = inverted(H), w0.clone()
+        self.P, self.w = P, w0.clone()
         self.fresh = self.residual()
         self.stale = False
 
@@ -146,7 +146,7 @@ class _State:
             return
         gone = torch.tensor(self.order, dtype=torch.long, device=self.w.device)
         H = self.H[self.alive]
-        self.P = inverted(H[:, self.alive])
+        self.P = inverse(H[:, self.alive])
         self.w = self.w0[self.alive] + self.P @ (H[:, gone] @ self.w0[gone])
         self.fresh, self.stale = self.residual(), False
 

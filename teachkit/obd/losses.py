@@ -39,7 +39,8 @@ def _cross_entropy(z: Tensor, y: Tensor) -> AtOutput:
     p = z.softmax(1)
     g = p.clone()
     g[torch.arange(len(y)), y] -= 1
-    return AtOutput(g, factor(p), None)
+    S = factor(p) if p.shape[1] > 1 else torch.zeros_like(p)[:, None]  # one class: p = 1
+    return AtOutput(g, S, None)
 
 
 def factor(p: Tensor) -> Tensor:
@@ -70,7 +71,8 @@ def _squared(z: Tensor, y: Tensor) -> AtOutput:
 
 
 def _binary(z: Tensor, y: Tensor) -> AtOutput:
-    m = z[0].numel()
+    m, eps = z[0].numel(), torch.finfo(z.dtype).eps
+    z = z.clamp(eps, 1 - eps)  # a sigmoid rounds to 0 or 1 where it saturates
     return AtOutput(((1 - y) / (1 - z) - y / z) / m, None, (y / z**2 + (1 - y) / (1 - z) ** 2) / m)
 
 

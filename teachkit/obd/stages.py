@@ -67,9 +67,11 @@ class Scale(Stage):
         if module.running_var is None:
             raise UncoveredError(f"{module} has no running statistics: it mixes the samples")
         factor = (module.running_var + module.eps).rsqrt()  # type: ignore[operator]
-        factor = factor if module.weight is None else factor * module.weight.detach()  # type: ignore[operator]
-        self.factor = factor.reshape(-1, *[1] * (a.ndim - 2))
-        return module(a)  # type: ignore[no-any-return]
+        shift = -module.running_mean * factor  # type: ignore[operator]
+        if module.weight is not None:
+            factor, shift = factor * module.weight, shift * module.weight + module.bias  # type: ignore[operator]
+        self.factor, shift = (t.detach().reshape(-1, *[1] * (a.ndim - 2)) for t in (factor, shift))
+        return a * self.factor + shift
 
     def pull(self, S: Tensor) -> Tensor:
         return S * self.factor

@@ -14,6 +14,7 @@ from teachkit.fisher.inverse import block_sums, damping_of, factor
 from teachkit.lab import checks
 from teachkit.lab.types import Batch, Loss, Masks
 
+BLOCK_LIMIT = 4e9  # bytes
 Update = Literal["joint", "single", "none"]
 
 
@@ -111,7 +112,7 @@ def blocks(
     n = sum(w.numel() for w in masks.prunable(model).values())
     b = min(checks.whole("block", block, 1), n)
     size = 8 * n * b
-    if size > 4e9:
+    if size > BLOCK_LIMIT:
         raise ValueError(
             f"{n} weights in blocks of {b} take {size / 1e9:.1f} GB; use smaller blocks"
         )

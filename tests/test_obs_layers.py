@@ -85,21 +85,22 @@ def test_refit_is_least_squares_and_never_worse_than_leaving_the_rest(layer, ran
 def test_exactly_k_go_and_old_zeros_stay(layer, sparsity, scope, bits):
     weight, X, damping = layer
     weight, X = weight.to(torch.float32 if bits == 4 else torch.float64), X.float().double()
-    weight[0, 0] = 0.0
+    weight[0, -1] = 0.0
     before = weight.clone()
     found = obs.prune_layer(weight, X, sparsity, damping=damping, scope=scope)
     assert found.dtype == weight.dtype
     assert torch.equal(weight, before)
-    assert found[0, 0] == 0
+    assert found[0, -1] == 0
     gone = (found == 0).sum(1)
     if scope == "row":
         k = masks.removed(weight.shape[1], sparsity)
         assert gone.tolist() == [max(k, int(z)) for z in (weight == 0).sum(1)]
     else:
         assert int(gone.sum()) == max(masks.removed(weight.numel(), sparsity), 1)
-    by_pass = obs.prune_layer(weight, X, sparsity, damping=damping, scope="layer", method="pass")
+    with mock.patch.object(obs.layer_fit, "BLOCK", 2):
+        by_pass = obs.prune_layer_pass(weight, X, sparsity, damping=damping)
     assert int((by_pass == 0).sum()) == max(masks.removed(weight.numel(), sparsity), 1)
-    assert by_pass[0, 0] == 0
+    assert by_pass[0, -1] == 0
 
 
 @given(layers(), st.floats(0, 1))
@@ -180,6 +181,21 @@ def test_free_weights_go_smallest_first_and_zeros_before_all():
     assert losses[0, 3] == pytest.approx(25, rel=1e-5)
     nothing = obs.trace_layer(weight, torch.zeros(2, 4))
     assert nothing.order.tolist() == [[1, 2, 3, 0]]
+
+
+def test_zeros_go_before_dead_inputs_of_other_rows():
+    weight, X = torch.tensor([[0.0, 1.0], [2.0, 3.0]]), torch.tensor([[1.0, 0.0]])
+    for prune in (obs.prune_layer, obs.prune_layer_pass):
+        scope = {"scope": "layer"} if prune is obs.prune_layer else {}
+        assert torch.equal(prune(weight, X, 0.25, **scope), weight)
+        assert prune(weight, X, 0.5, **scope).count_nonzero() == 2
+
+
+def test_refit_leaves_old_zeros_alone_even_where_the_mask_keeps_them():
+    weight, X = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    found = obs.refit(weight, X, torch.tensor([[True, False, True]]))
+    assert found[0, 0] == 0
+    assert found[0, 2] > 2
 
 
 def test_gram_adds_up_in_double_precision_and_in_pieces():

@@ -116,4 +116,91 @@ WRONG = {
         ),
         (lambda L, n, k: [0, 1], "the type differs"),
     ],
+    "04.1": [
+        (lambda h, w: h * w**2, "½"),
+        (lambda h, w: 0.5 * h * w, "squared"),
+        (lambda h, w: (0.5 * h * w**2).abs(), "may be negative"),
+        (lambda h, w: -0.5 * h * w**2, "the sign is wrong"),
+    ],
+    "04.2": [
+        (lambda f, at: torch.func.hessian(f)(at).sum(0), "row sums"),
+        (lambda f, at: torch.func.grad(f)(at), "once more"),
+        (lambda f, at: torch.func.hessian(f)(at), "only its diagonal"),
+    ],
+    "04.3": [
+        (lambda a, p: (p - p**2).T @ (a * a), "divide by the number of samples"),
+        (lambda a, p: (p - p**2).T @ a / len(a), "must be squared"),
+        (lambda a, p: p.T @ a**2 / len(a), "not p_i"),
+        (lambda a, p: (a**2).T @ (p - p**2) / len(a), "the shape differs"),
+    ],
+    "04.4": [
+        (lambda H, w, keep: 0.5 * (w * ~keep) @ H @ (w * ~keep), "take the saliencies off"),
+        (lambda H, w, keep: 0.5 * (H.diagonal() * w**2 * ~keep).sum(), "missing from them"),
+        (
+            lambda H, w, keep: (
+                0.5 * (w * keep) @ H @ (w * keep) - 0.5 * (H.diagonal() * (w * keep) ** 2).sum()
+            ),
+            "True where a weight stays",
+        ),
+    ],
+    "05.1": [
+        (lambda w, P: w**2 / P.diagonal(), "½"),
+        (lambda w, P: w**2 * P.diagonal() / 2, "upside down"),
+        (lambda w, P: w**2 * torch.linalg.inv(P).diagonal() / 2, "OBD"),
+    ],
+    "05.2": [
+        (lambda w, P, q: -w[q] * P[:, q], "divide by"),
+        (lambda w, P, q: w[q] * P[:, q] / P[q, q], "sign"),
+        (lambda w, P, q: w - w[q] * P[:, q] / P[q, q], "new weights"),
+    ],
+    "05.3": [
+        (lambda w, P, q: P - torch.outer(P[:, q], P[q]), "divide"),
+        (lambda w, P, q: P + torch.outer(P[:, q], P[q]) / P[q, q], "subtract"),
+    ],
+    "05.4": [
+        (
+            lambda w, P, pair: w - sum(w[q] * P[:, q] / P[q, q] for q in pair),
+            "each spoils",
+        ),
+        (
+            lambda w, P, pair: torch.where(
+                torch.isin(torch.arange(4), torch.tensor(pair)), 0.0, w
+            ),
+            "do not move",
+        ),
+    ],
+    "06.1": [
+        (lambda G: G.T @ G, "number of gradients"),
+        (lambda G: torch.outer(G.mean(0), G.mean(0)), "average the products"),
+        (lambda G: torch.cov(G.T, correction=0), "covariance"),
+        (lambda G: G @ G.T / len(G), "pairs weights"),
+        (lambda G: (G * G).mean(0), "the shape differs"),
+    ],
+    "06.2": [
+        (lambda d, a: (d.T @ a / len(a)) ** 2, "square before"),
+        (lambda d, a: (d**2).T @ a**2, "number of samples"),
+        (lambda d, a: d.T @ a / len(a), "not squared yet"),
+        (lambda d, a: (a**2).T @ d**2 / len(a), "the shape differs"),
+    ],
+    "06.3": [
+        (
+            lambda z: torch.diag(
+                (z.softmax(1) * (1 - z.softmax(1))).mean(0),
+            ),
+            "between classes",
+        ),
+        (
+            lambda z: (
+                len(z) * (torch.diag(z.softmax(1).mean(0)) - z.softmax(1).T @ z.softmax(1) / len(z))
+            ),
+            "number of samples",
+        ),
+        (lambda z: -torch.cov(z.softmax(1).T), "the values differ"),
+    ],
+    "06.4": [
+        (lambda A, g, m: A - torch.outer(A @ g, A @ g) / (1 + g @ A @ g), "m stands where"),
+        (lambda A, g, m: A + torch.outer(A @ g, A @ g) / (m + g @ A @ g), "the sign is wrong"),
+        (lambda A, g, m: A - torch.outer(A @ g, A @ g) / m, "beside m"),
+        (lambda A, g, m: A + torch.outer(g, g) / m, "its inverse"),
+    ],
 }

@@ -8,7 +8,7 @@ from teachkit.obd.estimates import (
     recursion,
     row_sums,
 )
-from teachkit.obd.exact import Diagonal, PerSample, Spread, diagonal, per_sample
+from teachkit.obd.exact import Diagonal, PerSample, Spread, diagonal, gauss_newton, per_sample
 from teachkit.obd.pruning import Assumptions, Round, assumptions, prune, recipe, scores
 from teachkit.obd.stages import UncoveredError
 
@@ -24,6 +24,7 @@ __all__ = [
     "by_products",
     "diagonal",
     "diagonal_naive",
+    "gauss_newton",
     "hutchinson",
     "per_sample",
     "prune",

@@ -40,8 +40,12 @@ class Layer(NamedTuple):
     bias: Tensor
 
 
-def chunks(model: nn.Module, batch: Batch, loss: Loss) -> Iterator[dict[str, Layer]]:
+def chunks(
+    model: nn.Module, batch: Batch, loss: Loss, *, curved: bool = True
+) -> Iterator[dict[str, Layer]]:
     """The derivatives for a part of the samples at a time; keys are the layers' weights.
+
+    With ``curved=False`` the term φ″ is left out: the Gauss–Newton matrix instead of the Hessian.
 
     Raises:
         UncoveredError: the network or the loss is not covered; the message says why.
@@ -57,7 +61,7 @@ def chunks(model: nn.Module, batch: Batch, loss: Loss) -> Iterator[dict[str, Lay
             end = losses.derivatives(
                 loss, checks.finite("the network's output", run[-1].z), y[rows]
             )
-            found = Walk(run, end).layers()
+            found = Walk(run, end, curved).layers()
             yield {names[id(layers[i].weight)]: layer for i, layer in found.items()}
 
 
@@ -76,8 +80,8 @@ class Walk:
     the output of stage i that bends and elementwise losses have added since the last mixing stage.
     """
 
-    def __init__(self, run: list[Stage], end: losses.AtOutput) -> None:
-        self.run, self.end = run, end
+    def __init__(self, run: list[Stage], end: losses.AtOutput, curved: bool = True) -> None:
+        self.run, self.end, self.curved = run, end, curved
         self.mixing = [i for i, s in enumerate(run) if s.mixing]
         self.lowest = next((i for i, s in enumerate(run) if s.weight is not None), len(run))
         self.delta = self._gradients()
@@ -116,7 +120,7 @@ class Walk:
                 r = None
                 continue
             r = None if r is None else stage.pull_diagonal(r)
-            bend = stage.bend(self.delta[i])
+            bend = stage.bend(self.delta[i]) if self.curved else None
             if bend is not None:
                 r = bend if r is None else r + bend
 

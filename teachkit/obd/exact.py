@@ -77,6 +77,22 @@ def diagonal(
     return Diagonal(found, "products", why)
 
 
+def gauss_newton(
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, biases: bool = False
+) -> Params:
+    """The diagonal of the Gauss–Newton matrix (1/N) Σₙ JₙᵀHₙJₙ, with Jₙ the Jacobian of the outputs.
+
+    Hₙ is the Hessian of sample n's loss at the outputs. It leaves out the curvature of the network
+    itself. Never negative for a convex loss, and equal to :func:`diagonal` where the activations
+    are piecewise linear.
+
+    Raises:
+        ValueError: a network or loss that is not covered (``UncoveredError``), see :func:`diagonal`.
+
+    """
+    return _backward(model, batch, loss, biases, curved=False)
+
+
 class Spread(NamedTuple):
     """Mean and standard deviation over the samples, per weight; the deviation divides by n."""
 
@@ -119,10 +135,12 @@ def per_sample(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Pe
     return PerSample(Spread(*columns[:2]), Spread(*columns[2:4]), Spread(*columns[4:]))
 
 
-def _backward(model: nn.Module, batch: Batch, loss: Loss, biases: bool) -> Params:
+def _backward(
+    model: nn.Module, batch: Batch, loss: Loss, biases: bool, *, curved: bool = True
+) -> Params:
     wanted = masks.prunable(model, biases=biases)
     sums = {name: torch.zeros_like(w).detach() for name, w in wanted.items()}
-    for part in backward.chunks(model, batch, loss):
+    for part in backward.chunks(model, batch, loss, curved=curved):
         for name, layer in part.items():
             sums[name] += _curvature(layer).reshape(sums[name].shape)
             bias = name.removesuffix("weight") + "bias"

@@ -2,12 +2,14 @@
 
 import numpy as np
 import sympy
+import torch
 from torch import nn
 
-from teachkit import hessian, magnitude, masks, taylor
+from teachkit import fisher, hessian, magnitude, masks, taylor
+from teachkit.lab.curves import spearman
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
-from teachkit.lab.types import Batch
+from teachkit.lab.types import Batch, Scores
 from teachkit.show import plots
 from teachkit.show.pictures import Picture
 
@@ -73,6 +75,30 @@ def pruned(model: nn.Module, batch: Batch, sparsity: float, scope: str) -> Pictu
     return plots.matrices(shown, alt=alt, title=f"test accuracy {accuracy:.3f}")
 
 
+def two_saliencies(b: float, w2: float) -> Picture:
+    """A quadratic loss with its minimum at (1, w2) and what removing each weight costs.
+
+    H = [[6, b], [b, 2]]: Optimal Brain Damage reads the diagonal, the row-sum trap the sums of rows.
+    """
+    H, w = np.array([[6.0, b], [b, 2.0]]), np.array([1.0, w2])
+    grid = np.linspace(-1, 4, 121)
+    at = np.stack(np.meshgrid(grid, grid), -1) - w
+    loss = 0.5 * np.einsum("...i,ij,...j", at, H, at)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.4)
+    axes.contour(grid, grid, loss, levels=np.arange(0.5, 30, 1.5), cmap="cividis", linewidths=1)
+    ends = {"trained": w, "without w1": np.array([0, w2]), "without w2": np.array([1.0, 0])}
+    for i, (label, end) in enumerate(ends.items()):
+        axes.plot(*end, "ov^"[i], color=COLOURS[i], markersize=9, label=label)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    cost, rows = 0.5 * H.diagonal() * w**2, 0.5 * H.sum(1) * w**2
+    says = f"removing w1 costs {cost[0]:.2f}, w2 {cost[1]:.2f}; row sums say {rows[0]:.2f}, {rows[1]:.2f}"
+    axes.set_title(says, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return Picture(
+        figure, f"Level lines of a quadratic loss with b = {b:g} and w2 = {w2:g}: {says}."
+    )
+
+
 def steps(path: taylor.Path) -> Picture:
     """How far the first- and second-order predictions are off, against the size of the step."""
     figure, (axes,) = plots.canvas()
@@ -86,5 +112,63 @@ def steps(path: taylor.Path) -> Picture:
     alt = (
         "Error of two predictions against the step size, both axes logarithmic: the straight line "
         "of the second order is steeper and lower for small steps."
+    )
+    return Picture(figure, alt)
+
+
+def fisher_ranking(
+    model: nn.Module, batch: Batch, exact: Scores, samples: int, damping: float
+) -> Picture:
+    """Exact saliencies against ½ (f + λ) w² with f from the first samples and λ = 10^damping."""
+    part = (batch[0][:samples], batch[1][:samples])
+    f, weights = fisher.diagonal(model, part), masks.prunable(model)
+    found = {n: 0.5 * (f[n] + 10**damping) * w.detach() ** 2 for n, w in weights.items()}
+    h, s = (torch.cat([t.reshape(-1) for t in each.values()]) for each in (exact, found))
+    both = (h.argsort(descending=True)[: len(h) // 10], s.argsort(descending=True)[: len(h) // 10])
+    same = np.intersect1d(*both).size / len(both[0])
+    shown = (h > 1e-12) & (s > 1e-12)
+    figure, (axes,) = plots.canvas(width=4.8, height=4.2)
+    axes.loglog(h[shown][::3], s[shown][::3], ".", markersize=3, alpha=0.5, rasterized=True)
+    axes.set(xlabel="½ h w², exact Hessian", ylabel="½ (f + λ) w²", xlim=(1e-12, 1), ylim=(1e-12, 1))
+    says = f"rank correlation {spearman(h, s):.3f}, {100 * same:.0f} % of the best tenth shared"
+    axes.set_title(says, fontsize=10)
+    alt = f"Saliencies from the Fisher diagonal of {samples} samples, damping 10^{damping:g}, against exact ones"
+    return Picture(figure, f"{alt}: {says}.")
+
+
+def surgery(method: str, correlation: float, damping: float) -> Picture:
+    """Two weights, the level lines of their loss, and where a pruning method moves them.
+
+    H = [[5, c], [c, 1]] with c = correlation · √5, weights (1, 2) at the minimum.
+    """
+    c = correlation * 5**0.5
+    H, w = torch.tensor([[5.0, c], [c, 1.0]]), torch.tensor([1.0, 2.0])
+    P = obs.inverse(H, damping=damping)
+    scores = {
+        "magnitude": w.abs(),
+        "OBD": 0.5 * H.diagonal() * w**2,
+        "OBS": obs.saliencies(w, P),
+    }[method]
+    q = int(scores.argmin())
+    step = obs.update(w, P, q) if method == "OBS" else torch.where(torch.arange(2) == q, -w, 0.0)
+    rise = float(0.5 * step @ H @ step)
+    grid = np.linspace(-1, 4, 101)
+    u, v = np.meshgrid(grid - 1, grid - 2)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.0)
+    levels = axes.contour(grid, grid, 2.5 * u**2 + c * u * v + 0.5 * v**2, [0.1, 0.4, 1, 2, 4, 8])
+    axes.clabel(levels, fontsize=8)
+    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
+    axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
+    axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
+    axes.axvline(0, color="0.4", linewidth=1, linestyle=":")
+    says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
+    axes.set(xlabel="w1", ylabel="w2", title=says, aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    axes.legend(loc="upper right", fontsize=8)
+    axes.grid(False)
+    end = ", ".join(f"{value:.2f}" for value in (w + step).tolist())
+    alt = (
+        f"Level lines of a loss of two weights with correlation {correlation:g}. {says}; "
+        f"the weights move from (1, 2) to ({end})."
     )
     return Picture(figure, alt)

@@ -178,6 +178,27 @@ def test_a_drifting_inverse_is_computed_anew(monkeypatch):
     close(found.weights, clean.weights, 1e-9)
 
 
+def test_a_healthy_inverse_is_carried_along(monkeypatch):
+    H, w = quadratic(100, 4, 1e4)
+    calls, real = [], greedy.inverse
+    monkeypatch.setattr(greedy, "inverse", lambda A, **k: calls.append(len(A)) or real(A, **k))
+    obs.surgeon(H, w, 90, block=10)
+    assert calls == [100]
+
+
+def test_the_last_step_takes_rounding_errors_away(monkeypatch):
+    H, w = quadratic(60, 5, 1e4)
+    honest = greedy._State.remove
+
+    def sloppy(self, count):
+        honest(self, count)
+        self.w = self.w * (1 + 1e-5)
+
+    monkeypatch.setattr(greedy._State, "remove", sloppy)
+    found = obs.surgeon(H, w, 30)
+    close(found.weights, oracles.constrained_minimum(H, w, found.order.tolist())[0], 1e-8)
+
+
 def test_a_pivot_lost_to_rounding_is_no_end():
     H, w = quadratic(40, 5, 1e13)
     found = obs.surgeon(H, w, 30, block=10)
@@ -321,6 +342,19 @@ def test_prune_is_the_surgeon_on_its_curvature():
         want,
     )
     assert set(kept) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+
+
+def test_prune_takes_a_curvature_that_is_known():
+    net, batch = small()
+    H = obs.curvature(net, batch, kind="gauss-newton")
+    a, b = obs.prune(net, batch, 0.5, H=H)[0], obs.prune(net, batch, 0.5)[0]
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 to 1, got 2"):
+        obs.prune(net, batch, 0.5, H=H, steps=2)
+    with pytest.raises(ValueError, match=r"H must have shape \(21, 21\), got \(5, 5\)"):
+        obs.prune(net, batch, 0.5, H=H[:5, :5])
+    untouched = obs.prune(net, batch, 0.0, kind="exact", damping=0.0)[0]  # needs no inverse
+    assert torch.equal(untouched.get_parameter("1.weight"), net.get_parameter("1.weight"))
 
 
 def test_prune_keeps_old_zeros_and_counts_them():

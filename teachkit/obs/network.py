@@ -1,6 +1,7 @@
 """The surgeon on a whole network."""
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,10 @@ def prune(
     *,
     loss: Loss = cross_entropy,
     kind: Kind = "gauss-newton",
-    damping: float = 1e-4,
+    damping: float = 0.1,
     biases: bool = False,
     steps: int = 1,
+    H: Tensor | None = None,
     progress: bool = False,
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon on a network: the pruned, updated copy and its masks.
@@ -36,9 +38,11 @@ def prune(
         sparsity: fraction removed, in [0, 1]; exactly ``masks.removed(n, sparsity)`` weights go.
         loss: a mean loss.
         kind: which curvature, see :func:`curvature`.
-        damping: see :func:`inverse`.
+        damping: see :func:`inverse`. It keeps the step short where the loss is flat; without it
+            the step leaves the region in which the quadratic model holds.
         biases: prune the biases too.
         steps: how often the curvature is measured, at equal numbers of removals.
+        H: the curvature of this model, if it is known already; only with one step.
         progress: show a progress bar over the steps.
 
     Raises:
@@ -50,20 +54,22 @@ def prune(
     0.5
 
     """
-    checks.whole("steps", steps, 1)
+    checks.whole("steps", steps, 1, high=1 if H is not None else math.inf)
     pruned = copy.deepcopy(checks.model(model, checks.batch(batch)[0]))
     weights = masks.prunable(pruned, biases=biases)
     flat = _flat(weights)
     k = masks.removed(len(flat), sparsity)
+    if H is not None and H.shape != (len(flat), len(flat)):
+        raise ValueError(f"H must have shape {(len(flat), len(flat))}, got {tuple(H.shape)}")
     kept = torch.ones_like(flat, dtype=torch.bool)
     kept[(flat == 0).nonzero().reshape(-1)[:k]] = False
     counts = torch.linspace(int((~kept).sum()), k, steps + 1).round().long().diff().tolist()
     for count in tqdm(counts, desc="curvature", disable=not progress, leave=False):
         if not count:
             continue
-        H = curvature(pruned, batch, loss, kind=kind, biases=biases)
+        whole = curvature(pruned, batch, loss, kind=kind, biases=biases) if H is None else H
         alive = kept.nonzero().reshape(-1)
-        found = surgeon(H[alive][:, alive], flat[alive], count, damping=damping)
+        found = surgeon(whole[alive][:, alive], flat[alive], count, damping=damping)
         flat[alive] = found.weights
         kept[alive[found.order]] = False
         _write(weights, flat)

@@ -5,7 +5,14 @@ expected Hessian of −log p; at the labels of the data, the *empirical* Fisher,
 """
 
 from teachkit.fisher.distributions import drawn, output_gradients
-from teachkit.fisher.estimates import diagonal, gradient_chunks, gradients, scores
+from teachkit.fisher.estimates import (
+    Agreement,
+    agreement,
+    diagonal,
+    gradient_chunks,
+    gradients,
+    scores,
+)
 from teachkit.fisher.inverse import (
     inverse,
     inverse_blocks,
@@ -18,6 +25,8 @@ from teachkit.fisher.inverse import (
 from teachkit.fisher.pruning import blocks, prune, saliencies, updated
 
 __all__ = [
+    "Agreement",
+    "agreement",
     "blocks",
     "diagonal",
     "drawn",

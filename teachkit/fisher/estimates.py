@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from teachkit import masks
 from teachkit.fisher.distributions import Kind, output_gradients
-from teachkit.lab import checks
+from teachkit.lab import checks, curves
 from teachkit.lab.evaluation import objective
 from teachkit.lab.types import Batch, Loss, Params, Scores
 
@@ -143,6 +144,28 @@ def scores(
     """
     f = diagonal(model, batch, loss, kind=kind, generator=generator)
     return {name: 0.5 * f[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
+
+
+class Agreement(NamedTuple):
+    """How an estimate compares with the exact values: Σ estimate / Σ exact, and Spearman's correlation.
+
+    A perfect scale is 1; a perfect order is 1 as well, whatever the scale.
+    """
+
+    scale: float
+    order: float
+
+
+def agreement(estimate: Params, exact: Params) -> Agreement:
+    """Compare two dicts of tensors with the same keys and shapes, all entries together.
+
+    >>> agreement({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([2.0, 4.0])})
+    Agreement(scale=0.5, order=1.0)
+    """
+    checks.entries("estimate", estimate, exact)
+    found, true = (torch.cat([given[n].reshape(-1) for n in exact]) for given in (estimate, exact))
+    order = round(curves.spearman(found.numpy(), true.numpy()), 12)
+    return Agreement(float(found.sum() / true.sum()), order)
 
 
 class _Seen:

@@ -22,10 +22,10 @@ def prune(
     model: nn.Module,
     batch: Batch,
     sparsity: float,
-    loss: Loss = cross_entropy,
     *,
+    loss: Loss = cross_entropy,
     block: int = 50,
-    damping: float = 1e-5,
+    damping: float = 1e-4,
     steps: int = 1,
     kind: Kind = "empirical",
     update: Update = "joint",
@@ -48,7 +48,8 @@ def prune(
         loss: a mean loss.
         block: b, how many neighbouring weights (of all, in order, flattened) form a block; the
             blocks take n · b numbers.
-        damping: λ, in units of F; added to the diagonal. A large one ranks by magnitude.
+        damping: λ, in units of F, added to the diagonal. A large one ranks by magnitude. F shrinks
+            as a network fits, so what is large depends on the network.
         steps: T; F is estimated anew in each.
         kind: which Fisher matrix, see :func:`teachkit.fisher.gradients`.
         update: "joint" as above, "single", or "none" (only the masks).

@@ -1,0 +1,168 @@
+"""Recursive Optimal Brain Surgeon against its slower relatives, and how far it drifts."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from teachkit import magnitude, masks, obd, obs
+from teachkit.lab.types import Batch
+
+Row = dict[str, Any]
+
+
+def quadratic(n: int, condition: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A random positive definite matrix (n, n) of this condition number, and weights (n,)."""
+    generator = torch.Generator().manual_seed(seed)
+    Q = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0]
+    H = (Q * torch.logspace(0, -math.log10(condition), n, dtype=torch.float64)) @ Q.T
+    return (H + H.T) / 2, torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def downdate_in_place(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, list[int]]:
+    """The textbook recursion: a rank-one change of the whole inverse for each removal."""
+    P, w = torch.cholesky_inverse(torch.linalg.cholesky(H)), weights.clone()
+    gone, order = torch.zeros_like(w), list[int]()
+    d = P.diagonal()  # a view: it follows P
+    for _ in range(k):
+        q = int((w * w / d + gone).argmin())
+        p, pivot = P[q].clone(), float(P[q, q])
+        w.sub_(p, alpha=float(w[q]) / pivot)
+        P.addr_(p, p, alpha=-1 / pivot)
+        w[q], P[q, q], gone[q] = 0.0, 1.0, torch.inf
+        order.append(q)
+    return w, order
+
+
+def recompute(H: Tensor, weights: Tensor, k: int, only: int | None = None) -> float:
+    """Seconds for k removals with a new inverse of the surviving block each time.
+
+    With ``only``, just that many removals, spread evenly over the k sizes, are timed; the sum over
+    all k is extrapolated from them.
+    """
+    n = len(weights)
+    sizes = range(n, n - k, -1)
+    chosen = (
+        sizes if only is None else [sizes[round(i * (k - 1) / (only - 1))] for i in range(only)]
+    )
+    start = time.perf_counter()
+    for m in chosen:
+        P = torch.cholesky_inverse(torch.linalg.cholesky(H[:m, :m]))
+        w = weights[:m]
+        q = int((w * w / P.diagonal()).argmin())
+        w = w - w[q] / P[q, q] * P[q]
+    return (time.perf_counter() - start) * k / len(chosen)
+
+
+def speed_rows(sizes: Sequence[int] = (500, 1000, 2000), repeats: int = 5) -> list[Row]:
+    """Removing half of n weights: medians of the ratios of time to ``obs.surgeon``, alternating.
+
+    ``recompute`` is extrapolated from 10 of its inverses.
+    """
+    return [_speed(n, repeats) for n in sizes]
+
+
+def _speed(n: int, repeats: int) -> Row:
+    H, w = quadratic(n, 1e4)
+    k = n // 2
+    ours, downdate, fresh = list[float](), list[float](), list[float]()
+    obs.surgeon(H, w, k)  # warm up
+    for _ in range(repeats):
+        ours.append(_seconds(lambda: obs.surgeon(H, w, k)))
+        downdate.append(_seconds(lambda: downdate_in_place(H, w, k)))
+        fresh.append(recompute(H, w, k, only=10))
+    return {
+        "n": n,
+        "removed": k,
+        "seconds": statistics.median(ours),
+        "downdate / ours": _ratio(downdate, ours),
+        "recompute / ours": _ratio(fresh, ours),
+    }
+
+
+def drift_rows(n: int = 400, conditions: Sequence[float] = (1e4, 1e8, 1e12)) -> list[Row]:
+    """After n/2 removals: what the recursion in each precision has lost.
+
+    ``objective`` is ½ δᵀHδ over its least value for the same removed weights, minus 1, and
+    ``same`` the share of removed weights that recomputing the inverse each time, in double
+    precision, removes too. float32 runs the in-place recursion in single precision.
+    """
+    rows = []
+    for condition in conditions:
+        H, w = quadratic(n, condition)
+        k = n // 2
+        wanted = recomputed_order(H, w, k)
+        found = {
+            "surgeon, float64": lambda H=H, w=w, k=k: _of(obs.surgeon(H, w, k)),
+            "surgeon, float32 input": lambda H=H, w=w, k=k: _of(
+                obs.surgeon(H.float(), w.float(), k)
+            ),
+            "downdate, float64": lambda H=H, w=w, k=k: downdate_in_place(H, w, k),
+            "downdate, float32": lambda H=H, w=w, k=k: downdate_in_place(H.float(), w.float(), k),
+        }
+        rows += [
+            {"condition": condition, "way": way} | _lost(H, w, run, wanted)
+            for way, run in found.items()
+        ]
+    return rows
+
+
+def cost_rows(model: nn.Module, batch: Batch, sparsity: float = 0.5) -> list[Row]:
+    """Seconds of three methods on one network, the shortest of three runs, and their matrices."""
+    n = sum(w.numel() for w in masks.prunable(model).values())
+    runs = {
+        "magnitude": (lambda: masks.keep_top(magnitude.scores(model), sparsity), 0),
+        "OBD": (lambda: masks.keep_top(obd.scores(model, batch), sparsity), 8 * n),
+        "OBS": (lambda: obs.prune(model, batch, sparsity), 8 * n * n),
+    }
+    return [
+        {"method": name, "seconds": min(_seconds(run) for _ in range(3)), "bytes": size}
+        for name, (run, size) in runs.items()
+    ]
+
+
+def recomputed_order(H: Tensor, weights: Tensor, k: int) -> list[int]:
+    """What is removed when the inverse and the weights are computed anew for each removal."""
+    alive, w = list(range(len(weights))), weights
+    order = []
+    for _ in range(k):
+        P = obs.inverse(H[alive][:, alive])
+        v = w[alive]
+        q = int(obs.saliencies(v, P).argmin())
+        w = w.index_copy(0, torch.tensor(alive), v + obs.update(v, P, q))
+        order.append(alive.pop(q))
+    return order
+
+
+def _lost(
+    H: Tensor, w: Tensor, run: Callable[[], tuple[Tensor, list[int]]], wanted: list[int]
+) -> Row:
+    try:
+        after, order = run()
+    except (ValueError, RuntimeError) as error:  # Cholesky refuses
+        return {"objective": math.inf, "same": 0.0, "error": str(error).split(":")[0]}
+    gone = torch.tensor(order)
+    alive = torch.tensor(sorted(set(range(len(w))) - set(order)))
+    best = -w.clone()
+    best[alive] = torch.linalg.solve(H[alive][:, alive], H[alive][:, gone] @ w[gone])
+    step = after.double() - w
+    objective = float((step @ H @ step) / (best @ H @ best)) - 1
+    return {"objective": objective, "same": len(set(order) & set(wanted)) / len(wanted)}
+
+
+def _of(found: obs.Removal) -> tuple[Tensor, list[int]]:
+    return found.weights, found.order.tolist()
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> float:
+    return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))

@@ -94,6 +94,7 @@ def fit(
             history.loss.append(total / len(x))
             if test is not None:
                 history.accuracy.append(evaluate(trained, test, loss, threshold=threshold).accuracy)
+    trained.zero_grad()  # the last step's gradients are nobody's
     return trained.eval(), history
 
 

@@ -167,8 +167,13 @@ def _gradients(
     """Each prunable weight with its gradient, which can be differentiated once more."""
     value, params = objective(model, batch, loss)
     leaves = {name: nn.Parameter(params[name]) for name in masks.prunable(model)}
-    gradients = torch.autograd.grad(value(dict(leaves)), list(leaves.values()), create_graph=True)
-    yield from zip(leaves, leaves.values(), gradients, strict=True)
+    if not leaves:
+        return
+    gradients = torch.autograd.grad(
+        value(dict(leaves)), list(leaves.values()), create_graph=True, materialize_grads=True
+    )
+    for (name, w), g in zip(leaves.items(), gradients, strict=True):
+        yield name, w, g if g.requires_grad else 0 * w  # a layer that the output does not need
 
 
 def _products(

@@ -1,4 +1,4 @@
-"""The commands: ``python -m teachkit lab | test | notebooks``."""
+"""The commands: ``python -m teachkit lab | test | notebooks | bench``."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ COMMANDS = {
     "lab": "set up, then open the course in JupyterLab; options go to 'jupyter lab', e.g. --no-browser",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
+    "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
 }
 
 
@@ -37,7 +38,15 @@ def command(name: str, rest: Sequence[str]) -> list[str]:
     if name == "test":
         workers = str(min(os.cpu_count() or 1, 4))
         return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
-    return ["-m", "teachkit.course.notebooks", *rest]
+    return ["-m", f"teachkit.course.{name}", *rest]
+
+
+def peers(environment: Environment) -> None:
+    """Fetch the libraries that a benchmark compares with; without them it measures the rest."""
+    try:
+        environment.ensure_extra("bench")
+    except SetupError as error:
+        print(f"\n{error}\nGoing on without: the report says which are missing.", file=sys.stderr)
 
 
 def call(arguments: Sequence[str], cwd: os.PathLike[str], env: dict[str, str]) -> int:
@@ -56,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     environment = Environment()
     try:
         environment.ensure()
+        if given.command == "bench" and rest:
+            peers(environment)
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

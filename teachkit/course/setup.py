@@ -89,6 +89,22 @@ class Environment:
         replace(self.stamp, self.wanted())
         print("The set-up is done.", flush=True)
 
+    def ensure_extra(self, extra: str) -> None:
+        """Install an optional group of pyproject.toml; a no-op when it was installed before.
+
+        All pinned packages are named again, so that a peer's own wish for another torch (of
+        torchvision's, for instance) gives way to ours instead of replacing it.
+        """
+        stamp = self.venv / f"course-{extra}.json"
+        with contextlib.suppress(OSError):
+            if stamp.read_text("utf-8") == self.wanted():
+                return
+        print(f"Installing the optional group '{extra}' of pyproject.toml (once).", flush=True)
+        pinned = [line for line in self.packages if not line.startswith("-e")]
+        torch = [line for line in pinned if re.match(r"torch\b", line)]
+        self._pip("install", *self._index_for(torch), *pinned, "-e", f".[{extra}]")
+        replace(stamp, self.wanted())
+
     def _starts(self, *arguments: str) -> bool:
         """True when the environment's Python runs with these arguments."""
         command = [str(self.python), *(arguments or ("-c", ""))]

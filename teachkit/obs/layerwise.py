@@ -52,15 +52,15 @@ def prune_layers(
             f"scope must be 'row', 'layer' or 'global' with method 'exact', 'layer' with 'pass'; "
             f"got scope {scope!r} with method {method!r}"
         )
-    weights, grams = _matrices(model, batch)
+    weights, grams = matrices(model, batch)
     if method == "pass":
         moved = {n: _passed(w, grams[n], n, sparsity, damping) for n, w in weights.items()}
         pruned = _with(model, moved)
         left = {n: (w.detach() != 0).double() for n, w in masks.prunable(pruned).items()}
         return pruned, masks.keep_top(left, sparsity, "layer")
-    traces = {n: _trace(w, grams[n], damping, scope) for n, w in weights.items()}
+    traces = {n: traced(w, grams[n], damping, scope) for n, w in weights.items()}
     kept = choose(weights, traces, sparsity, scope)
-    pruned = _refitted(model, weights, grams, kept, damping)
+    pruned = refitted(model, weights, grams, kept, damping)
     return pruned, {n: kept[n].reshape(w.shape) for n, w in masks.prunable(model).items()}
 
 
@@ -71,10 +71,10 @@ def refit_layers(
 
     Least squares as in :func:`refit`, for masks from any criterion. Layers without a mask stay.
     """
-    weights, grams = _matrices(model, batch)
+    weights, grams = matrices(model, batch)
     given = checks.masks(kept, masks.prunable(model))
-    matrices = {name: mask.flatten(1) for name, mask in given.items()}
-    return _refitted(model, weights, grams, matrices, damping)
+    flat = {name: mask.flatten(1) for name, mask in given.items()}
+    return refitted(model, weights, grams, flat, damping)
 
 
 def patches(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def _empty(layer: nn.Linear | nn.Conv2d) -> Tensor:
     return layer.weight.new_zeros(groups, width, width, dtype=torch.float64)
 
 
-def _matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Each weight as a float64 matrix (out, in), and each layer's H."""
     x, _ = checks.batch(batch)
     grams = layer_grams(model, x)
@@ -147,7 +147,7 @@ def _matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[s
     return {n: w.detach().double().flatten(1) for n, w in weights.items()}, grams
 
 
-def _trace(W: Tensor, grams: Tensor, damping: float, scope: str) -> Trace:
+def traced(W: Tensor, grams: Tensor, damping: float, scope: str) -> Trace:
     """The trace of a layer, group by group; relative to its output energy if layers compete."""
     rows = W.chunk(len(grams))
     parts = [trace_gram(part, H, damping) for part, H in zip(rows, grams, strict=True)]
@@ -166,7 +166,7 @@ def _passed(W: Tensor, grams: Tensor, name: str, sparsity: float, damping: float
     return pass_gram(W, grams[0], sparsity, damping)
 
 
-def _refitted(
+def refitted(
     model: nn.Module,
     weights: dict[str, Tensor],
     grams: dict[str, Tensor],

@@ -1,0 +1,194 @@
+"""The exact diagonal of the Hessian, in units of one forward and backward pass.
+
+Cross-entropy, 10 classes, weights without biases. What takes one product per weight runs on a drawn
+subset of the weights, and its time is scaled up.
+"""
+
+import copy
+import importlib
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+from torch.nn.functional import cross_entropy, one_hot
+
+from teachkit import lab, masks, obd
+from teachkit.course.bench import Case, Competitor
+from teachkit.course.benches.inputs import images
+from teachkit.lab.evaluation import objective
+from teachkit.lab.types import Batch, Params
+
+PASS = "forward + backward"  # noqa: S105 -- a pass through the network, not a password
+IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)
+mlp = lab.models.mlp
+
+
+class Net(NamedTuple):
+    """A network, the shape of an image, and how many products fit into memory side by side."""
+
+    build: Callable[[], nn.Sequential]
+    shape: tuple[int, int, int]
+    many: int
+
+
+def _dense(*hidden: int, activation: type[nn.Module]) -> Net:
+    return Net(partial(mlp, IMAGE, hidden=hidden, activation=activation), IMAGE, 16)
+
+
+NETS = {
+    "LeNet-300-100 ReLU": _dense(300, 100, activation=nn.ReLU),
+    "784-300-100-10 tanh": _dense(300, 100, activation=nn.Tanh),
+    "LeNet-5 ReLU": Net(lab.models.lenet5, IMAGE, 2),
+    "784-300-100-10 GELU": _dense(300, 100, activation=nn.GELU),
+    "784-300-100-100-10 tanh": _dense(300, 100, 100, activation=nn.Tanh),
+    "digits 64-64-32-10 ReLU": Net(mlp, DIGIT, 64),
+}
+TINY = {
+    "64-8-10 ReLU": Net(partial(mlp, DIGIT, hidden=(8,)), DIGIT, 4),
+    "64-8-6-10 GELU": Net(partial(mlp, DIGIT, hidden=(8, 6), activation=nn.GELU), DIGIT, 4),
+}
+
+
+def cases(quick: bool) -> list[Case]:
+    """One case a network; tiny networks on 20 samples when quick."""
+    chosen, n = (TINY, 20) if quick else (NETS, 1000)
+    return [_case(name, net, n) for name, net in chosen.items()]
+
+
+def _case(name: str, kind: Net, n: int) -> Case:
+    """Everyone on one network and one batch."""
+    net, (batch, what) = kind.build().eval(), images(n, kind.shape)
+    total = sum(w.numel() for w in masks.prunable(net).values())
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(1))[: kind.many]
+    part = f"{len(chosen)} of {total:,} weights, scaled up"
+    scale = total / len(chosen)
+    relu = any(isinstance(module, nn.ReLU) for module in net)
+    extension = "DiagGGNExact" if relu else "DiagHessian"
+    competitors = {
+        PASS: Competitor(partial(one_pass, net, batch)),
+        "teachkit": Competitor(partial(obd.diagonal, net, batch), note=_way(net, batch)),
+        "BackPACK": Competitor(lazily(backpack, net, batch, extension), note=extension),
+        "curvlinops": Competitor(lazily(curvlinops, net, batch, chosen), scale, part),
+        "torch.func, vmap": Competitor(partial(products, net, batch, chosen), scale, part),
+        "one backward per weight": Competitor(
+            lazily(naive, net, batch, chosen), scale, f"{part}; the first gradient not counted"
+        ),
+    }
+    return Case(f"{name}, N = {n}, {what}", PASS, competitors, truth="teachkit")
+
+
+def one_pass(net: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """The gradient of the mean loss for all parameters."""
+    return torch.autograd.grad(cross_entropy(net(batch[0]), batch[1]), list(net.parameters()))
+
+
+def lazily(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
+    """Prepare at the first run, so that a peer that is absent or cannot do it fails there."""
+    made: list[Callable[[], Any]] = []
+
+    def run() -> Any:
+        if not made:
+            made.append(make(*arguments))
+        return made[0]()
+
+    return run
+
+
+def backpack(net: nn.Module, batch: Batch, extension: str) -> Callable[[], Params]:
+    """BackPACK (Dangel, Kunstner & Hennig 2020); biases are left out."""
+    peer, kinds = (importlib.import_module(name) for name in ("backpack", "backpack.extensions"))
+    own = copy.deepcopy(net)
+    weights = masks.prunable(own)
+    for name, parameter in own.named_parameters():
+        parameter.requires_grad_(name in weights)
+    extended, loss = peer.extend(own), peer.extend(nn.CrossEntropyLoss())
+    field = {"DiagHessian": "diag_h", "DiagGGNExact": "diag_ggn_exact"}[extension]
+
+    def run() -> Params:
+        extended.zero_grad()
+        value = loss(extended(batch[0]), batch[1])
+        with peer.backpack(getattr(kinds, extension)()):
+            value.backward()
+        return {name: getattr(w, field) for name, w in weights.items()}
+
+    return run
+
+
+def curvlinops(net: nn.Module, batch: Batch, chosen: Tensor) -> Callable[[], Params]:
+    """curvlinops (Dangel et al. 2025): the Hessian as an operator, times unit vectors."""
+    peer = importlib.import_module("curvlinops")
+    own = copy.deepcopy(net)
+    weights = masks.prunable(own)
+    total = sum(w.numel() for w in weights.values())
+    H = peer.HessianLinearOperator(
+        own, nn.CrossEntropyLoss(), list(weights.values()), [batch], check_deterministic=False
+    )
+
+    def run() -> Params:
+        units = one_hot(chosen, total).T.to(batch[0])
+        return _partly(weights, chosen, (H @ units)[chosen, torch.arange(len(chosen))])
+
+    return run
+
+
+def products(net: nn.Module, batch: Batch, chosen: Tensor) -> Params:
+    """Forward over reverse mode of torch.func, unit vectors side by side under vmap."""
+    value, params = objective(net, batch)
+    weights = {name: params[name] for name in masks.prunable(net)}
+    total = sum(w.numel() for w in weights.values())
+
+    def entry(position: Tensor) -> Tensor:
+        unit = torch.zeros(total, dtype=batch[0].dtype).index_fill(0, position[None], 1.0)
+        column = jvp(grad(value), (weights,), (masks.split(unit, weights),))[1]
+        flat = torch.cat([part.reshape(-1) for part in column.values()])
+        return flat.gather(0, position[None])[0]
+
+    return _partly(weights, chosen, vmap(entry)(chosen))
+
+
+def naive(net: nn.Module, batch: Batch, chosen: Tensor) -> Callable[[], Params]:
+    """One backward pass through the gradient for each weight."""
+    weights = masks.prunable(copy.deepcopy(net))
+    value = cross_entropy(torch.func.functional_call(net, weights, (batch[0],)), batch[1])
+    gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True)
+    where = [
+        (name, g.reshape(-1)[i], i)
+        for (name, w), g in zip(weights.items(), gradients, strict=True)
+        for i in range(w.numel())
+        if _offset(weights, name) + i in set(chosen.tolist())
+    ]
+
+    def run() -> Params:
+        found = {name: torch.full_like(w, math.nan).detach() for name, w in weights.items()}
+        for name, g, i in where:
+            (row,) = torch.autograd.grad(
+                g, weights[name], retain_graph=True, materialize_grads=True
+            )
+            found[name].reshape(-1)[i] = row.reshape(-1)[i]
+        return found
+
+    return run
+
+
+def _offset(weights: Params, name: str) -> int:
+    """The number of weights in the tensors before this one."""
+    before = list(weights)[: list(weights).index(name)]
+    return sum(weights[key].numel() for key in before)
+
+
+def _partly(weights: Params, chosen: Tensor, values: Iterable[Tensor] | Tensor) -> Params:
+    """Values at chosen positions of all weights in a row; NaN elsewhere."""
+    total = sum(w.numel() for w in weights.values())
+    flat = torch.full((total,), math.nan)
+    flat[chosen] = torch.as_tensor(values).detach().to(flat)
+    return masks.split(flat, weights)
+
+
+def _way(net: nn.Module, batch: Batch) -> str:
+    """Which of its ways our function takes."""
+    x, y = batch
+    return f"method {obd.diagonal(net, (x[:2], y[:2]), progress=False).method!r}"

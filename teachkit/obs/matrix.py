@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, hessian, jacrev, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
@@ -120,7 +120,7 @@ def _factors(
     outputs = vmap(run, (None, 0))(moving, batch[0])
     J = _flat(vmap(jacrev(whole), (None, 0))(moving, batch[0]), 2)  # (samples, outputs, n)
     size = J.shape[1]
-    A = vmap(hessian(single))(outputs, batch[1]).reshape(-1, size, size)
+    A = vmap(jacrev(grad(single)))(outputs, batch[1]).reshape(-1, size, size)
     return J.reshape(-1, J.shape[2]), (A @ J).reshape(-1, J.shape[2])
 
 

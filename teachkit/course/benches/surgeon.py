@@ -87,7 +87,7 @@ def _speed(n: int, repeats: int) -> Row:
 def drift_rows(n: int = 400, conditions: Sequence[float] = (1e4, 1e8, 1e12)) -> list[Row]:
     """After n/2 removals: what the recursion in each precision has lost.
 
-    ``objective`` is ½ δᵀHδ over its least value for the same removed weights, minus 1, and
+    ``objective`` is how far ½ δᵀHδ is off its least value for the same removed weights, and
     ``same`` the share of removed weights that recomputing the inverse each time, in double
     precision, removes too. float32 runs the in-place recursion in single precision.
     """
@@ -150,7 +150,7 @@ def _lost(
     best = -w.clone()
     best[alive] = torch.linalg.solve(H[alive][:, alive], H[alive][:, gone] @ w[gone])
     step = after.double() - w
-    objective = float((step @ H @ step) / (best @ H @ best)) - 1
+    objective = abs(float((step @ H @ step) / (best @ H @ best)) - 1)
     return {"objective": objective, "same": len(set(order) & set(wanted)) / len(wanted)}
 
 

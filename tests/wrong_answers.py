@@ -154,8 +154,8 @@ WRONG = {
         (lambda w, P, q: w - w[q] * P[:, q] / P[q, q], "new weights"),
     ],
     "05.3": [
-        (lambda w, P, q: P - torch.outer(P[:, q], P[q]), "divide"),
-        (lambda w, P, q: P + torch.outer(P[:, q], P[q]) / P[q, q], "subtract"),
+        (lambda P, q: P - torch.outer(P[:, q], P[q]), "divide"),
+        (lambda P, q: P + torch.outer(P[:, q], P[q]) / P[q, q], "subtract"),
     ],
     "05.4": [
         (
@@ -163,9 +163,7 @@ WRONG = {
             "each spoils",
         ),
         (
-            lambda w, P, pair: torch.where(
-                torch.isin(torch.arange(4), torch.tensor(pair)), 0.0, w
-            ),
+            lambda w, P, pair: torch.where(torch.isin(torch.arange(4), torch.tensor(pair)), 0.0, w),
             "do not move",
         ),
     ],

@@ -5,7 +5,7 @@ import sympy
 import torch
 from torch import nn
 
-from teachkit import fisher, hessian, magnitude, masks, taylor
+from teachkit import fisher, hessian, magnitude, masks, obs, taylor
 from teachkit.lab.curves import spearman
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
@@ -117,23 +117,27 @@ def steps(path: taylor.Path) -> Picture:
 
 
 def fisher_ranking(
-    model: nn.Module, batch: Batch, exact: Scores, samples: int, damping: float
+    model: nn.Module, batch: Batch, exact: Scores, samples: int, damping_exponent: int
 ) -> Picture:
-    """Exact saliencies against ½ (f + λ) w² with f from the first samples and λ = 10^damping."""
+    """Exact saliencies against ½ (f + λ) w² with f from the first samples and λ = 10^exponent."""
     part = (batch[0][:samples], batch[1][:samples])
     f, weights = fisher.diagonal(model, part), masks.prunable(model)
-    found = {n: 0.5 * (f[n] + 10**damping) * w.detach() ** 2 for n, w in weights.items()}
+    found = {n: 0.5 * (f[n] + 10.0**damping_exponent) * w.detach() ** 2 for n, w in weights.items()}
     h, s = (torch.cat([t.reshape(-1) for t in each.values()]) for each in (exact, found))
     both = (h.argsort(descending=True)[: len(h) // 10], s.argsort(descending=True)[: len(h) // 10])
     same = np.intersect1d(*both).size / len(both[0])
     shown = (h > 1e-12) & (s > 1e-12)
     figure, (axes,) = plots.canvas(width=4.8, height=4.2)
     axes.loglog(h[shown][::3], s[shown][::3], ".", markersize=3, alpha=0.5, rasterized=True)
-    axes.set(xlabel="½ h w², exact Hessian", ylabel="½ (f + λ) w²", xlim=(1e-12, 1), ylim=(1e-12, 1))
+    axes.set(xlabel="½ h w², exact Hessian", ylabel="½ (f + λ) w²")
+    decades = [1e-12, 1e-9, 1e-6, 1e-3, 1]
+    axes.set(xlim=(1e-12, 1), ylim=(1e-12, 1), xticks=decades, yticks=decades)
+    axes.minorticks_off()
     says = f"rank correlation {spearman(h, s):.3f}, {100 * same:.0f} % of the best tenth shared"
     axes.set_title(says, fontsize=10)
-    alt = f"Saliencies from the Fisher diagonal of {samples} samples, damping 10^{damping:g}, against exact ones"
-    return Picture(figure, f"{alt}: {says}.")
+    given = f"{samples} samples, damping 10^{damping_exponent}"
+    alt = f"Saliencies from the Fisher diagonal, {given}, against exact ones: {says}."
+    return Picture(figure, alt)
 
 
 def surgery(method: str, correlation: float, damping: float) -> Picture:
@@ -155,7 +159,8 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
     grid = np.linspace(-1, 4, 101)
     u, v = np.meshgrid(grid - 1, grid - 2)
     figure, (axes,) = plots.canvas(width=5.4, height=4.0)
-    levels = axes.contour(grid, grid, 2.5 * u**2 + c * u * v + 0.5 * v**2, [0.1, 0.4, 1, 2, 4, 8])
+    loss = 2.5 * u**2 + c * u * v + 0.5 * v**2
+    levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
     axes.clabel(levels, fontsize=8)
     axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
     axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
@@ -163,7 +168,8 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
     axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
     axes.axvline(0, color="0.4", linewidth=1, linestyle=":")
     says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
-    axes.set(xlabel="w1", ylabel="w2", title=says, aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    axes.set_title(says, fontsize=10)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
     axes.legend(loc="upper right", fontsize=8)
     axes.grid(False)
     end = ", ".join(f"{value:.2f}" for value in (w + step).tolist())

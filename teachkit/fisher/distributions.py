@@ -7,12 +7,13 @@ average of gradients under it, and all its kinds differ in the labels they take.
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from teachkit.lab.evaluation import measured
 from teachkit.lab.types import Loss
+from teachkit.obd.losses import MODULES, PLAIN
 
 Kind = Literal["empirical", "true", "sampled"]
 NAMES = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits (one output)")
@@ -42,6 +43,7 @@ def output_gradients(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {get_args(Kind)}, got {kind!r}")
+    loss = _plain(loss)
     if kind == "true":
         return _expected(output, loss)
     labels = y if kind == "empirical" else drawn(output, loss, generator)
@@ -60,6 +62,7 @@ def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tens
     """
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"sampled labels need a torch.Generator, got {type(generator).__name__}")
+    loss = _plain(loss)
     _refuse_unknown(output, loss)
     if loss is cross_entropy:
         return torch.multinomial(output.softmax(1), 1, generator=generator)[:, 0]
@@ -81,6 +84,13 @@ def _expected(output: Tensor, loss: Loss) -> Tensor:
         return (2**0.5 * ones).expand(-1, *output.shape)
     spread: Tensor = (output.sigmoid() * (-output).sigmoid()).sqrt()
     return spread[None]
+
+
+def _plain(loss: Loss) -> Loss:
+    """The function behind a loss module without options, e.g. ``nn.CrossEntropyLoss()``."""
+    options = {name: getattr(loss, name, plain) for name, plain in PLAIN.items()}
+    module = isinstance(loss, nn.Module) and options == PLAIN
+    return MODULES.get(type(loss), loss) if module else loss  # type: ignore[arg-type]
 
 
 def _single(loss: Loss) -> Loss:

@@ -235,8 +235,13 @@ def _squares(module: nn.Module, a: Tensor, delta: Tensor) -> Tensor:
         a = unfold(a, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
         a, delta = a.transpose(1, 2), delta.flatten(2).transpose(1, 2)
     if a.ndim == 2:
-        return (delta * delta).T @ (a * a)
+        return _linear_squares(a, delta)
     a, delta = a.flatten(1, -2), delta.flatten(1, -2)  # (N, positions, inputs or outputs)
     rows = max(1, CHUNK // (a.shape[2] * delta.shape[2]))
     parts = zip(torch.split(delta, rows), torch.split(a, rows), strict=True)
     return torch.stack([((d.mT @ b) ** 2).sum(0) for d, b in parts]).sum(0)
+
+
+def _linear_squares(a: Tensor, delta: Tensor) -> Tensor:
+    """Σ_n (δ_n a_nᵀ)² for inputs a (N, inputs) and output gradients δ (N, outputs)."""
+    return (delta * delta).T @ (a * a)

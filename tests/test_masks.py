@@ -363,3 +363,18 @@ def test_masked_biases_survive_the_round_trip():
 def test_brute_force_needs_a_weight():
     with pytest.raises(ValueError, match="no prunable weight"):
         masks.best_subset(nn.Flatten(), lab.data.xor().train, 0)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-2, 2)), min_size=1, max_size=8),
+    st.integers(0, 8),
+)
+def test_zeros_go_before_everything_else(entries, k):
+    layer = torch.nn.Linear(len(entries), 1, bias=False)
+    layer.weight.data = torch.tensor([[float(alive) for alive, _ in entries]])
+    scores = {"weight": torch.tensor([[float(score) for _, score in entries]])}
+    sparsity = min(k, len(entries)) / len(entries)
+    kept = masks.keep_top(masks.zeros_last(scores, layer), sparsity)["weight"][0]
+    alive = torch.tensor([a for a, _ in entries])
+    assert int(kept.sum()) == len(entries) - masks.removed(len(entries), sparsity)
+    assert not (bool((kept & ~alive).any()) and bool((alive & ~kept).any()))

@@ -291,6 +291,26 @@ def test_recursion_leaves_cross_terms_out():
     assert obd.recursion(net, batch)["0.weight"].item() == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_recursion_through_convolutions_of_one_pixel_is_that_of_linear_layers(kernel):
+    generator = torch.Generator().manual_seed(kernel)
+    dense = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
+    layers = []
+    for layer in dense:
+        if isinstance(layer, nn.Linear):
+            conv = nn.Conv2d(layer.in_features, layer.out_features, kernel, padding=kernel // 2)
+            conv.weight.data[:, :, kernel // 2, kernel // 2] = layer.weight.data
+            conv.bias.data = layer.bias.data
+            layer = conv
+        layers.append(layer)
+    x = torch.randn(6, 3, generator=generator)
+    convolved = nn.Sequential(*layers, nn.Flatten())
+    want = obd.recursion(dense.double(), (x.double(), torch.arange(6) % 2))
+    found = obd.recursion(convolved.double(), (x.double()[:, :, None, None], torch.arange(6) % 2))
+    for name, h in want.items():
+        torch.testing.assert_close(found[name][:, :, kernel // 2, kernel // 2], h)
+
+
 def test_recursion_covers_convolutions_and_says_what_not():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2)).double()
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -326,6 +346,10 @@ def test_a_removed_weight_stays_removed_though_other_saliencies_are_negative():
     net, batch = small()
     assert min(float(s.min()) for s in obd.scores(net, batch).values()) < 0
     cut, first = obd.prune(net, batch, 0.3)
+    same, _ = obd.prune(
+        masks.apply(net, by_size := masks.keep_top(magnitude.scores(net), 0.5)), batch, 0.5
+    )
+    assert all(torch.equal(same.get_parameter(n) != 0, m) for n, m in by_size.items())
     again, second = obd.prune(cut, batch, 0.5)
     assert masks.sparsity(second) == 0.5
     assert all(bool((second[n] <= first[n]).all()) for n in first)

@@ -37,7 +37,7 @@ class Clock:
 
 def test_ratios_are_medians_of_rounds_and_parts_are_scaled_up(monkeypatch):
     clock = Clock(monkeypatch)
-    slow = iter([1.0] * 3 + [2.0, 2.0, 2.0, 50.0, 2.0, 2.0, 2.0])  # warm-up, memory, once, 7 rounds
+    slow = iter([1.0] * 2 + [2.0, 2.0, 2.0, 50.0, 2.0, 2.0, 2.0])  # warm-up, memory, 7 rounds
     case = Case(
         "c",
         "base",
@@ -62,17 +62,27 @@ def test_short_work_is_repeated(monkeypatch):
     clock = Clock(monkeypatch)
     case = Case("c", "base", {"base": Competitor(clock.work("base", 0.001))})
     bench.measure(case)
-    assert len(clock.log) == 3 + 30 * bench.ROUNDS
+    assert len(clock.log) == 2 + 30 * bench.ROUNDS
     clock.log.clear()
     bench.measure(case, quick=True)
-    assert len(clock.log) == 4
+    assert len(clock.log) == 3
 
 
 def test_rounds_stop_when_the_time_is_spent(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(bench, "BUDGET", 0.0)
     bench.measure(Case("c", "base", {"base": Competitor(clock.work("base", 1.0))}))
-    assert len(clock.log) == 3 + 3
+    assert len(clock.log) == 2 + 3
+
+
+def test_a_slow_part_runs_in_one_round_only(monkeypatch):
+    clock = Clock(monkeypatch)
+    runs = {"base": Competitor(clock.work("base", 1.0))}
+    runs["part"] = Competitor(clock.work("part", bench.SLOW + 1), factor=10.0)
+    _, part = bench.measure(Case("c", "base", runs))
+    assert clock.log.count("part") == 3
+    assert part.ratio == pytest.approx(10 * (bench.SLOW + 1))
+    assert clock.log.count("base") == 2 + bench.ROUNDS
 
 
 def test_who_fails_is_reported_and_the_others_are_measured():
@@ -118,6 +128,9 @@ def test_unknown_suites_are_refused_with_the_list(capsys):
     with pytest.raises(SystemExit):
         bench.main(["third-order"])
     assert "'third-order' (choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench.main(["second-order", "--only", "first"])
+    assert "'first' (choose from" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         bench.main(["--help"])
     assert stop.value.code == 0
@@ -142,7 +155,9 @@ def test_the_command_writes_table_numbers_and_pictures(tmp_path):
     ours = [row for row in first if row["competitor"] == "torch.func, vmap"]
     assert all(row["difference"] is not None for row in ours)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"second-order{end}" for end in ("-layers.png", ".json", ".md", ".png")]
+    drawn = [s["name"] for s in content["sections"] if s["rows"]]
+    pictures = [f"second-order-{name}.png" for name in drawn[1:]] + ["second-order.png"]
+    assert names == sorted(["second-order.json", "second-order.md", *pictures])
     assert all((tmp_path / n).read_bytes()[:4] == b"\x89PNG" for n in names if n.endswith("png"))
 
 

@@ -369,6 +369,7 @@ def test_shared_and_idle_layers():
             r"weight must have the shape \(out, in\), got \(4,\)",
         ),
         (lambda W, X: obs.trace_layer(W, X[:0]), r"n ≥ 1, got \(0, 4\)"),
+        (lambda W, X: gram(torch.zeros(1, 10**5)), "100000 inputs takes 80.0 GB; at most 8192"),
         (lambda W, X: obs.trace_layer(W, X, damping=-1), "damping must be .* at least 0, got -1"),
         (lambda W, X: obs.trace_layer(W, X, damping=math.nan), "damping must be .* got nan"),
         (lambda W, X: obs.prune_layer(W, X, 1.5), r"sparsity must lie in \[0, 1\], got 1.5"),
@@ -399,8 +400,12 @@ def test_nearly_singular_inputs_are_refused_without_damping():
 
 def test_bad_networks_are_refused_by_name():
     x, y = batch()
-    with pytest.raises(ValueError, match="layer '1' is a Conv1d; layer-wise OBS takes Linear"):
-        obs.prune_layers(nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 1, 1)), (x, y), 0.5)
+    other = nn.Sequential(nn.Linear(8, 8), nn.Flatten(2), nn.Conv1d(1, 1, 1))
+    with pytest.raises(ValueError, match="layer '2' is a Conv1d; layer-wise OBS takes Linear"):
+        obs.prune_layers(other, (x, y), 0.5)
+    assert not other[0]._forward_pre_hooks
+    with pytest.raises(ValueError, match="20000 inputs takes 3.2 GB; at most 8192"):
+        obs.prune_layers(nn.Linear(20_000, 1), (torch.ones(1, 20_000), torch.ones(1)), 0.5)
     grouped = nn.Sequential(nn.Conv2d(2, 2, 1, groups=2))
     with pytest.raises(ValueError, match=r"no grouped convolution; '0.weight' has 2 groups"):
         obs.prune_layers(grouped, (x.expand(-1, 2, -1, -1), y), 0.5, method="pass")

@@ -13,6 +13,7 @@ from torch import Tensor
 from teachkit import masks
 
 ROWS = 16  # rows traced together: enough to amortise torch's calls, few enough for the cache
+STORE = 2**25  # entries of their inverses, 268 MB: wide layers take fewer rows together
 BLOCK = 128  # removals between two compactions of the inverse
 WORST = 1e13  # condition number of H beyond which float64 has no digits left for the choice
 
@@ -31,8 +32,9 @@ def trace_gram(W: Tensor, H: Tensor, damping: float) -> Trace:
     """As :func:`trace_layer`, from H (in, in) in place of the inputs; all in float64."""
     live = (H.diagonal() > 0).nonzero().reshape(-1)
     inverse = inverted(damped(H[live][:, live], damping), damping)
-    store = W.new_empty(ROWS + 1, len(live) ** 2)
-    parts = [_trace_rows(rows, inverse, store) for rows in torch.split(W[:, live], ROWS)]
+    many = min(max(STORE // max(len(live), 1) ** 2, 1), ROWS, max(len(W), 1))
+    store = W.new_empty(many + 1, len(live) ** 2)
+    parts = [_trace_rows(rows, inverse, store) for rows in torch.split(W[:, live], many)]
     order = torch.cat([live[part] for part, _ in parts])
     losses = torch.cat([part for _, part in parts])
     if not (losses >= 0).all():  # also NaN

@@ -12,6 +12,7 @@ from teachkit.obs.layer_fit import pass_gram, refit_gram
 from teachkit.obs.layer_trace import Trace, choose, trace_gram
 
 DAMPING = 1e-6  # of the mean of H's diagonal
+WIDEST = 8192  # inputs of a layer; their H takes 0.5 GB
 
 
 def gram(inputs: Tensor, chunk: int = 4096) -> Tensor:
@@ -22,10 +23,20 @@ def gram(inputs: Tensor, chunk: int = 4096) -> Tensor:
     """
     if checks.finite("inputs", inputs).ndim != 2 or not len(inputs):
         raise ValueError(f"inputs must have the shape (n, in), n ≥ 1, got {tuple(inputs.shape)}")
-    H = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64, device=inputs.device)
+    H = square(inputs.shape[1], inputs)
     for rows in torch.split(inputs.detach(), chunk):
         H.addmm_(rows.double().T, rows.double())
     return H
+
+
+def square(width: int, like: Tensor) -> Tensor:
+    """Zeros (width, width) in float64 on a tensor's device; refused where they would take too much."""
+    if width > WIDEST:
+        size = 8e-9 * width**2
+        raise ValueError(
+            f"H = XᵀX of {width} inputs takes {size:.1f} GB; at most {WIDEST} inputs are allowed"
+        )
+    return torch.zeros(width, width, dtype=torch.float64, device=like.device)
 
 
 def trace_layer(weight: Tensor, inputs: Tensor, *, damping: float = DAMPING) -> Trace:

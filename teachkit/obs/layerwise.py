@@ -13,7 +13,7 @@ from teachkit.lab.evaluation import eval_mode
 from teachkit.lab.types import Batch, Masks
 from teachkit.obs.layer_fit import pass_gram, refit_gram
 from teachkit.obs.layer_trace import Trace, choose, trace_gram
-from teachkit.obs.layers import DAMPING, gram
+from teachkit.obs.layers import DAMPING, gram, square
 
 CHUNK = 256  # images unfolded at a time, a bound on the memory
 
@@ -100,19 +100,14 @@ def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     reached has H = 0: all its inputs are dead.
     """
     names = {id(w): name for name, w in masks.prunable(checks.model(model, x)).items()}
-    grams: dict[str, Tensor] = {}
+    grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in masks.layers(model)}
     hooks = []
     for name, layer in masks.layers(model):
-        if not isinstance(layer, (nn.Linear, nn.Conv2d)):
-            raise ValueError(
-                f"layer {name!r} is a {type(layer).__name__}; layer-wise OBS takes Linear and Conv2d"
-            )
 
         def record(layer: Any, given: tuple[Tensor, ...], name: str = name) -> None:
             seen = checks.finite(f"the input of layer {name!r}", given[0].detach())
             grams[names[id(layer.weight)]] += _gram(layer, seen)
 
-        grams[names[id(layer.weight)]] = _empty(layer)
         hooks.append(layer.register_forward_pre_hook(record))
     try:
         with torch.no_grad(), eval_mode(model):
@@ -132,11 +127,14 @@ def _gram(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-def _empty(layer: nn.Linear | nn.Conv2d) -> Tensor:
+def _empty(name: str, layer: nn.Module) -> Tensor:
     """The H of a layer that has seen nothing."""
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+        raise ValueError(
+            f"layer {name!r} is a {type(layer).__name__}; layer-wise OBS takes Linear and Conv2d"
+        )
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    width = layer.weight[0].numel()
-    return layer.weight.new_zeros(groups, width, width, dtype=torch.float64)
+    return torch.stack([square(layer.weight[0].numel(), layer.weight)] * groups)
 
 
 def matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

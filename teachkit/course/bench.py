@@ -162,11 +162,10 @@ def measure(
         if bar:
             bar(f"{case.title}: {name}")
         try:
-            with warnings.catch_warnings(action="ignore"):  # of a peer about its own insides
-                values[name] = competitor.run()
-                start = clock()()
-                memory[name] = peak(competitor.run)
-                once = max(clock()() - start, 1e-6)
+            values[name] = competitor.run()
+            start = clock()()
+            memory[name] = peak(competitor.run)
+            once = max(clock()() - start, 1e-6)
             repeats[name] = 1 if quick else math.ceil(SHORTEST / once)
         except Exception as error:  # a peer that cannot do it is a result, not an end
             failed[name] = f"not measured: {type(error).__name__}: {error}".split("\n")[0][:160]
@@ -223,7 +222,8 @@ def sections(
         title = (module.__doc__ or name).strip().splitlines()[0].rstrip(".")
         cases: list[Case] = module.cases(quick)
         rows: list[Row] = []
-        with tqdm(cases, desc=title, disable=not progress, leave=False) as bar:
+        bar = tqdm(cases, desc=title, disable=not progress, leave=False)
+        with bar, warnings.catch_warnings(action="ignore"):  # peers warn about their own insides
             for case in bar:
                 rows += measure(case, quick=quick, bar=bar.set_postfix_str)
         tables: list[Table] = module.tables(quick) if hasattr(module, "tables") else []

@@ -9,7 +9,7 @@ from teachkit.obd.estimates import (
     row_sums,
 )
 from teachkit.obd.exact import Diagonal, PerSample, Spread, diagonal, gauss_newton, per_sample
-from teachkit.obd.pruning import Assumptions, Round, assumptions, prune, recipe, scores
+from teachkit.obd.pruning import Assumptions, Recipe, assumptions, prune, recipe, scores
 from teachkit.obd.stages import UncoveredError
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Diagonal",
     "Estimate",
     "PerSample",
-    "Round",
+    "Recipe",
     "Spread",
     "UncoveredError",
     "assumptions",

@@ -1,8 +1,8 @@
 """Optimal Brain Damage: saliencies, pruning, the recipe, and what the method assumes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -10,12 +10,9 @@ from torch.nn.functional import cross_entropy
 from teachkit import masks, taylor
 from teachkit.lab import checks
 from teachkit.lab.data import Data
-from teachkit.lab.evaluation import evaluate
-from teachkit.lab.training import fit
+from teachkit.lab.rounds import Criterion, Round, prune_and_retrain
 from teachkit.lab.types import Batch, Loss, Masks, Scores
 from teachkit.obd.exact import diagonal
-
-Criterion = Callable[[nn.Module, Batch, Loss], Scores]
 
 
 def scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
@@ -58,14 +55,12 @@ def prune(
     return masks.apply(model, kept), kept
 
 
-class Round(NamedTuple):
-    """One round of the recipe: what was cut, and the test accuracy before and after retraining."""
+class Recipe(NamedTuple):
+    """A network pruned step by step: the network, its masks, and the record of each round."""
 
-    sparsity: float
     model: nn.Module
     masks: Masks
-    pruned: float
-    retrained: float
+    rounds: list[Round]
 
 
 def recipe(
@@ -78,7 +73,7 @@ def recipe(
     loss: Loss = cross_entropy,
     seed: int = 0,
     progress: bool = True,
-) -> list[Round]:
+) -> Recipe:
     """Prune a trained network a little, retrain it, and repeat.
 
     Saliencies are computed anew in each round, on the training data; what is removed stays removed.
@@ -100,16 +95,12 @@ def recipe(
     """
     if any(a > b for a, b in pairwise(sparsities)):
         raise ValueError(f"the sparsities must not fall, got {list(sparsities)}")
-    rounds: list[Round] = []
+    kept, record = masks.keep_all(model), []
     for i, sparsity in enumerate(sparsities):
-        ranked = masks.zeros_last(criterion(model, data.train, loss), model)
-        kept = masks.keep_top(ranked, sparsity)
-        cut = masks.apply(model, kept)
-        options = {"epochs": epochs, "loss": loss, "masks": kept, "seed": seed + i}
-        model, _ = fit(cut, data.train, progress=progress, **options)  # type: ignore[arg-type]
-        accuracies = [evaluate(net, data.test, loss).accuracy for net in (cut, model)]
-        rounds.append(Round(sparsity, model, kept, *accuracies))
-    return rounds
+        options: dict[str, Any] = {"epochs": epochs, "seed": seed + i, "progress": progress}
+        model, kept, new = prune_and_retrain(model, data, criterion, sparsity, loss=loss, **options)
+        record.append(new)
+    return Recipe(model, kept, record)
 
 
 class Assumptions(NamedTuple):

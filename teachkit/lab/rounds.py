@@ -1,0 +1,55 @@
+"""One round of pruning and retraining, by any criterion."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from teachkit import masks
+from teachkit.lab.data import Data
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.training import fit
+from teachkit.lab.types import Batch, Loss, Masks, Scores
+
+Criterion = Callable[[nn.Module, Batch, Loss], Scores]
+
+
+class Round(NamedTuple):
+    """The sparsity of one round, and the test accuracy after the cut and after retraining."""
+
+    sparsity: float
+    pruned: float
+    retrained: float
+
+
+def prune_and_retrain(
+    model: nn.Module,
+    data: Data,
+    criterion: Criterion,
+    sparsity: float,
+    *,
+    scope: str = "global",
+    loss: Loss = cross_entropy,
+    **options: Any,
+) -> tuple[nn.Module, Masks, Round]:
+    """Cut the weights of least score, train what is left; a new model, its masks, the record.
+
+    What is zero already stays zero and counts as removed.
+
+    Args:
+        model: a trained network; it is unchanged.
+        data: training data, for the scores and the training, and test data for the record.
+        criterion: (model, batch, loss) -> scores; a larger score stays.
+        sparsity: the fraction of zeros after the cut.
+        scope: "global" or "layer", see ``masks.keep_top``.
+        loss: a mean loss.
+        options: epochs, seed, optimizer, … of ``training.fit``.
+
+    """
+    ranked = masks.zeros_last(criterion(model, data.train, loss), model)
+    kept = masks.keep_top(ranked, sparsity, scope)
+    cut = masks.apply(model, kept)
+    trained, _ = fit(cut, data.train, loss=loss, masks=kept, **options)
+    accuracy = [evaluate(net, data.test, loss).accuracy for net in (cut, trained)]
+    return trained, kept, Round(sparsity, *accuracy)

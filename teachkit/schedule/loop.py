@@ -1,0 +1,132 @@
+"""The prune–retrain loop for any criterion and any schedule."""
+
+import hashlib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from teachkit import masks
+from teachkit.lab import checks, rounds
+from teachkit.lab.data import Data
+from teachkit.lab.rounds import Criterion, Round
+from teachkit.lab.training import Adam
+from teachkit.lab.types import Loss, Masks
+from teachkit.schedule.shapes import Schedule
+
+
+class Run(NamedTuple):
+    """A pruned network, its masks, and how it came about."""
+
+    model: nn.Module
+    masks: Masks
+    steps: list[Round]
+
+
+def gradual(
+    model: nn.Module,
+    data: Data,
+    criterion: Criterion,
+    schedule: Schedule,
+    *,
+    steps: int,
+    epochs: int,
+    scope: str = "global",
+    loss: Loss = cross_entropy,
+    optimizer: Callable[..., Optimizer] = Adam,
+    seed: int = 0,
+    file: Path | str | None = None,
+    progress: bool = True,
+) -> Run:
+    """Prune to schedule(1), train, prune to schedule(2), train, … to schedule(steps).
+
+    The whole budget is ``epochs``; it is divided over the steps as evenly as whole numbers allow,
+    the first steps taking the remainder. Scores are computed anew before each cut, on the training
+    data. What is removed stays removed.
+
+    Args:
+        model: a trained network; it is unchanged.
+        data: training data, and test data for the record.
+        criterion: (model, batch, loss) -> scores; a larger score stays.
+        schedule: from the step, 1 … steps, to the sparsity.
+        steps: how many cuts.
+        epochs: passes over the training data in all.
+        scope: "global" or "layer", see ``masks.keep_top``.
+        loss: a mean loss.
+        optimizer: makes a fresh optimizer for each step.
+        seed: seed of the order of the samples; each step takes the next.
+        file: where the state is kept after each step; a run that was interrupted goes on from it.
+        progress: show a progress bar in each step.
+
+    Raises:
+        ValueError: the schedule falls, or the file is of a run with other settings.
+
+    """
+    plan = _plan(schedule, steps, epochs)
+    settings = {"plan": plan, "scope": scope, "seed": seed, "start": _fingerprint(model)}
+    state = _resume(file, settings, model)
+    for t in range(len(state.steps), steps):
+        sparsity, passes = plan[t]
+        options: dict[str, Any] = {
+            "scope": scope,
+            "loss": loss,
+            "optimizer": optimizer,
+            "progress": progress,
+        }
+        model, kept, new = rounds.prune_and_retrain(
+            state.model, data, criterion, sparsity, epochs=passes, seed=seed + t, **options
+        )
+        state = Run(model, kept, [*state.steps, new])
+        _save(file, settings, state)
+    return state
+
+
+def _plan(schedule: Schedule, steps: int, epochs: int) -> list[tuple[float, int]]:
+    """Sparsity and passes over the data of each step."""
+    checks.whole("steps", steps, 1)
+    checks.whole("epochs", epochs)
+    levels = [checks.fraction(f"schedule({t})", schedule(t)) for t in range(1, steps + 1)]
+    for before, after in pairwise(levels):
+        if after < before:
+            raise ValueError(f"a schedule must not fall, got {before!r} and then {after!r}")
+    return [(s, epochs // steps + (t < epochs % steps)) for t, s in enumerate(levels)]
+
+
+def _save(file: Path | str | None, settings: dict[str, Any], state: Run) -> None:
+    if file is None:
+        return
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    steps = [tuple(step) for step in state.steps]
+    content = {"weights": state.model.state_dict(), "masks": state.masks, "steps": steps}
+    torch.save({"settings": settings, **content}, part)
+    part.replace(path)
+
+
+def _resume(file: Path | str | None, settings: dict[str, Any], model: nn.Module) -> Run:
+    """The state in the file, or the beginning."""
+    start = Run(masks.apply(model, {}), masks.keep_all(model), [])
+    if file is None or not Path(file).exists():
+        return start
+    found = torch.load(file, weights_only=True)
+    if found["settings"] != settings:
+        raise ValueError(
+            f"{file} is of a run with {found['settings']}, not {settings}; "
+            "name another file or delete this one"
+        )
+    start.model.load_state_dict(found["weights"])
+    return Run(start.model.eval(), found["masks"], [Round(*step) for step in found["steps"]])
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A digest of every weight: another network does not go on from this one's file."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ from torch import Tensor
 from teachkit.lab import checks
 from teachkit.obs.formulas import damped, inverse, vector
 
-BLOCK = 64  # removals between two updates of the whole inverse
+BLOCK = 128  # removals between two updates of the whole inverse
 DRIFT = 1e-6  # relative residual of the inverse beyond which it is computed anew
 
 
@@ -35,6 +35,7 @@ def surgeon(
     decomposition of H⁻¹ with the pivot argmin w²/d, d the diagonal: a removal needs one column of
     the inverse only, so the whole matrix is brought up to date once in ``block`` removals, by one
     product of matrices, and the removed rows are cut away. Everything is computed in float64.
+    (Below some 500 weights a rank-one update of the whole matrix is faster, by milliseconds.)
 
     Args:
         H: the curvature, symmetric, (n, n).

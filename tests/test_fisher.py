@@ -238,6 +238,15 @@ def test_steps_keep_exactly_k_and_old_zeros(seed, sparsity, steps, before):
     assert all(torch.equal(p, saved[name]) for name, p in net.named_parameters())
 
 
+def test_steps_follow_the_cubic():
+    net, batch = case(5)
+    half, _ = fisher.prune(net, batch, 0.8 - 0.8 * 0.5**3)
+    want, _ = fisher.prune(half, batch, 0.8)
+    found, _ = fisher.prune(net, batch, 0.8, steps=2)
+    for p, q in zip(found.parameters(), want.parameters(), strict=True):
+        close(p.detach(), q.detach())
+
+
 def test_single_precision_stays_single_and_twice_is_the_same():
     net, (x, y) = case(1)
     net, batch = net.float(), (x.float(), y)

@@ -77,7 +77,7 @@ def prune(
     for t in range(1, steps + 1):
         now = target - (target - start) * (1 - t / steps) ** 3
         w = torch.cat([each.detach().reshape(-1) for each in weights.values()]).double()
-        F = blocks(pruned, batch, loss, block=block, kind=kind, generator=generator, alive=w != 0)
+        F = blocks(pruned, batch, loss, block=block, kind=kind, generator=generator)
         saliency = saliencies(F, w, damping)
         kept = masks.keep_top(masks.split(saliency, weights), now)
         keep = torch.cat([mask.reshape(-1) for mask in kept.values()])
@@ -96,7 +96,6 @@ def blocks(
     block: int = 50,
     kind: Kind = "empirical",
     generator: torch.Generator | None = None,
-    alive: Tensor | None = None,
 ) -> Tensor:
     """The diagonal blocks of the Fisher matrix, (⌈n/b⌉, b, b), float64, without storing the gradients.
 
@@ -107,7 +106,6 @@ def blocks(
         block: b, how many neighbouring weights form a block.
         kind: which Fisher matrix.
         generator: draws the labels where kind is "sampled".
-        alive: (n,), boolean; rows and columns of the others are zero.
 
     """
     n = sum(w.numel() for w in masks.prunable(model).values())
@@ -120,8 +118,7 @@ def blocks(
     total: Tensor | float = 0.0
     m = 0
     for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
-        G = G.double() if alive is None else G.double() * alive
-        total = total + block_sums(pad(G, (0, -n % b)).reshape(len(G), -1, b))
+        total = total + block_sums(pad(G.double(), (0, -n % b)).reshape(len(G), -1, b))
         m += len(G)
     return total / m  # type: ignore[return-value]
 
@@ -138,7 +135,7 @@ def updated(F: Tensor, w: Tensor, keep: Tensor, damping: float, update: Update) 
     gone, stay = _in_blocks(w * ~keep, F), _in_blocks(keep & (w != 0), F)
     if update == "joint":
         L = factor(_regular(F, stay), damping)
-        step = torch.cholesky_solve((F @ gone[..., None]) * stay[..., None], L)[..., 0]
+        step = torch.cholesky_solve(F @ gone[..., None], L)[..., 0]
     elif update == "single":
         A = torch.cholesky_inverse(factor(_regular(F, _in_blocks(w != 0, F)), damping))
         each = gone / A.diagonal(dim1=-2, dim2=-1)

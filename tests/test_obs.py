@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss
 
 from teachkit import lab, masks, obs
+from teachkit.course.benches import surgeon as bench
 from teachkit.lab import levenberg
 from teachkit.obs import classics, greedy, xor
 
@@ -494,3 +495,26 @@ def test_wiring_names_the_weights_that_stay():
     theta[[4, 36, 38]] = torch.tensor([0.5, -2.0, 1.0])
     said = classics.wiring(theta, classics.monks_inputs())
     assert said == ["a2=2 to h1: 0.50", "h1 to output: -2.00", "bias of output: 1.00"]
+
+
+def test_what_the_benchmark_compares_is_the_same_removal():
+    H, w = bench.quadratic(30, 1e4)
+    after, order = bench.downdate_in_place(H, w, 15)
+    found = obs.surgeon(H, w, 15)
+    assert order == found.order.tolist() == bench.recomputed_order(H, w, 15)
+    close(after, found.weights, 1e-8)
+    assert float(torch.linalg.cond(H)) == pytest.approx(1e4, rel=1e-6)
+    (row,) = bench.speed_rows((30,), 1)
+    assert row["removed"] == 15
+    assert min(row["seconds"], row["downdate / ours"], row["recompute / ours"]) > 0
+    net, batch = small()
+    assert [row["bytes"] for row in bench.cost_rows(net, batch)] == [0, 8 * 21, 8 * 21**2]
+
+
+def test_drift_is_small_in_double_precision_and_said_in_single():
+    rows = {(row["condition"], row["way"]): row for row in bench.drift_rows(40, (1e4, 1e12))}
+    assert rows[1e4, "surgeon, float64"]["objective"] < 1e-10
+    assert rows[1e12, "surgeon, float64"]["objective"] < 1e-5
+    assert rows[1e12, "surgeon, float64"]["same"] > 0.9
+    assert rows[1e4, "downdate, float32"]["objective"] < 1e-3
+    assert math.isinf(rows[1e12, "downdate, float32"]["objective"])

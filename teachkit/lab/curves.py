@@ -86,7 +86,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
         raise ValueError(
             f"a rank correlation needs two rows of one length, got {len(ranks[0])} and {len(ranks[1])}"
         )
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
+    return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])
 
 
 def student(confidence: float, freedom: int) -> float:

@@ -173,7 +173,9 @@ def _row(point: Row, result: object) -> Row:
     clash = set(point) & set(result)
     if clash:
         raise ValueError(f"the cell returns {sorted(clash)}, which are arguments of the grid")
-    return point | result
+    row = point | result
+    _line(row)  # refuses what could not be kept, with a file or without
+    return row
 
 
 def _append(path: Path, row: Row) -> None:

@@ -1,0 +1,184 @@
+"""Schedules, the prune-retrain loop, and the search within a bound."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from teachkit import lab, magnitude, masks, obd, schedule
+
+levels = st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted)
+spans = st.tuples(st.integers(0, 20), st.integers(1, 30)).map(lambda t: (t[0], t[0] + t[1]))
+SHAPES = [schedule.linear, schedule.cubic, schedule.exponential]
+
+
+@given(st.sampled_from(SHAPES), levels, spans)
+def test_schedules_rise_from_start_to_end_and_stay_there(make, level, span):
+    (low, high), (start, end) = level, span
+    rule = make(low, high, start, end)
+    steps = [rule(t) for t in range(end + 3)]
+    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(steps))
+    assert set(steps[: start + 1]) == {low}
+    assert set(steps[end:]) == {high}
+
+
+@given(levels, spans, st.floats(0, 1))
+def test_each_shape_is_its_formula(level, span, u):
+    (low, high), (start, end) = level, span
+    t = start + u * (end - start)
+    u = (t - start) / (end - start)
+    assert schedule.linear(low, high, start, end)(t) == pytest.approx(low * (1 - u) + high * u)
+    zhu = high + (low - high) * (1 - (t - start) / (end - start)) ** 3
+    assert schedule.cubic(low, high, start, end)(t) == pytest.approx(zhu)
+    left = (1 - low) ** (1 - u) * (1 - high) ** u
+    assert schedule.exponential(low, high, start, end)(t) == pytest.approx(1 - left)
+
+
+@given(levels, st.integers(1, 10), st.integers(0, 7))
+def test_warm_up_and_steps_compose(level, dt, wait):
+    rule = schedule.cubic(*level, 0, 12)
+    held = schedule.every(rule, dt)
+    for t in range(30):
+        assert held(t) == rule(t - t % dt)
+        assert schedule.delayed(rule, wait)(t) == rule(max(0, t - wait))
+
+
+def test_the_exponential_removes_the_same_share_of_the_rest_each_time():
+    rule = schedule.exponential(0, 1 - 0.8**5, 0, 5)
+    left = [1 - rule(t) for t in range(6)]
+    assert [b / a for a, b in itertools.pairwise(left)] == pytest.approx([0.8] * 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: schedule.cubic(0.5, 0.2, 0, 1), "must not fall, got initial=0.5 and final=0.2"),
+        (lambda: schedule.linear(0, 1.2, 0, 1), r"final must lie in \[0, 1\], got 1.2"),
+        (lambda: schedule.linear(0, 0.5, 3, 3), "needs 0 <= start < end, got start=3 and end=3"),
+        (lambda: schedule.linear(0, 0.5, -1, 3), "got start=-1"),
+        (lambda: schedule.exponential(0, 1.0, 0, 3), "never reaches it"),
+        (lambda: schedule.every(schedule.constant(0.5), 0), "steps must be a whole number from 1"),
+        (lambda: schedule.one_shot(math.nan), r"final must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_bad_schedules_are_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def by_magnitude(model, batch, loss):
+    return magnitude.scores(model)
+
+
+def few():
+    data = lab.data.digits()
+    data = lab.data.Data(tuple(p[:300] for p in data.train), tuple(p[:100] for p in data.test))
+    return data, lab.training.fit(lab.models.mlp(hidden=(16,)), data, epochs=10, progress=False)[0]
+
+
+def options(**more):
+    return {"steps": 3, "epochs": 7, "progress": False, **more}
+
+
+def test_the_loop_follows_the_schedule_and_spends_the_budget(monkeypatch):
+    data, net = few()
+    spent, fit = [], lab.rounds.fit
+    monkeypatch.setattr(
+        lab.rounds,
+        "fit",
+        lambda *a, epochs, **k: spent.append(epochs) or fit(*a, epochs=epochs, **k),
+    )
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    rule = schedule.linear(0, 0.9, 0, 3)
+    run = schedule.gradual(net, data, by_magnitude, rule, **options())
+    assert spent == [3, 2, 2]
+    assert [s.sparsity for s in run.steps] == pytest.approx([0.3, 0.6, 0.9])
+    n = sum(m.numel() for m in run.masks.values())
+    assert sum(int((~m).sum()) for m in run.masks.values()) == masks.removed(n, 0.9)
+    assert all(torch.equal(m, run.model.get_parameter(k) != 0) for k, m in run.masks.items())
+    assert run.steps[-1].retrained == lab.evaluation.evaluate(run.model, data.test).accuracy
+    assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
+
+
+def test_one_step_is_one_shot_and_constant_keeps_the_first_mask():
+    data, net = few()
+    once = schedule.gradual(net, data, obd.scores, schedule.constant(0.8), **options(steps=1))
+    _, kept = obd.prune(net, data.train, 0.8)
+    assert all(torch.equal(m, kept[n]) for n, m in once.masks.items())
+    held = schedule.gradual(net, data, obd.scores, schedule.constant(0.8), **options(epochs=2))
+    assert all(torch.equal(m, kept[n]) for n, m in held.masks.items())
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupted_loop_goes_on_to_the_same_result(tmp_path, after, monkeypatch):
+    data, net = few()
+    rule, file = schedule.cubic(0, 0.9, 0, 3), tmp_path / "deep" / "run.pt"
+    want = schedule.gradual(net, data, by_magnitude, rule, **options())
+    calls = []
+
+    def stops(model, batch, loss):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return magnitude.scores(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        schedule.gradual(net, data, stops, rule, **options(file=file))
+    found = schedule.gradual(net, data, by_magnitude, rule, **options(file=file))
+    assert found.steps == want.steps
+    assert all(
+        torch.equal(p, want.model.state_dict()[n]) for n, p in found.model.state_dict().items()
+    )
+    monkeypatch.setattr(lab.rounds, "fit", None)  # a finished run trains nothing more
+    assert schedule.gradual(net, data, by_magnitude, rule, **options(file=file)).steps == want.steps
+    assert [p.name for p in file.parent.iterdir()] == ["run.pt"]
+
+
+def test_a_file_of_another_run_is_refused(tmp_path):
+    data, net = few()
+    file = tmp_path / "run.pt"
+    schedule.gradual(
+        net, data, by_magnitude, schedule.constant(0.5), **options(file=file, epochs=0)
+    )
+    for change in ({"seed": 1}, {"scope": "layer"}, {"epochs": 3}):
+        with pytest.raises(ValueError, match="is of a run with"):
+            schedule.gradual(
+                net,
+                data,
+                by_magnitude,
+                schedule.constant(0.5),
+                **options(file=file, **{"epochs": 0, **change}),
+            )
+    other = lab.models.mlp(hidden=(16,), seed=4)
+    with pytest.raises(ValueError, match="is of a run with"):
+        schedule.gradual(
+            other, data, by_magnitude, schedule.constant(0.5), **options(file=file, epochs=0)
+        )
+
+
+def test_a_falling_schedule_is_refused():
+    data, net = few()
+    with pytest.raises(ValueError, match="must not fall, got 0.5 and then 0.25"):
+        schedule.gradual(net, data, by_magnitude, lambda t: 0.5**t, **options())
+    with pytest.raises(ValueError, match=r"schedule\(1\) must lie in \[0, 1\], got 2"):
+        schedule.gradual(net, data, by_magnitude, lambda t: 2, **options())
+
+
+@given(st.floats(0, 1), st.sampled_from([0.1, 0.01, 0.003]))
+def test_bisection_finds_the_edge(edge, tolerance):
+    """A network is its sparsity here, and keeps accuracy 1 up to the edge."""
+    found = schedule.within_bound(lambda s: s, lambda s: float(s <= edge), 0.5, tolerance=tolerance)
+    assert found.sparsity <= edge <= found.sparsity + tolerance
+    assert found.accuracy == 1
+    assert len(found.runs) <= 2 + math.ceil(math.log2(1 / tolerance))
+    assert found.model == found.sparsity
+
+
+def test_a_bound_that_never_holds_is_said():
+    with pytest.raises(ValueError, match="at sparsity 0.5 the accuracy is 0.1, below 0.9"):
+        schedule.within_bound(lambda s: s, lambda s: 0.1, 0.9, low=0.5)
+    with pytest.raises(ValueError, match="tolerance must be positive, got 0"):
+        schedule.within_bound(lambda s: s, lambda s: 1.0, 0.9, tolerance=0)

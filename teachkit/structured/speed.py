@@ -1,0 +1,147 @@
+"""How long a layer or a network takes on this machine: dense, sparse, shrunk."""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import ceil, log2
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from teachkit.lab import checks
+from teachkit.lab.evaluation import eval_mode
+
+SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock's step does not count
+
+
+class BreakEven(NamedTuple):
+    """Time of the dense product over that of the sparse one, by sparsity, and where it reaches 1.
+
+    ``sparsity`` is None where the sparse product is never faster.
+    """
+
+    sparsities: list[float]
+    speedup: list[float]
+    sparsity: float | None
+
+
+def times(works: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
+    """Seconds that each work takes: the median over rounds, in each of which all take their turn.
+
+    Args:
+        works: what to run, by name; each runs once before, uncounted.
+        rounds: 1 or more.
+
+    """
+    checks.whole("rounds", rounds, 1)
+    repeats = {}
+    for name, work in works.items():
+        work()
+        repeats[name] = max(1, ceil(SHORTEST / max(_seconds(work, 1), 1e-7)))
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            found[name].append(_seconds(work, repeats[name]))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 7) -> dict[str, float]:
+    """Seconds of one forward pass of each network on x, in evaluation mode without gradients."""
+
+    def forward(model: nn.Module) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.no_grad(), eval_mode(model):
+                result: Tensor = model(x)
+                return result
+
+        return run
+
+    return times({name: forward(model) for name, model in models.items()}, rounds)
+
+
+def csr(weight: Tensor) -> Tensor:
+    """The weight (outputs, inputs) in compressed sparse rows, with indices of 4 bytes.
+
+    >>> csr(torch.tensor([[0.0, 2.0]])).col_indices()
+    tensor([1], dtype=torch.int32)
+    """
+    if checks.finite("weight", weight).ndim != 2:
+        raise ValueError(f"weight must have shape (outputs, inputs), got {tuple(weight.shape)}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls its CSR support a beta version
+        sparse = weight.detach().to_sparse_csr()
+        rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
+        return torch.sparse_csr_tensor(rows, columns, sparse.values(), size=sparse.shape)
+
+
+def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
+    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR: the order in which torch is quick.
+
+    >>> sparse_product(csr(torch.tensor([[0.0, 2.0]])), torch.tensor([[1.0, 3.0]]))
+    tensor([[6.]])
+    """
+    return (weight @ x.T).T
+
+
+def break_even(
+    outputs: int,
+    inputs: int,
+    batch: int,
+    sparsities: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    *,
+    rounds: int = 7,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> BreakEven:
+    """From which sparsity on a CSR layer is faster than a dense one, on this machine.
+
+    Random weights with zeros in random places; between two sparsities the logarithm of the
+    ratio is taken as linear.
+
+    Args:
+        outputs: rows of the weight.
+        inputs: columns of the weight.
+        batch: samples at a time.
+        sparsities: rising, each in [0, 1].
+        rounds: how often all are timed in turn.
+        dtype: of weights and samples.
+        seed: of the weights.
+
+    """
+    dice = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype)
+    x = torch.randn(batch, inputs, generator=dice, dtype=dtype)
+    order = torch.rand(weight.shape, generator=dice)
+    works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
+    for s in sparsities:
+        sparse = csr(weight * (order >= checks.fraction("sparsity", s)))
+        works[f"{s}"] = partial(sparse_product, sparse, x)
+    found = times(works, rounds)
+    speedup = [found["dense"] / found[f"{s}"] for s in sparsities]
+    return BreakEven(list(sparsities), speedup, crossing(sparsities, speedup))
+
+
+def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | None:
+    """The sparsity from which on the speedup stays at 1 or more, None if there is none.
+
+    >>> crossing([0.5, 0.7, 0.9], [0.25, 0.5, 2.0])
+    0.8
+    """
+    logs = [log2(value) for value in speedup]
+    below = [i for i, value in enumerate(logs) if value < 0]
+    if not below:
+        return sparsities[0]
+    i = below[-1]
+    if i + 1 == len(logs):
+        return None
+    share = -logs[i] / (logs[i + 1] - logs[i])
+    return round(sparsities[i] + share * (sparsities[i + 1] - sparsities[i]), 6)
+
+
+def _seconds(work: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - start) / repeats

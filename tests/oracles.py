@@ -286,3 +286,124 @@ def fisher_step(F, w, damping, remove, block):
             left[S] += torch.linalg.inv(F[np.ix_(S, S)]) @ F[np.ix_(S, Q)] @ w[Q]
     left[gone] = 0.0
     return left
+
+
+def group_of(index, granularity, block, shape):
+    """The name of the group that one weight belongs to."""
+    o, i, *place = index
+    flat = i * math.prod(shape[2:]) + int(np.ravel_multi_index(place, shape[2:]) if place else 0)
+    return {
+        "connection": index,
+        "row": (o,),
+        "filter": (o,),
+        "column": (i,),
+        "channel": (i,),
+        "kernel": (o, i),
+        "position": tuple(place),
+        "block": (o // block[0], flat // block[1]),
+    }[granularity]
+
+
+def groups(score, granularity, block):
+    """Walk through all weights and put each into its group: {name: [(index, score), ...]}, sorted."""
+    found = {}
+    for index in itertools.product(*map(range, score.shape)):
+        name = group_of(index, granularity, block, score.shape)
+        found.setdefault(name, []).append((index, float(score[index])))
+    return dict(sorted(found.items()))
+
+
+def without_units(chain, x, keep):
+    """A chain of layers rebuilt number by number, with the lists of what is still alive."""
+    alive, made = None, []
+    for name, layer in chain.named_children():
+        new = layer
+        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+            inputs = range(layer.weight.shape[1]) if alive is None else alive
+            outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
+            if isinstance(layer, torch.nn.Linear):
+                new = torch.nn.Linear(len(inputs), len(outputs), bias=layer.bias is not None)
+            else:
+                new = torch.nn.Conv2d(
+                    len(inputs),
+                    len(outputs),
+                    layer.kernel_size,
+                    padding=layer.padding,
+                    bias=layer.bias is not None,
+                )
+            new = new.to(layer.weight.dtype)
+            for a, o in enumerate(outputs):
+                for b, i in enumerate(inputs):
+                    new.weight.data[a, b] = layer.weight.data[o, i]
+                if layer.bias is not None:
+                    new.bias.data[a] = layer.bias.data[o]
+            alive = outputs
+        elif isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+            new = type(layer)(len(alive)).to(layer.weight.dtype)
+            for kind in ("weight", "bias", "running_mean", "running_var"):
+                values = [float(getattr(layer, kind).detach()[c]) for c in alive]
+                getattr(new, kind).data.copy_(torch.tensor(values, dtype=torch.float64))
+        after = layer.eval()(x)
+        if isinstance(layer, torch.nn.Flatten) and alive is not None:
+            places = x.shape[2] * x.shape[3]
+            alive = [c * places + p for c in alive for p in range(places)]
+        x = after.detach()
+        made.append(new)
+    return torch.nn.Sequential(*made).eval()
+
+
+def knocked_out(model, x, keep):
+    """The output with the channels of these modules set to zero as they come out."""
+    hooks = []
+    for name, mask in keep.items():
+
+        def zero(module, inputs, output, mask=mask):
+            return output * mask.to(output).reshape(1, -1, *[1] * (output.ndim - 2))
+
+        hooks.append(model.get_submodule(name).register_forward_hook(zero))
+    result = model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    return result.detach()
+
+
+def csr_parts(matrix):
+    """Row by row: the numbers that are not zero, their columns, and where each row begins."""
+    values, columns, starts = [], [], [0]
+    for row in matrix.tolist():
+        for column, value in enumerate(row):
+            if value != 0:
+                values.append(value)
+                columns.append(column)
+        starts.append(len(values))
+    return values, columns, starts
+
+
+def lamp(w):
+    """Each weight's square over those of the weights that come before it, largest first, and its own."""
+    order = sorted(range(len(w)), key=lambda i: (-abs(w[i]), i))
+    found = [0.0] * len(w)
+    for place, i in enumerate(order):
+        if w[i]:
+            found[i] = w[i] ** 2 / sum(w[j] ** 2 for j in order[: place + 1])
+    return found
+
+
+def densities(shapes, total, erk):
+    """Bisect on the scale until the kept weights, each layer capped at dense, add up to the total."""
+    sizes = [math.prod(shape) for shape in shapes]
+    pull = [sum(shape) if erk else size for shape, size in zip(shapes, sizes, strict=True)]
+    low, high = 0.0, float(sum(sizes))
+    for _ in range(200):
+        scale = (low + high) / 2
+        kept = [min(size, scale * p) for size, p in zip(sizes, pull, strict=True)]
+        low, high = (low, scale) if sum(kept) > total else (scale, high)
+    return kept
+
+
+def han(w, quality):
+    """Compare each weight with the quality times the spread of the nonzero ones."""
+    alive = [v for v in w if v != 0]
+    mean = math.fsum(alive) / max(len(alive), 1)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in alive) / max(len(alive), 1))
+    return [abs(v) > quality * spread for v in w]

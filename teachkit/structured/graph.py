@@ -245,12 +245,16 @@ def trace(model: nn.Module) -> fx.Graph:
             value = graph.call_module(name, (value,))
         graph.output(value)
         return graph
+    before = set(vars(model))
     try:
         with eval_mode(model):
             return fx.Tracer().trace(model)
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
+    finally:  # the tracer leaves constants of the code behind
+        for name in set(vars(model)) - before:
+            delattr(model, name)
 
 
 def _chain(name: str, module: nn.Module) -> list[str] | None:

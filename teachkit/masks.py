@@ -20,6 +20,7 @@ from torch.nn.utils import prune
 
 from teachkit.lab import checks
 from teachkit.lab.evaluation import eval_mode, objective
+from teachkit.lab.selection import kth_smallest
 from teachkit.lab.types import Batch, Loss, Masks, Params, Scores
 
 BRUTE_FORCE_LIMIT = 20  # weights; C(20, 10) = 184,756 networks, C(30, 15) = 155 million
@@ -438,7 +439,7 @@ def _top(values: Tensor, k: int) -> Tensor:
     # bfloat16, which numpy lacks, fits into float32 without loss.
     exact = values.float() if values.dtype == torch.bfloat16 else values
     array = exact.cpu().numpy()
-    threshold = np.partition(array, n - k)[n - k]
+    threshold = kth_smallest([array], n - k + 1)
     kept = array > threshold
     ties = np.flatnonzero(array == threshold)
     kept[ties[: k - np.count_nonzero(kept)]] = True

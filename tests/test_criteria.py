@@ -5,6 +5,7 @@ A new criterion registers once, in SCORES or in PRUNES, and is held to all of th
 
 import copy
 import math
+import warnings
 from functools import cache
 
 import pytest
@@ -24,6 +25,12 @@ def row_sums(model, batch, loss=cross_entropy):
     return {name: 0.5 * found[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
 
 
+def largest(model, batch, sparsity, loss=cross_entropy):
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        kept = magnitude.keep_largest(model, sparsity)
+    return masks.apply(model, kept), kept
+
+
 def hutchinson(model, batch, loss=cross_entropy):
     return obd.hutchinson(model, batch, loss, directions=3, generator=dice()).mean
 
@@ -32,6 +39,7 @@ def hutchinson(model, batch, loss=cross_entropy):
 SCORES = {
     "magnitude": lambda m, b, loss=cross_entropy: magnitude.scores(m),
     "random": lambda m, b, loss=cross_entropy: magnitude.random_scores(m, dice()),
+    "LAMP": lambda m, b, loss=cross_entropy: magnitude.lamp_scores(m),
     "OBD": obd.scores,
     "OBD, row sums": row_sums,
     "OBD, Hutchinson": hutchinson,
@@ -44,6 +52,7 @@ SCORES = {
 }
 # (model, batch, sparsity, loss=...) -> (model, masks).
 PRUNES = {
+    "magnitude without scores": largest,
     "OBD": obd.prune,
     "OBS": obs.prune,
     "OBS by layers": lambda m, b, s, loss=cross_entropy: obs.prune_layers(m, b, s, scope="global"),
@@ -55,7 +64,7 @@ PRUNES = {
     ),
 }
 PER_LAYER = {"OBS by layers, each", "OBS in one pass"}  # exact in every layer, not over all
-WITHOUT_DATA = {"magnitude", "random"}
+WITHOUT_DATA = {"magnitude", "random", "LAMP", "magnitude without scores"}
 CHAINS_ONLY = {"OBD, recursion"}  # refuses by name what is not a chain of known layers
 DENSE = {"OBS": 5000}  # the most weights of a full inverse
 SPARSITIES = (0.0, 0.3, 0.9, 1.0)

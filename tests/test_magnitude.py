@@ -1,9 +1,21 @@
-"""The data-free criteria."""
+"""The data-free criteria, the exact threshold, densities and Han's recipe."""
 
+import copy
+import math
+import warnings
+
+import numpy as np
+import oracles
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from teachkit import lab, magnitude, masks
+from teachkit.lab import selection
+from teachkit.lab.data import Data
+from teachkit.lab.selection import SMALL, kth_smallest
 
 
 @pytest.mark.parametrize("name", lab.models.MODELS)
@@ -37,3 +49,263 @@ def test_random_scores_are_uniform():
     ]
     assert 0 <= float(w.min()) <= float(w.max()) < 1
     assert float(w.mean()) == pytest.approx(0.5, abs=5 * (1 / 12 / w.numel()) ** 0.5)
+
+
+def inputs(kind, n, rng):
+    """Inputs that are hard for a selection by sampling."""
+    return {
+        "normal": lambda: rng.standard_normal(n),
+        "equal": lambda: np.full(n, -2.0),
+        "ties": lambda: rng.integers(-3, 4, n).astype(float),
+        "sorted": lambda: np.sort(rng.standard_normal(n)),
+        "two clusters": lambda: np.where(rng.random(n) < 0.5, 1e-6, 1e6) * rng.standard_normal(n),
+        "zeros": lambda: np.where(rng.random(n) < 0.9, 0.0, rng.standard_normal(n)),
+        "denormals": lambda: rng.standard_normal(n) * 1e-40,
+        "outlier": lambda: np.r_[np.full(n - 1, 1.0), 7.0],
+        "infinite": lambda: np.where(rng.random(n) < 0.3, np.inf, rng.standard_normal(n)),
+    }[kind]()
+
+
+KINDS = [
+    *("normal", "equal", "ties", "sorted", "two clusters", "zeros", "denormals", "outlier"),
+    "infinite",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@settings(max_examples=8)
+@given(st.integers(0, 2**20), st.floats(0, 1), st.sampled_from([1, 50, SMALL + 1, 200_000]))
+def test_threshold_is_the_kth_value(kind, dtype, seed, share, n):
+    w = torch.from_numpy(inputs(kind, n, np.random.default_rng(seed))).to(dtype)
+    k = 1 + int(share * (n - 1))
+    want = w.abs().kthvalue(k).values.item()
+    assert magnitude.threshold(w, k) == want
+    parts = {"a": w[: n // 3].reshape(1, -1), "b": w[n // 3 :]}
+    assert magnitude.threshold(parts, k) == want
+    signed = kth_smallest([w.float().numpy()], k)
+    assert signed == w.float().kthvalue(k).values.item()
+
+
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_a_bracket_that_misses_costs_time_and_not_exactness(monkeypatch, end):
+    rng = np.random.default_rng(3)
+    w = rng.standard_normal(100_000)
+    edges = (4.0, 4.1) if end == "last" else (0.0, 1e-9)
+    monkeypatch.setattr(selection, "bracket", lambda *_: edges)
+    for k in (1, 40_000, 99_000, 100_000):
+        assert kth_smallest([w], k, absolute=True) == np.sort(np.abs(w))[k - 1]
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_nan_and_ranks_that_do_not_exist_are_refused(n):
+    w = torch.ones(n)
+    w[n // 2] = math.nan
+    with pytest.raises(ValueError, match="NaN has no rank; there are 1 of them"):
+        magnitude.threshold(w, n // 2)
+    for k in (0, n + 1):
+        with pytest.raises(ValueError, match=f"k must be a whole number from 1 to {n}, got {k}"):
+            magnitude.threshold(torch.ones(n), k)
+    with pytest.raises(TypeError, match=r"one floating dtype, got \['torch.int64'\]"):
+        magnitude.threshold(torch.arange(n), 1)
+    with pytest.raises(TypeError, match="got nothing"):
+        magnitude.threshold({}, 1)
+    with pytest.raises(TypeError, match="'torch.float32', 'torch.float64'"):
+        magnitude.threshold([torch.ones(2).float(), torch.ones(2).double()], 1)
+
+
+@pytest.mark.parametrize("kind", ["normal", "equal", "ties", "zeros", "denormals", "two clusters"])
+@settings(max_examples=6)
+@given(st.integers(0, 2**20), st.floats(0, 1))
+def test_masks_without_scores_are_those_of_the_scores(kind, seed, sparsity):
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(nn.Linear(301, 300), nn.Linear(300, 7)).double()
+    for w in masks.prunable(model).values():
+        w.data = torch.from_numpy(inputs(kind, w.numel(), rng)).reshape(w.shape)
+    with warnings.catch_warnings(action="ignore"):
+        found = magnitude.keep_largest(model, sparsity)
+    want = masks.keep_top(magnitude.scores(model), sparsity)
+    assert list(found) == list(want)
+    assert all(torch.equal(found[name], mask) for name, mask in want.items())
+
+
+def test_masks_of_nothing_and_of_few():
+    assert magnitude.keep_largest(nn.Flatten(), 0.5) == {}
+    model = nn.Linear(3, 1)
+    assert masks.sparsity(magnitude.keep_largest(model, 1.0)) == 1
+    assert masks.sparsity(magnitude.keep_largest(model, 0.0)) == 0
+
+
+def test_large_scores_are_selected_as_small_ones_are():
+    scores = {"w": torch.from_numpy(np.random.default_rng(0).integers(-9, 9, 300_000) / 4.0)}
+    kept = masks.keep_top(scores, 0.7)["w"]
+    order = scores["w"].argsort(descending=True, stable=True)
+    assert set(kept.nonzero()[:, 0].tolist()) == set(order[:90_000].tolist())
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**20), st.sampled_from(["normal", "ties", "zeros"]))
+def test_lamp_scores_are_their_oracle(seed, kind):
+    rng = np.random.default_rng(seed)
+    model = nn.Linear(5, 4).double()
+    model.weight.data = torch.from_numpy(inputs(kind, 20, rng)).reshape(4, 5)
+    found = magnitude.lamp_scores(model)["weight"]
+    want = oracles.lamp(model.weight.detach().flatten().tolist())
+    torch.testing.assert_close(found.flatten(), torch.tensor(want, dtype=torch.float64))
+    assert float(found.max()) in (0.0, 1.0)
+
+
+def test_lamp_scores_do_not_depend_on_the_scale():
+    model = lab.models.mlp().double()
+    want = magnitude.lamp_scores(model)
+    for w in masks.prunable(model).values():
+        w.data *= 1e-200
+    found = magnitude.lamp_scores(model)
+    assert all(torch.allclose(found[n], s, rtol=1e-9) for n, s in want.items())
+    model[1].weight.data.zero_()
+    assert float(magnitude.lamp_scores(model)["1.weight"].max()) == 0
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(1, 40), min_size=2, max_size=5),
+    st.floats(0, 1),
+    st.sampled_from(["uniform", "erk", "lamp"]),
+)
+def test_quotas_add_up_and_follow_their_rule(widths, sparsity, rule):
+    model = lab.models.mlp((3, 2), 4, hidden=widths).double()
+    sizes = {n: w.numel() for n, w in masks.prunable(model).items()}
+    total = sum(sizes.values()) - masks.removed(sum(sizes.values()), sparsity)
+    found = magnitude.quotas(model, sparsity, rule)
+    assert list(found) == list(sizes)
+    assert sum(found.values()) == total
+    assert all(0 <= found[n] <= size for n, size in sizes.items())
+    kept = masks.keep_quota(magnitude.scores(model), found)
+    assert {n: int(m.sum()) for n, m in kept.items()} == found
+    if rule == "lamp":
+        assert total < len(sizes) or not magnitude.empty_layers(kept)
+        return
+    shapes = [tuple(w.shape) for w in masks.prunable(model).values()]
+    want = oracles.densities(shapes, total, erk=rule == "erk")
+    assert all(abs(a - b) < 1 + 1e-6 for a, b in zip(found.values(), want, strict=True))
+
+
+def test_erk_of_a_convolution_counts_the_kernel():
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
+    shares = {"0.weight": 16 + 8 + 3 + 3, "2.weight": 64 + 10}  # 1152 and 640 weights
+    found = magnitude.quotas(model, 1 - 416 / 1792, "erk")
+    assert found == {name: 4 * share for name, share in shares.items()}
+    with pytest.raises(ValueError, match=r"rule must be one of .*'erk', 'lamp'\), got 'ERK'"):
+        magnitude.quotas(model, 0.5, "ERK")
+
+
+def test_an_empty_layer_is_named():
+    model = lab.models.mlp(hidden=(64, 8), seed=0)
+    model[3].weight.data *= 1e-3
+    with pytest.warns(UserWarning, match=r"no weight, .*\['3.weight'\]"):
+        kept = magnitude.keep_largest(model, 0.99)
+    assert magnitude.empty_layers(kept) == ["3.weight"]
+    for rule in ("uniform", "erk", "lamp"):
+        quotas = magnitude.quotas(model, 0.99, rule)
+        kept = masks.keep_quota(magnitude.scores(model), quotas)
+        with warnings.catch_warnings(action="error"):
+            assert magnitude.warn_empty(kept) is kept
+        assert magnitude.empty_layers(kept) == []
+    with warnings.catch_warnings(action="error"):
+        magnitude.keep_largest(model, 1.0)  # all gone was asked for
+
+
+@pytest.mark.parametrize("q", [0.0, 0.3, 0.7, 1.0, 1.8, 3.0])
+def test_removed_share_is_that_of_gaussian_weights(q):
+    layer = nn.Linear(1000, 500, bias=False)
+    nn.init.normal_(layer.weight, std=0.37, generator=torch.Generator().manual_seed(1))
+    found = masks.sparsity(magnitude.han_masks(layer, q))
+    p = magnitude.removed_share(q)
+    assert abs(found - p) <= 5 * (p * (1 - p) / 500_000) ** 0.5 + 1e-6
+
+
+def test_removed_share_is_not_proportional():
+    assert magnitude.removed_share(2.0) == pytest.approx(0.9545, abs=1e-4)  # 2 · 68 % is 136 %
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="quality must be a number of 0 or more"):
+            magnitude.removed_share(bad)
+    with pytest.raises(TypeError, match="got '1'"):
+        magnitude.removed_share("1")
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**20), st.floats(0, 2), st.floats(0, 2))
+def test_han_masks_are_their_oracle(seed, q, p):
+    model = lab.models.mlp((4,), 3, hidden=(5,)).double()
+    generator = torch.Generator().manual_seed(seed)
+    for w in masks.prunable(model).values():
+        w.data = torch.randn(w.shape, generator=generator) * (
+            torch.rand(w.shape, generator=generator) < 0.7
+        )
+    names = list(masks.prunable(model))
+    found = magnitude.han_masks(model, {names[0]: q, names[1]: p})
+    for name, quality in zip(names, (q, p), strict=True):
+        w = model.get_parameter(name).detach()
+        assert found[name].flatten().tolist() == oracles.han(w.flatten().tolist(), quality)
+    same = magnitude.han_masks(model, q)
+    each = magnitude.han_masks(model, dict.fromkeys(names, q))
+    assert all(torch.equal(same[n], each[n]) for n in names)
+
+
+def test_han_masks_of_a_layer_left_out_and_of_zeros():
+    model = lab.models.mlp((4,), 3, hidden=(5,))
+    model[1].weight.data[0] = 0.0
+    kept = magnitude.han_masks(model, {"3.weight": 9.0})
+    assert int(kept["1.weight"].sum()) == 16
+    assert int(kept["3.weight"].sum()) == 0
+    model[1].weight.data.zero_()
+    assert not magnitude.han_masks(model, 0.0)["1.weight"].any()
+    with pytest.raises(ValueError, match="quality has the key 'fc'; allowed are"):
+        magnitude.han_masks(model, {"fc": 1.0})
+    with pytest.raises(ValueError, match=r"quality\['1.weight'\] must be a number of 0 or more"):
+        magnitude.han_masks(model, {"1.weight": -1.0})
+
+
+def test_han_prunes_retrains_and_keeps_what_it_says():
+    data = lab.data.digits()
+    small = Data((data.train[0][:300], data.train[1][:300]), data.test)
+    model, _ = lab.training.fit(
+        lab.models.mlp().to(data.train[0].dtype), small, epochs=10, progress=False
+    )
+    before = copy.deepcopy(model.state_dict())
+    with warnings.catch_warnings(action="error"):
+        net, kept, rounds = magnitude.han(model, small, [0.5, 0.5, 0.8], epochs=2, progress=False)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert all(bool((net.get_parameter(n)[~m] == 0).all()) for n, m in kept.items())
+    sparsities = [r.sparsity for r in rounds]
+    assert sparsities == sorted(sparsities)
+    assert rounds[-1].kept == {n: int(m.sum()) for n, m in kept.items()}
+    assert rounds[-1].retrained == lab.evaluation.evaluate(net, small.test).accuracy
+    first = magnitude.han_masks(model, magnitude.last_gentler(model, 0.5))
+    cut = lab.evaluation.evaluate(masks.apply(model, first), small.test).accuracy
+    assert rounds[0] == (
+        0.5,
+        masks.sparsity(first),
+        cut,
+        rounds[0].retrained,
+        {n: int(m.sum()) for n, m in first.items()},
+    )
+    again = magnitude.han(model, small, [0.5, 0.5, 0.8], epochs=2, progress=False)[2]
+    assert again == rounds
+
+
+def test_retraining_runs_at_a_tenth_of_the_rate():
+    rates = [maker.keywords["lr"] for maker in (lab.training.Adam, magnitude.TenthAdam)]
+    assert rates[1] == pytest.approx(rates[0] / 10)
+
+
+def test_sensitivity_is_one_layer_at_a_time():
+    data = lab.data.digits()
+    model = lab.models.mlp().to(data.test[0].dtype)
+    found = magnitude.sensitivity(model, data.test, [0.0, 0.6, 1.0])
+    for name, w in masks.prunable(model).items():
+        for sparsity, accuracy in zip((0.0, 0.6, 1.0), found[name], strict=True):
+            order = w.detach().abs().flatten().argsort()
+            net = copy.deepcopy(model)
+            net.get_parameter(name).data.view(-1)[order[: round(sparsity * w.numel())]] = 0.0
+            assert accuracy == lab.evaluation.evaluate(net, data.test).accuracy

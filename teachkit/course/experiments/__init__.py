@@ -1,0 +1,29 @@
+"""Experiments that take longer than a lesson: each writes its table into data/experiments/."""
+
+import json
+from pathlib import Path
+
+from teachkit.lab import data
+from teachkit.lab.sweep import Row
+
+
+def path(name: str) -> Path:
+    """Where an experiment's table is kept."""
+    return data.folder() / "experiments" / f"{name}.jsonl"
+
+
+def table(name: str) -> list[Row]:
+    """The rows of a saved experiment.
+
+    Raises:
+        ValueError: no such experiment; the message names those there are.
+
+    >>> table("schedules")[0]["shape"]
+    'one-shot'
+
+    """
+    found = path(name)
+    if not found.exists():
+        there = sorted(p.stem for p in found.parent.glob("*.jsonl"))
+        raise ValueError(f"no experiment {name!r}; there are {there}")
+    return [json.loads(line) for line in found.read_text("utf-8").splitlines()]

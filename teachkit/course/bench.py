@@ -25,7 +25,10 @@ from tqdm.auto import tqdm
 from teachkit import lab
 from teachkit.course.setup import ROOT
 
-SUITES = {"second-order": ("second_order", "whole", "layers", "fisher")}
+SUITES: dict[str, tuple[str, ...]] = {
+    "second-order": ("second_order", "whole", "layers", "fisher"),
+    "magnitude": ("magnitude",),
+}
 FOLDER = ROOT / "build" / "bench"
 SHORTEST = 0.03  # seconds; what takes less is repeated, so that the clock's step does not count
 ROUNDS, BUDGET = 7, 15.0  # rounds a case, fewer (at least 3) when they take longer than this

@@ -28,6 +28,7 @@ from teachkit.course.setup import ROOT
 SUITES: dict[str, tuple[str, ...]] = {
     "second-order": ("second_order", "whole", "layers", "fisher"),
     "magnitude": ("magnitude",),
+    "structured": ("structured",),
 }
 FOLDER = ROOT / "build" / "bench"
 SHORTEST = 0.03  # seconds; what takes less is repeated, so that the clock's step does not count

@@ -13,13 +13,14 @@ Numbers = NDArray[Any]
 
 CHUNK = 1 << 17  # numbers at a time: half a megabyte of float32 stays in the processor's cache
 SMALL = 1 << 16  # up to here a plain partition is quicker
+DRAWN = 30  # sampled numbers are this times n^0.45: 42,000 of 10 million
 WIDTH = 2.5  # half the bracket's width, in standard deviations of a sample's quantile
 
 
 def kth_smallest(parts: Sequence[Numbers], k: int, *, absolute: bool = False) -> Any:
     """The k-th smallest number (k from 1) over all arrays, or the k-th smallest absolute value.
 
-    A random sample of n^(2/3) numbers brackets the answer. One pass in pieces that fit into the
+    A random sample of 30 n^0.45 numbers brackets the answer. One pass in pieces that fit into the
     cache counts what lies below the bracket and collects the 1 % that lies inside, and that 1 % is
     partitioned. Where the bracket misses, because of chance or of ties, further passes find the
     answer, so the result is exact for any input. After Floyd & Rivest, Expected time bounds for
@@ -53,12 +54,12 @@ def kth_smallest(parts: Sequence[Numbers], k: int, *, absolute: bool = False) ->
 def bracket(parts: Sequence[Numbers], n: int, k: int, absolute: bool) -> tuple[Any, Any]:
     """Two numbers of a sample between which the k-th smallest probably lies."""
     rng = np.random.default_rng(n)
-    share = n ** (2 / 3) / n
-    drawn = [
-        part[rng.integers(part.size, size=int(part.size * share) + 1)]
-        for part in parts
-        if part.size
-    ]
+    share = DRAWN * n**0.45 / n
+    drawn = []
+    for part in parts:
+        m = int(part.size * share) + (part.size > 0)
+        at = (np.arange(m) + rng.random(m)) * (part.size / max(m, 1))  # one in each m-th, in order
+        drawn.append(part[at.astype(np.int64)])
     sample = np.concatenate(drawn)
     if absolute:
         np.abs(sample, out=sample)

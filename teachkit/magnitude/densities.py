@@ -88,7 +88,7 @@ def empty_layers(kept: Masks) -> list[str]:
     >>> empty_layers({"a": torch.tensor([True, False]), "b": torch.tensor([False])})
     ['b']
     """
-    return [name for name, mask in kept.items() if mask.numel() and not mask.any()]
+    return [name for name, mask in kept.items() if mask.numel() and not mask.cpu().numpy().any()]
 
 
 def warn_empty(kept: Masks) -> Masks:

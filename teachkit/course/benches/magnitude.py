@@ -1,0 +1,110 @@
+"""The exact threshold of magnitude pruning and its masks, in units of one read of the weights.
+
+float32 whatever the default, as pruned networks are. One read is ``torch.sum`` of the weights. The
+masks are of a network of twelve equal layers.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from teachkit import magnitude, masks
+from teachkit.course.bench import Case, Competitor
+from teachkit.lab.types import Masks
+
+READ = "one read"
+SPARSITY = 0.9
+SIZES = {10**6: "1 million", 10**7: "10 million", 10**8: "100 million"}
+LAYERS = 12
+READS = torch.sum
+
+
+def cases(quick: bool) -> list[Case]:
+    """Thresholds of three sizes and masks of two; tiny sizes when quick."""
+    if quick:
+        return [_thresholds(70_000, "70 thousand"), _masks(20_000, "20 thousand")]
+    few = {n: name for n, name in SIZES.items() if n < 10**8}
+    return [
+        *(_thresholds(n, name) for n, name in SIZES.items()),
+        *(_masks(n, name) for n, name in few.items()),
+    ]
+
+
+def _thresholds(n: int, name: str) -> Case:
+    """The k-th smallest |w| of n normal weights; the weights are made when they are first needed."""
+    k = round(SPARSITY * n)
+    ways: dict[str, Callable[[Tensor], Any]] = {
+        READ: READS,
+        "teachkit": lambda w: magnitude.threshold(w, k),
+        "numpy.partition": lambda w: np.partition(np.abs(w.numpy()), k - 1)[k - 1],
+        "torch.kthvalue": lambda w: w.abs().kthvalue(k).values,
+        "torch.topk": lambda w: w.abs().topk(n - k + 1, sorted=False).values.min(),
+    }
+    if n >= 10**8:
+        del ways["torch.topk"]  # 3 GB, and no news
+    made: dict[int, Tensor] = {}
+    competitors = {way: Competitor(partial(_threshold, run, n, made)) for way, run in ways.items()}
+    return Case(f"threshold of {name} weights", READ, competitors, truth="torch.kthvalue")
+
+
+def _threshold(
+    run: Callable[[Tensor], Any], n: int, made: dict[int, Tensor]
+) -> dict[str, Tensor] | None:
+    if n not in made:
+        made[n] = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    found = run(made[n])
+    return None if run is READS else {"threshold": torch.as_tensor(found, dtype=torch.float64)}
+
+
+def network(n: int) -> nn.Sequential:
+    """Twelve square linear layers with about n weights in all."""
+    width = round((n / LAYERS) ** 0.5)
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        nn.utils.skip_init(nn.Linear, width, width, bias=False, dtype=torch.float32)
+        for _ in range(LAYERS)
+    ]
+    for layer in layers:
+        nn.init.normal_(layer.weight, generator=generator)
+    return nn.Sequential(*layers)
+
+
+def _masks(n: int, name: str) -> Case:
+    net = network(n)
+    weights = list(masks.prunable(net).values())
+    competitors = {
+        READ: Competitor(lambda: sum(w.detach().sum() for w in weights)),
+        "teachkit, keep_largest": Competitor(
+            lambda: _numbers(magnitude.keep_largest(net, SPARSITY))
+        ),
+        "teachkit, scores and keep_top": Competitor(
+            lambda: _numbers(masks.keep_top(magnitude.scores(net), SPARSITY))
+        ),
+        "prune.global_unstructured": Competitor(
+            lambda: _numbers(pytorch(net)), note="with a copy of the network, which it changes"
+        ),
+    }
+    title = f"masks of {name} weights ({4 * n // 1000:,} kB)"
+    return Case(title, READ, competitors, truth="prune.global_unstructured")
+
+
+def pytorch(net: nn.Module) -> Masks:
+    """The masks that torch.nn.utils.prune gives."""
+    own = copy.deepcopy(net)
+    layers = [(module, "weight") for _, module in masks.layers(own)]
+    prune.global_unstructured(  # type: ignore[no-untyped-call]
+        layers, pruning_method=prune.L1Unstructured, amount=SPARSITY
+    )
+    return {f"{name}.weight": module.weight_mask for name, module in masks.layers(own)}  # type: ignore[misc]
+
+
+def _numbers(kept: Masks) -> dict[str, Tensor]:
+    """The masks as they are; a comparison takes them for numbers, so one layer is enough."""
+    name = next(iter(kept))
+    return {name: kept[name][:10].float()}

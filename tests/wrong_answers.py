@@ -201,4 +201,21 @@ WRONG = {
         (lambda A, g, m: A - torch.outer(A @ g, A @ g) / m, "beside m"),
         (lambda A, g, m: A + torch.outer(g, g) / m, "its inverse"),
     ],
+    "08.1": [
+        (lambda p, s: math.ceil(s / p), "of what is left"),
+        (lambda p, s: int(math.log(1 - s) / math.log(1 - p)), "round up"),
+        (lambda p, s: math.log(1 - s, 1 - p), "whole: round up"),
+    ],
+    "08.2": [
+        (lambda t, a, b, i, j: a + (b - a) * min(max((t - i) / (j - i), 0), 1), "power 3"),
+        (lambda t, a, b, i, j: a + (b - a) * min(max((t - i) / (j - i), 0), 1) ** 3, "1 − u"),
+    ],
+    "08.3": [
+        (lambda n, rule, steps: [round(n * rule(t)) for t in range(1, steps + 1)], "totals"),
+        (lambda n, rule, steps: [round(n * rule(t)) for t in range(steps)], "after the step"),
+    ],
+    "08.4": [
+        (lambda scores, alive, k: scores >= scores.sort().values[-k], "came back"),
+        (lambda scores, alive, k: scores <= scores[alive].sort().values[k - 1], "smallest"),
+    ],
 }

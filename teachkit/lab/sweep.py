@@ -56,14 +56,14 @@ def run(
 
     """
     checks.whole("workers", workers, 1)
-    points = _points(grid)
+    cells = points(grid)
     path = None if file is None else Path(file)
     done = {} if path is None else load(path, list(grid))
-    todo = [point for point in points if _key(point) not in done]
+    todo = [point for point in cells if _key(point) not in done]
     if todo:
         with (
             _backend(workers),
-            tqdm(total=len(points), initial=len(points) - len(todo), disable=not progress) as bar,
+            tqdm(total=len(cells), initial=len(cells) - len(todo), disable=not progress) as bar,
         ):
             for point, result in _results(cell, todo, workers):
                 row = _row(point, result)
@@ -71,7 +71,7 @@ def run(
                 if path is not None:
                     _append(path, row)
                 bar.update()
-    return [done[_key(point)] for point in points]
+    return [done[_key(point)] for point in cells]
 
 
 def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
@@ -130,14 +130,15 @@ def column(rows: Sequence[Row], name: str, by: str, over: str) -> list[list[Any]
     return [[found[d, a] for a in across] for d in down]
 
 
-def _points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
+def points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
+    """Every combination of the grid's values, the last argument changing fastest."""
     empty = [name for name, values in grid.items() if isinstance(values, str) or not len(values)]
     if empty or not grid:
         raise ValueError(f"the grid needs a list of values for each argument, got {dict(grid)!r}")
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len({_key(point) for point in points}) < len(points):
+    cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if len({_key(point) for point in cells}) < len(cells):
         raise ValueError(f"the grid names a value twice: {dict(grid)!r}")
-    return points
+    return cells
 
 
 def _results(cell: Cell, points: list[Row], workers: int) -> Iterator[tuple[Row, Row]]:

@@ -5,7 +5,7 @@ import sympy
 import torch
 from torch import nn
 
-from teachkit import fisher, hessian, magnitude, masks, obs, taylor
+from teachkit import fisher, hessian, magnitude, masks, obs, schedule, taylor
 from teachkit.lab.curves import spearman
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
@@ -176,5 +176,25 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
     alt = (
         f"Level lines of a loss of two weights with correlation {correlation:g}. {says}; "
         f"the weights move from (1, 2) to ({end})."
+    )
+    return Picture(figure, alt)
+
+
+def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int) -> Picture:
+    """The sparsity of a schedule over 20 steps, and how much of it is gone halfway."""
+    make = {"linear": schedule.linear, "cubic": schedule.cubic, "exponential": schedule.exponential}
+    rule = schedule.every(schedule.delayed(make[shape](0, final, 0, end), warm_up), every)
+    steps = np.arange(21)
+    figure, (axes,) = plots.canvas()
+    levels = [rule(int(t)) for t in steps]
+    axes.step(steps, levels, where="post", color=COLOURS[0], label=shape)
+    axes.plot(steps, levels, "o", color=COLOURS[0], markersize=4)
+    axes.set(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02), xticks=range(0, 21, 4))
+    half = levels[warm_up + end // 2] / final
+    says = f"{100 * half:.0f} % of all removals are done {warm_up + end // 2} steps in"
+    axes.set_title(says, fontsize=10)
+    alt = (
+        f"The {shape} schedule to {final:g} with a warm-up of {warm_up} steps, {end} steps long, "
+        f"changing every {every}: {says}."
     )
     return Picture(figure, alt)

@@ -1,5 +1,14 @@
 """The exercises' inputs, right answers and known mistakes, one module per lesson."""
 
-from teachkit.show.tasks import fisher, hessian, masks, obd, obs, start, taylor
+from teachkit.show.tasks import fisher, hessian, masks, obd, obs, schedule, start, taylor
 
-TASKS = start.TASKS | hessian.TASKS | taylor.TASKS | masks.TASKS | obd.TASKS | obs.TASKS | fisher.TASKS
+TASKS = (
+    start.TASKS
+    | hessian.TASKS
+    | taylor.TASKS
+    | masks.TASKS
+    | obd.TASKS
+    | obs.TASKS
+    | fisher.TASKS
+    | schedule.TASKS
+)

@@ -1,0 +1,119 @@
+"""Does a schedule help? Gradual against one-shot pruning, and what to start retraining from.
+
+``python -m teachkit.course.experiments.schedules`` writes data/experiments/schedules.jsonl and
+data/experiments/retraining.jsonl; about ten minutes on one core. A run that is interrupted goes on.
+"""
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from teachkit import magnitude, masks, schedule
+from teachkit.course import experiments
+from teachkit.lab import data, models, session, sweep
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.training import fit
+from teachkit.lab.types import Batch, Loss, Scores
+
+STEPS, END = 10, 7  # ten cuts; the last is reached at step 7, so that four steps train what stays
+SHAPES: dict[str, Any] = {
+    "one-shot": lambda final: schedule.constant(final),
+    "linear": lambda final: schedule.linear(0, final, 0, END),
+    "cubic": lambda final: schedule.cubic(0, final, 0, END),
+    "exponential": lambda final: schedule.exponential(0, final, 0, END),
+}
+SCHEDULES: dict[str, list[Any]] = {
+    "seed": [0, 1, 2, 3, 4],
+    "shape": list(SHAPES),
+    "budget": [10, 30, 60],
+    "sparsity": [0.5, 0.8, 0.9, 0.95, 0.98],
+}
+STARTS = ["trained, rate / 10", "trained, full rate", "epoch 3", "first weights", "new weights"]
+RETRAINING: dict[str, list[Any]] = {
+    "seed": [0, 1, 2, 3, 4],
+    "start": STARTS,
+    "sparsity": [0.8, 0.9, 0.95, 0.98],
+}
+
+
+def by_magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
+    """The criterion of these experiments."""
+    return magnitude.scores(model)
+
+
+@cache
+def trained(seed: int, epochs: int = 30) -> nn.Module:
+    """A 64-64-32-10 network on the digits, Adam with a rate of 0.001."""
+    start = models.mlp(seed=seed)
+    return fit(start, data.digits(), epochs=epochs, seed=seed, progress=False)[0]
+
+
+def gradual(seed: int, shape: str, budget: int, sparsity: float) -> dict[str, Any]:
+    """Prune a trained network along a schedule; every shape trains for ``budget`` epochs."""
+    steps = 1 if shape == "one-shot" else STEPS
+    run = schedule.gradual(
+        trained(seed),
+        data.digits(),
+        by_magnitude,
+        SHAPES[shape](sparsity),
+        steps=steps,
+        epochs=budget,
+        seed=100 + seed,
+        progress=False,
+    )
+    return {"accuracy": run.steps[-1].retrained}
+
+
+def retraining(seed: int, start: str, sparsity: float) -> dict[str, Any]:
+    """Cut the trained network once by magnitude, then train the mask for 30 epochs from a start."""
+    net = trained(seed)
+    kept = masks.keep_top(magnitude.scores(net), sparsity)
+    begin = {
+        "epoch 3": lambda: trained(seed, 3),
+        "first weights": lambda: models.mlp(seed=seed),
+        "new weights": lambda: models.mlp(seed=1000 + seed),
+    }.get(start, lambda: net)()
+    rate = 1e-4 if start == STARTS[0] else 1e-3
+    again, _ = fit(
+        masks.apply(begin, kept),
+        data.digits(),
+        masks=kept,
+        optimizer=partial(torch.optim.Adam, lr=rate),
+        seed=100 + seed,
+        progress=False,
+    )
+    return {"accuracy": evaluate(again, data.digits().test).accuracy}
+
+
+def sparsest(net: nn.Module, parts: data.Data, drop: float) -> schedule.Search:
+    """The sparsest network by magnitude, cut once and trained for ten epochs, within a drop.
+
+    The accuracy is measured on ``parts.test``, which is best not the data that is reported on.
+    """
+
+    def make(sparsity: float) -> nn.Module:
+        rule = schedule.constant(sparsity)
+        run = schedule.gradual(net, parts, by_magnitude, rule, steps=1, epochs=10, progress=False)
+        return run.model
+
+    def accuracy(model: nn.Module) -> float:
+        return evaluate(model, parts.test).accuracy
+
+    return schedule.within_bound(make, accuracy, accuracy(net) - drop, low=0.5, tolerance=0.02)
+
+
+def main() -> None:
+    """Run both grids and write their tables."""
+    session.setup()
+    for cell, grid, name in (
+        (gradual, SCHEDULES, "schedules"),
+        (retraining, RETRAINING, "retraining"),
+    ):
+        file = experiments.path(name)
+        sweep.tidy(file, sweep.run(cell, grid, file=file))
+
+
+if __name__ == "__main__":
+    main()

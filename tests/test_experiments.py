@@ -1,0 +1,39 @@
+"""The saved tables are what their commands make: a small random part of each is run again."""
+
+import random
+
+import pytest
+
+from teachkit import lab
+from teachkit.course import experiments
+from teachkit.course.experiments import schedules
+
+GRIDS = {
+    "schedules": (schedules.gradual, schedules.SCHEDULES),
+    "retraining": (schedules.retraining, schedules.RETRAINING),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_part_of_the_grid_gives_the_saved_rows(name):
+    lab.setup()
+    cell, grid = GRIDS[name]
+    rows = experiments.table(name)
+    for row in random.Random(name).sample(rows, 3):
+        again = cell(**{key: row[key] for key in grid})
+        assert again == pytest.approx({key: row[key] for key in again}, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_table_covers_the_grid_in_order(name):
+    _, grid = GRIDS[name]
+    rows = experiments.table(name)
+    points = list(lab.sweep.points(grid))
+    assert [{key: row[key] for key in grid} for row in rows] == points
+
+
+def test_an_unknown_experiment_is_quoted():
+    with pytest.raises(
+        ValueError, match=r"no experiment 'x'; there are \['retraining', 'schedules'"
+    ):
+        experiments.table("x")

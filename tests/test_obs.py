@@ -293,9 +293,9 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
 
 def test_curvature_needs_a_mean_loss_and_a_small_net():
     net, batch = small()
-    with pytest.raises(ValueError, match="loss must be a mean over the samples: for 7 samples"):
+    with pytest.raises(ValueError, match="the loss must be the mean over the samples: on 7 samples"):
         obs.curvature(net, batch, lambda o, y: cross_entropy(o, y, reduction="sum"), kind="fisher")
-    with pytest.raises(ValueError, match="loss must return one number"):
+    with pytest.raises(ValueError, match="the loss must give one number"):
         obs.curvature(net, batch, lambda o, y: cross_entropy(o, y, reduction="none"), kind="fisher")
     with pytest.raises(ValueError, match=r"266200 weights is a matrix of 566.9 GB; at most 5000"):
         obs.curvature(lab.models.lenet_300_100(), (torch.ones(1, 1, 28, 28), torch.tensor([0])))

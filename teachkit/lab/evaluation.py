@@ -74,16 +74,37 @@ def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
 
 def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
     """Raise unless the loss is a mean: on the same samples twice it must give the same number."""
-    once = measured(loss, output, target)
-    if not isinstance(once, Tensor) or once.numel() != 1:
-        shape = tuple(once.shape) if isinstance(once, Tensor) else type(once).__name__
-        raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
-    twice = measured(loss, torch.cat([output, output]), torch.cat([target, target]))
+    once = _number(loss, output, target)
+    twice = _number(loss, torch.cat([output, output]), torch.cat([target, target]))
     if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6):
         raise ValueError(
             "the loss must be a mean over the samples; on the same samples twice it gives "
             f"{float(twice):.4g} instead of {float(once):.4g}"
         )
+
+
+def refuse_coupled(loss: Loss, output: Tensor, target: Tensor) -> None:
+    """Raise unless the loss is the plain mean of single samples' losses, checked on the first eight.
+
+    A sum is not, nor is a mean with class weights: it divides by the weights of the whole batch.
+    """
+    z, y = output[:8], target[:8]
+    together = _number(loss, z, y)
+    apart = torch.stack([_number(loss, o[None], t[None]) for o, t in zip(z, y, strict=True)])
+    if not torch.allclose(together, apart.mean(), rtol=1e-3, atol=1e-6):
+        raise ValueError(
+            f"the loss must be the mean over the samples: on {len(z)} samples it is "
+            f"{float(together):.4g}, the mean of their single losses is {float(apart.mean()):.4g}"
+        )
+
+
+def _number(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
+    """The loss, if it is one number."""
+    value = measured(loss, output, target)
+    if not isinstance(value, Tensor) or value.ndim:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
+    return value.detach()
 
 
 def predictions(output: Tensor, threshold: float = 0.5) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from teachkit import masks
 from teachkit.hessian import DENSE_LIMIT, of_model
 from teachkit.lab import checks
-from teachkit.lab.evaluation import measured
+from teachkit.lab.evaluation import refuse_coupled
 from teachkit.lab.types import Batch, Loss, Params
 
 Kind = Literal["exact", "gauss-newton", "fisher"]
@@ -81,7 +81,7 @@ def _sum_of_squares(
     params = {name: p.detach() for name, p in frozen.named_parameters()}
     x, y = batch
     output = frozen(x)
-    _refuse_unless_mean(loss, output, y)
+    refuse_coupled(loss, output, y)
     moving = {name: params[name] for name in names}
 
     def run(given: Params, sample: Tensor) -> Tensor:
@@ -127,17 +127,3 @@ def _factors(
 def _flat(parts: dict[str, Any], leading: int) -> Tensor:
     """The tensors of a dict side by side, all but the leading dimensions flattened."""
     return torch.cat([p.reshape(*p.shape[:leading], -1) for p in parts.values()], dim=-1)
-
-
-def _refuse_unless_mean(loss: Loss, output: Tensor, y: Tensor) -> None:
-    """A loss that is not a mean over samples would give a curvature of another size."""
-    value = measured(loss, output, y)
-    if value.ndim:
-        raise ValueError(f"loss must return one number, got a tensor of shape {tuple(value.shape)}")
-    singles = torch.stack([loss(o[None], t[None]) for o, t in zip(output[:8], y[:8], strict=True)])
-    few = measured(loss, output[:8], y[:8])
-    if not torch.allclose(few, singles.mean(), rtol=1e-3, atol=1e-6):
-        raise ValueError(
-            f"loss must be a mean over the samples: for {len(singles)} samples it is "
-            f"{float(few):.4g}, the mean of their single losses is {float(singles.mean()):.4g}"
-        )

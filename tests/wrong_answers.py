@@ -201,6 +201,49 @@ WRONG = {
         (lambda A, g, m: A - torch.outer(A @ g, A @ g) / m, "beside m"),
         (lambda A, g, m: A + torch.outer(g, g) / m, "its inverse"),
     ],
+    "07.1": [
+        (lambda w, q: w.abs() > q * w.std(correction=0), "zeros of earlier rounds"),
+        (lambda w, q: w > q * w[w != 0].std(correction=0), "absolute value"),
+        (lambda w, q: w.abs() > q * w[w != 0].var(correction=0), "variance"),
+        (lambda w, q: w.abs() <= q * w[w != 0].std(correction=0), "inverted"),
+        (lambda w, q: w * (w.abs() > q), "boolean"),
+    ],
+    "07.2": [
+        (lambda q: 0.6826894921370859 * q, "not proportional"),
+        (lambda q: math.erf(q), "normal distribution"),
+        (lambda q: 0.5 + math.erf(q / math.sqrt(2)) / 2, "one side"),
+        (lambda q: math.erfc(q / math.sqrt(2)), "the values differ"),
+    ],
+    "07.3": [
+        (lambda w: w**2 / (w**2).sum(), "not by all"),
+        (
+            lambda w: torch.stack([v**2 / (w[w.abs() <= v.abs()] ** 2).sum() for v in w]),
+            "the larger ones",
+        ),
+        (
+            lambda w: torch.stack([v**2 / (w[w.abs() > v.abs()] ** 2).sum() for v in w]),
+            "itself belongs",
+        ),
+        (lambda w: w.abs(), "the values differ"),
+    ],
+    "07.4": [
+        (
+            lambda sizes, keep: [
+                keep / sum(a + b for a, b in sizes) * (a + b) / (a * b) for a, b in sizes
+            ],
+            "cannot exceed 1",
+        ),
+        (
+            lambda sizes, keep: [
+                min(1.0, keep / sum(a + b for a, b in sizes) * (a + b) / (a * b)) for a, b in sizes
+            ],
+            "go to the others",
+        ),
+        (
+            lambda sizes, keep: [keep / sum(a * b for a, b in sizes)] * len(sizes),
+            "uniform rule",
+        ),
+    ],
     "08.1": [
         (lambda p, s: math.ceil(s / p), "of what is left"),
         (lambda p, s: int(math.log(1 - s) / math.log(1 - p)), "round up"),

@@ -198,3 +198,24 @@ def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int)
         f"changing every {every}: {says}."
     )
     return Picture(figure, alt)
+
+
+def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
+    """The weights of a layer, Han's threshold of quality × σ on both sides, and what it removes."""
+    w = masks.prunable(model)[layer].detach()
+    w = w[w != 0]
+    at = quality * float(w.std(correction=0))
+    gone = float((w.abs() <= at).double().mean())
+    figure, (axes,) = plots.canvas()
+    axes.hist(w.numpy(), bins=60, color="0.75", edgecolor="0.45", linewidth=0.5)
+    axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
+    for side in (-at, at):
+        axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
+    expected = magnitude.removed_share(quality)
+    says = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
+    axes.set_title(f"q = {quality:g}, threshold {at:.3f}: {says}", fontsize=10)
+    axes.set(xlabel=f"weight of layer {layer}", ylabel="number of weights")
+    axes.legend(frameon=False, loc="upper right")
+    return Picture(
+        figure, f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {says}."
+    )

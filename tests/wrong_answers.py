@@ -261,4 +261,27 @@ WRONG = {
         (lambda scores, alive, k: scores >= scores.sort().values[-k], "came back"),
         (lambda scores, alive, k: scores <= scores[alive].sort().values[k - 1], "smallest"),
     ],
+    "09.1": [
+        (lambda W: W.norm(dim=0), "norms of the columns"),
+        (lambda W: W.abs().sum(1), "L1 norm"),
+        (lambda W: (W**2).sum(1), "square root"),
+        (lambda W: W.norm(), "the shape differs"),
+    ],
+    "09.2": [
+        (lambda keep, places: keep.repeat(places), "neighbours"),
+        (lambda keep, places: ~keep.repeat_interleave(places), "inverted"),
+        (lambda keep, places: keep, "the shape differs"),
+    ],
+    "09.3": [
+        (lambda m, v: int(m.sum()) * v, "needs its column"),
+        (lambda m, v: int(m.sum()) * (v + 4), "where each row begins"),
+        (lambda m, v: int(m.sum()) * (v + 4) + 4 * len(m), "one more than the rows"),
+        (lambda m, v: int((~m).sum()) * (v + 4) + 4 * (len(m) + 1), "True keeps"),
+    ],
+    "09.4": [
+        (lambda V, b, keep: b + V[:, ~keep].sum(1), "½"),
+        (lambda V, b, keep: b + 0.5 * V[:, keep].sum(1), "units that stay"),
+        (lambda V, b, keep: b - 0.5 * V[:, ~keep].sum(1), "must be added"),
+        (lambda V, b, keep: 0.5 * V[:, ~keep].sum(1), "return the new bias"),
+    ],
 }

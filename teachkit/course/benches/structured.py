@@ -5,7 +5,7 @@ Both cut the same channels out of the same network; the weights that are left ar
 
 import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -94,13 +94,15 @@ def torch_pruning(net: nn.Module, keep: Keep, x: Tensor) -> Callable[[], dict[st
 
 def tables(quick: bool) -> list[Table]:
     """Break-even sparsities of CSR, and forward passes with the operations counted."""
-    sizes, batches, rounds = ((40, 30),), (4,), 1
+    sizes: Sequence[tuple[int, int]] = ((40, 30),)
+    batches: Sequence[int] = (4,)
+    rounds = 1
     if not quick:
         sizes, batches, rounds = ((100, 300), (300, 784), (1000, 1000)), (1, 32, 256), 15
     return [sparse(sizes, batches, rounds), passes(quick, rounds)]
 
 
-def sparse(sizes: tuple[tuple[int, int], ...], batches: tuple[int, ...], rounds: int) -> Table:
+def sparse(sizes: Sequence[tuple[int, int]], batches: Sequence[int], rounds: int) -> Table:
     """From which sparsity on CSR beats dense, float32."""
     rows = []
     for outputs, inputs in sizes:

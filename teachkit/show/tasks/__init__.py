@@ -1,6 +1,16 @@
 """The exercises' inputs, right answers and known mistakes, one module per lesson."""
 
-from teachkit.show.tasks import fisher, hessian, masks, obd, obs, schedule, start, taylor
+from teachkit.show.tasks import (
+    fisher,
+    hessian,
+    masks,
+    obd,
+    obs,
+    schedule,
+    start,
+    structured,
+    taylor,
+)
 
 TASKS = (
     start.TASKS
@@ -11,4 +21,5 @@ TASKS = (
     | obs.TASKS
     | fisher.TASKS
     | schedule.TASKS
+    | structured.TASKS
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teachkit import lab, magnitude, masks
+from teachkit.course.experiments import han
 from teachkit.lab import selection
 from teachkit.lab.data import Data
 from teachkit.lab.selection import SMALL, kth_smallest
@@ -309,3 +310,39 @@ def test_sensitivity_is_one_layer_at_a_time():
             net = copy.deepcopy(model)
             net.get_parameter(name).data.view(-1)[order[: round(sparsity * w.numel())]] = 0.0
             assert accuracy == lab.evaluation.evaluate(net, data.test).accuracy
+
+
+def test_the_experiment_is_saved_by_seed_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 1, 28, 28, generator=generator, dtype=torch.float32)
+    data = Data((x[:40], torch.arange(40) % 10), (x[40:], torch.arange(20) % 10))
+    file = tmp_path / "new" / "han.json"
+    words = ["--quick", "--net", "lenet_300_100", "--file", str(file), "--seeds"]
+    assert han.main([*words, "1"], data) == 0
+    first = han.load(file)["nets"]["lenet_300_100"]["runs"]
+    real, made = han.run, []
+    monkeypatch.setattr(han, "run", lambda *words: made.append(words[-1]) or real(*words))
+    assert han.main([*words, "2"], data) == 0
+    assert made == [1]
+    saved = han.load(file)
+    assert saved["nets"]["lenet_300_100"]["runs"][0] == first[0]
+    assert saved["nets"]["lenet_300_100"]["settings"]["qualities"] == [1.0]
+    assert saved["command"] == "python -m teachkit.course.experiments.han"
+    assert [path.name for path in file.parent.iterdir()] == ["han.json"]
+    (level,) = han.levels("lenet_300_100", file)
+    kept = [sum(r["rounds"][0]["kept"].values()) for r in saved["nets"]["lenet_300_100"]["runs"]]
+    assert level.factor == pytest.approx(266_200 / np.mean(kept))
+    assert level.dense == pytest.approx(
+        np.mean([r["dense"] for r in saved["nets"]["lenet_300_100"]["runs"]])
+    )
+    with pytest.raises(ValueError, match="no saved run of 'lenet5'; there are"):
+        han.levels("lenet5", file)
+    lab.setup()
+
+
+def test_the_saved_experiment_is_what_the_settings_say():
+    for name, wanted in han.SETTINGS.items():
+        saved = han.load()["nets"][name]
+        assert saved["settings"] == wanted
+        assert [r["seed"] for r in saved["runs"]] == [0, 1, 2]
+        assert all(len(r["rounds"]) == len(wanted["qualities"]) for r in saved["runs"])

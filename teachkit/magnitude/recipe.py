@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from teachkit import masks
@@ -97,6 +98,7 @@ def han(
     last: float = 0.6,
     batch_size: int = 64,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = TenthAdam,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     loss: Loss = cross_entropy,
     seed: int = 0,
     progress: bool = True,
@@ -114,6 +116,7 @@ def han(
         last: factor on the quality of the last tensor, see ``last_gentler``.
         batch_size: samples a step.
         optimizer: makes the optimizer of the retraining.
+        scheduler: makes the learning-rate schedule of each round, see ``training.fit``.
         loss: a mean loss.
         seed: seed of the order of the samples; round r uses seed + r.
         progress: show a progress bar over the rounds.
@@ -132,6 +135,7 @@ def han(
             epochs=epochs,
             batch_size=batch_size,
             optimizer=optimizer,
+            scheduler=scheduler,
             loss=loss,
             masks=kept,
             seed=seed + r,

@@ -66,10 +66,7 @@ def network(n: int) -> nn.Sequential:
     """Twelve square linear layers with about n weights in all."""
     width = round((n / LAYERS) ** 0.5)
     generator = torch.Generator().manual_seed(0)
-    layers = [
-        nn.utils.skip_init(nn.Linear, width, width, bias=False, dtype=torch.float32)
-        for _ in range(LAYERS)
-    ]
+    layers = [nn.Linear(width, width, bias=False, dtype=torch.float32) for _ in range(LAYERS)]
     for layer in layers:
         nn.init.normal_(layer.weight, generator=generator)
     return nn.Sequential(*layers)
@@ -98,10 +95,9 @@ def pytorch(net: nn.Module) -> Masks:
     """The masks that torch.nn.utils.prune gives."""
     own = copy.deepcopy(net)
     layers = [(module, "weight") for _, module in masks.layers(own)]
-    prune.global_unstructured(  # type: ignore[no-untyped-call]
-        layers, pruning_method=prune.L1Unstructured, amount=SPARSITY
-    )
-    return {f"{name}.weight": module.weight_mask for name, module in masks.layers(own)}  # type: ignore[misc]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=SPARSITY)
+    found = dict(own.named_buffers())
+    return {name: found[f"{name}_mask"] for name in masks.prunable(net)}
 
 
 def _numbers(kept: Masks) -> dict[str, Tensor]:

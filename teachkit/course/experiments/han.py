@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,46 +22,83 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
 from teachkit import lab, magnitude, masks
-from teachkit.course.setup import ROOT
 from teachkit.lab.data import Data
 from teachkit.lab.evaluation import evaluate
 
-FILE = ROOT / "data" / "experiments" / "han.json"
+FILE = lab.data.folder() / "experiments" / "han.json"
 COMMAND = "python -m teachkit.course.experiments.han"
 SETTINGS: dict[str, dict[str, Any]] = {
     "lenet_300_100": {
-        "epochs": 20,
-        "rate": 1e-3,
+        "epochs": 12,
+        "rate": 2e-3,
+        "weight_decay": 1e-4,
         "batch_size": 128,
-        "qualities": [0.5, 0.6, 0.7, *[0.8] * 8],
+        "qualities": [0.7, *[0.8] * 5],
         "retraining_epochs": 6,
     },
     "lenet5": {
-        "epochs": 5,
-        "rate": 1e-3,
+        "epochs": 4,
+        "rate": 2e-3,
+        "weight_decay": 1e-4,
         "batch_size": 128,
-        "qualities": [0.8, 1.0, 1.0, 1.0, 1.0],
-        "retraining_epochs": 1,
+        "qualities": [0.8, 0.9, 0.9],
+        "retraining_epochs": 2,
     },
 }
 QUICK = {"epochs": 1, "qualities": [1.0], "retraining_epochs": 1}
 
 
+class Level(NamedTuple):
+    """One round, a mean over the seeds: errors in percent, the share of each layer kept in percent.
+
+    ``factor`` is all weights divided by those kept; ``dense`` the error before pruning.
+    """
+
+    factor: float
+    pruned: float
+    retrained: float
+    dense: float
+    kept: dict[str, float]
+
+
+def levels(name: str, file: Path | None = None) -> list[Level]:
+    """The saved rounds of one network, each a mean over the seeds."""
+    saved = load(file or FILE).get("nets", {})
+    if name not in saved:
+        raise ValueError(f"no saved run of {name!r}; there are {sorted(saved)}; run: {COMMAND}")
+    runs = saved[name]["runs"]
+    weights = runs[0]["weights"]
+    dense = fmean(run["dense"] for run in runs)
+    found = []
+    for same in zip(*(run["rounds"] for run in runs), strict=True):
+        kept = {layer: fmean(r["kept"][layer] for r in same) for layer in weights}
+        found.append(
+            Level(
+                sum(weights.values()) / sum(kept.values()),
+                fmean(r["pruned"] for r in same),
+                fmean(r["retrained"] for r in same),
+                dense,
+                {layer: 100 * kept[layer] / n for layer, n in weights.items()},
+            )
+        )
+    return found
+
+
 def run(name: str, settings: dict[str, Any], data: Data, seed: int) -> dict[str, Any]:
     """Train, prune and retrain one network; errors in percent, counts of weights kept by layer.
 
-    The dense network is trained with a rate that falls to zero along a cosine, so that further
-    training alone would not improve it.
+    The rate falls to zero along a cosine, in the training and in each round of retraining, so that
+    the dense network does not improve by further training alone.
     """
     start = time.process_time()
-    slow = partial(torch.optim.Adam, lr=settings["rate"] / 10)
+    adam = partial(torch.optim.Adam, weight_decay=settings["weight_decay"])
     fit = partial(
         lab.training.fit, data=data.train, batch_size=settings["batch_size"], progress=False
     )
     dense, _ = fit(
         lab.models.MODELS[name](seed=seed),
         epochs=settings["epochs"],
-        optimizer=partial(torch.optim.Adam, lr=settings["rate"]),
+        optimizer=partial(adam, lr=settings["rate"]),
         scheduler=partial(CosineAnnealingLR, T_max=settings["epochs"]),
         seed=seed,
     )
@@ -71,7 +109,8 @@ def run(name: str, settings: dict[str, Any], data: Data, seed: int) -> dict[str,
         settings["qualities"],
         epochs=settings["retraining_epochs"],
         batch_size=settings["batch_size"],
-        optimizer=slow,
+        optimizer=partial(adam, lr=settings["rate"] / 10),
+        scheduler=partial(CosineAnnealingLR, T_max=settings["retraining_epochs"]),
         seed=seed,
     )
     return {

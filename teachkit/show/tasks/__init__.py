@@ -3,6 +3,7 @@
 from teachkit.show.tasks import (
     fisher,
     hessian,
+    magnitude,
     masks,
     obd,
     obs,
@@ -20,6 +21,7 @@ TASKS = (
     | obd.TASKS
     | obs.TASKS
     | fisher.TASKS
+    | magnitude.TASKS
     | schedule.TASKS
     | structured.TASKS
 )

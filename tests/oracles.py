@@ -407,3 +407,15 @@ def han(w, quality):
     mean = math.fsum(alive) / max(len(alive), 1)
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in alive) / max(len(alive), 1))
     return [abs(v) > quality * spread for v in w]
+
+
+def leave_one_out(model, batch, name):
+    """Set one weight of a copy to zero, measure, and do the same with the next."""
+    before = evaluate(model, batch).loss
+    found = []
+    for i in range(model.get_parameter(name).numel()):
+        mask = torch.ones(model.get_parameter(name).numel(), dtype=torch.bool)
+        mask[i] = False
+        cut = masks.apply(model, {name: mask.reshape(model.get_parameter(name).shape)})
+        found.append(evaluate(cut, batch).loss - before)
+    return torch.tensor(found, dtype=torch.float64)

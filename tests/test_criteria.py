@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from teachkit import fisher, lab, magnitude, masks, obd, obs
+from teachkit import fisher, lab, magnitude, masks, obd, obs, paradox
 
 
 def dice(seed=0):
@@ -46,6 +46,11 @@ SCORES = {
     "OBD, recursion": obd.recursion,
     "empirical Fisher": fisher.scores,
     "true Fisher": lambda m, b, loss=cross_entropy: fisher.scores(m, b, loss, kind="true"),
+    "T1": paradox.first_order,
+    "T2": paradox.second_order,
+    "T2, absolute": paradox.absolute,
+    "SD": paradox.spread,
+    "MEAN + SD": paradox.dial,
     "sampled Fisher": lambda m, b, loss=cross_entropy: fisher.scores(
         m, b, loss, kind="sampled", generator=dice()
     ),
@@ -65,7 +70,11 @@ PRUNES = {
 }
 PER_LAYER = {"OBS by layers, each", "OBS in one pass"}  # exact in every layer, not over all
 WITHOUT_DATA = {"magnitude", "random", "LAMP", "magnitude without scores"}
-CHAINS_ONLY = {"OBD, recursion"}  # refuses by name what is not a chain of known layers
+CHAINS_ONLY = {
+    "OBD, recursion",
+    "SD",
+    "MEAN + SD",
+}  # refuses by name what is not a chain of known layers
 DENSE = {"OBS": 5000}  # the most weights of a full inverse
 SPARSITIES = (0.0, 0.3, 0.9, 1.0)
 DTYPES = [torch.float32, torch.float64]

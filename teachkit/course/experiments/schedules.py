@@ -70,11 +70,11 @@ def retraining(seed: int, start: str, sparsity: float) -> dict[str, Any]:
     """Cut the trained network once by magnitude, then train the mask for 30 epochs from a start."""
     net = trained(seed)
     kept = masks.keep_top(magnitude.scores(net), sparsity)
-    begin = {
-        "epoch 3": lambda: trained(seed, 3),
-        "first weights": lambda: models.mlp(seed=seed),
-        "new weights": lambda: models.mlp(seed=1000 + seed),
-    }.get(start, lambda: net)()
+    begin = net
+    if start == "epoch 3":
+        begin = trained(seed, 3)
+    elif start.endswith("weights"):
+        begin = models.mlp(seed=seed if start == "first weights" else 1000 + seed)
     rate = 1e-4 if start == STARTS[0] else 1e-3
     again, _ = fit(
         masks.apply(begin, kept),

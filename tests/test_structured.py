@@ -15,7 +15,8 @@ from torch.nn import functional
 from teachkit import lab, magnitude, masks, structured
 from teachkit.course import bench
 from teachkit.course.benches import structured as suite
-from teachkit.structured import graph, speed
+from teachkit.show import scenes_structured
+from teachkit.structured import speed, tracing
 
 KINDS = ["connection", "row", "filter", "column", "channel", "block"]
 IMAGE_KINDS = [*KINDS, "kernel", "position"]
@@ -111,7 +112,7 @@ def test_no_layer_is_emptied_unless_one_allows_it(seed, sparsity):
     assert all(bool(kept[n][s.argmax()]) for n, s in scores.items())
     empty = [n for n, m in free.items() if not m.any()]
     if empty:
-        with pytest.raises(ValueError, match=f"nothing is left of {', '.join(empty)}"):
+        with pytest.raises(ValueError, match=f"nothing is left of {', '.join(map(repr, empty))};"):
             structured.keep_groups(scores, sparsity, "global")
         worst = min(float(scores[n][kept[n]].min()) for n in scores if int(kept[n].sum()) > 1)
         gone = torch.cat([s[~kept[n]] for n, s in scores.items()])
@@ -122,10 +123,13 @@ def test_no_layer_is_emptied_unless_one_allows_it(seed, sparsity):
 
 def test_too_much_is_refused_and_says_which_layer():
     scores = {"a": torch.rand(4), "b": torch.rand(40)}
-    with pytest.raises(ValueError, match="at sparsity 0.95, scope 'layer', nothing is left of a;"):
+    with pytest.raises(
+        ValueError, match="at sparsity 0.95, scope 'layer', nothing is left of 'a';"
+    ):
         structured.keep_groups(scores, 0.95)
-    with pytest.raises(ValueError, match="nothing is left"):
-        structured.keep_groups(scores, 1.0, "global", "keep")
+    for sparsity, scope in ((1.0, "global"), (0.95, "layer")):
+        with pytest.raises(ValueError, match="nothing is left"):
+            structured.keep_groups(scores, sparsity, scope, "keep")
     kept = structured.keep_groups({"a": torch.rand(1), "b": torch.rand(1)}, 0.0, "global", "keep")
     assert masks.sparsity(kept) == 0
     one_each = structured.keep_groups(scores, 42 / 44, "global", "keep")
@@ -175,6 +179,7 @@ def chain(g):
     layers.append(nn.Flatten())
     x = torch.randn(3, 2, size, size, generator=g, dtype=torch.float64)
     width = nn.Sequential(*layers).double().eval()(x).shape[1]
+    layers += pick([nn.BatchNorm1d(width)], []) if len(layers) > 1 else []
     for _ in range(pick(1, 2)):
         wide = pick(2, 4, 7)
         layers += [nn.Linear(width, wide, bias=pick(True, False))]
@@ -311,7 +316,7 @@ def test_what_was_there_stays_as_it_was():
 def test_the_graph_of_a_chain_is_the_one_torch_traces():
     for make in lab.models.MODELS.values():
         model = make((1, 8, 8))
-        ours, theirs = graph.trace(model), fx.Tracer().trace(model)
+        ours, theirs = tracing.trace(model), fx.Tracer().trace(model)
         for a, b in zip(ours.nodes, theirs.nodes, strict=True):
             assert (a.op, [str(n) for n in a.all_input_nodes]) == (
                 b.op,
@@ -581,6 +586,20 @@ def test_the_sparse_product_is_the_dense_one(outputs, inputs, batch, share):
         structured.csr(torch.ones(3))
 
 
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1))
+def test_blocked_products_store_blocks_and_equal_the_dense_one(rows, columns, block, share):
+    g = dice(rows)
+    alive = torch.rand(rows, columns, generator=g) >= share
+    mask = alive.repeat_interleave(block, 0).repeat_interleave(block, 1)
+    weight = torch.randn(mask.shape, generator=g, dtype=torch.float64) * mask
+    x = torch.randn(3, columns * block, generator=g, dtype=torch.float64)
+    sparse = structured.bsr(weight, block)
+    assert len(sparse.values()) == int(alive.sum())
+    torch.testing.assert_close(structured.sparse_product(sparse, x), x @ weight.T)
+    with pytest.raises(ValueError, match="must be a matrix of 7x7 blocks"):
+        structured.bsr(torch.ones(7, 8), 7)
+
+
 def test_times_are_the_quickest_of_rounds_in_turn(monkeypatch):
     now, log = [0.0], []
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
@@ -601,6 +620,8 @@ def test_break_even_is_the_last_crossing():
     assert structured.crossing([0.1, 0.5, 0.9], [2.0, 0.5, 2.0]) == 0.7
     assert structured.crossing([0.1, 0.5], [2.0, 3.0]) == 0.1
     assert structured.crossing([0.1, 0.5], [2.0, 0.5]) is None
+    blocked = structured.break_even(20, 30, 4, (0.5, 0.9), block=5, rounds=1)
+    assert len(blocked.speedup) == 2
     found = structured.break_even(20, 30, 4, (0.5, 0.9), rounds=1)
     assert found.sparsities == [0.5, 0.9]
     assert len(found.speedup) == 2
@@ -618,14 +639,38 @@ def test_the_benchmark_runs_and_peers_give_the_same_weights():
     tables = suite.tables(True)
     assert all(len(row) == len(table.head) for table in tables for row in table.rows)
     assert {table.title.split(":")[0] for table in tables} == {
-        "Where CSR breaks even",
+        "Where sparse formats break even",
         "One forward pass",
     }
 
 
+@pytest.mark.parametrize("kind", structured.GRANULARITIES)
+def test_kernels_are_drawn_for_every_granularity(kind):
+    for sparsity in (0.0, 0.5, 0.9):
+        picture = scenes_structured.kernels(kind, sparsity)
+        stay = int(picture.alt.rpartition(": ")[2].split(" of ")[0])
+        assert stay == 108 if kind == "2:4" else abs(stay / 216 - (1 - sparsity)) <= 0.17
+
+
+def test_the_tradeoff_is_a_mean_and_the_bound_picks_the_smallest():
+    data, net = lab.data.digits().test, lab.models.mlp(hidden=(8,))
+    small = structured.shrink(net, {"1": torch.arange(8) < 4})
+    point = scenes_structured.tradeoff([net, net], [net, small], data)
+    one = structured.count(copy.deepcopy(small).float()).bytes
+    whole = structured.count(copy.deepcopy(net).float()).bytes
+    assert point.saved == pytest.approx((1 - one / whole) / 2)
+    accuracy = [lab.evaluation.evaluate(n, data).accuracy for n in (net, small)]
+    assert point.drop == pytest.approx((accuracy[0] - accuracy[1]) / 2)
+    points = {
+        "a": [scenes_structured.Point(s, d) for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))]
+    }
+    for bound, best in ((0.5, 20), (1.0, 60), (20, 90), (-1, 0)):
+        assert f"each saves: a {best} %." in scenes_structured.size_accuracy(points, bound).alt
+
+
 def test_magnitudes_join_groups():
     scores = magnitude.scores(lab.models.mlp(hidden=(8, 6)))
-    with pytest.raises(ValueError, match="scope 'global', nothing is left of 1.weight"):
+    with pytest.raises(ValueError, match="scope 'global', nothing is left of '1.weight'"):
         structured.group_masks(scores, 0.5, "row", "global")
     kept = structured.group_masks(scores, 0.5, "row", "global", on_empty="keep")
     assert bool(kept["1.weight"].any())

@@ -12,6 +12,7 @@ from teachkit.structured.size import FORMS, packed, stored, unpacked
 from teachkit.structured.speed import (
     BreakEven,
     break_even,
+    bsr,
     crossing,
     csr,
     latencies,
@@ -26,6 +27,7 @@ __all__ = [
     "BreakEven",
     "Count",
     "break_even",
+    "bsr",
     "count",
     "coupled",
     "crossing",

@@ -5,61 +5,27 @@ what a layer puts out, what a batch normalisation scales, what an addition adds 
 layers read. A space is *fixed*, with a reason, where something not understood touches it.
 """
 
-import operator
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode
-
-LINEAR = (nn.Linear,)
-CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-POINTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Hardswish),
-    *(nn.Hardsigmoid, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+from teachkit.structured.tracing import (
+    CONV,
+    LINEAR,
+    NORM,
+    POINTWISE,
+    POINTWISE_CALLS,
+    POOLING,
+    POOLING_CALLS,
+    TOGETHER,
+    flattens_all,
+    refuse_hooks,
+    trace,
+    words,
 )
-POOLING = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.ZeroPad2d),
-)
-POINTWISE_CALLS: set[object] = {
-    *(
-        functional.relu,
-        torch.relu,
-        functional.leaky_relu,
-        functional.elu,
-        functional.gelu,
-        functional.silu,
-        functional.softplus,
-        torch.tanh,
-        functional.tanh,
-    ),
-    *(torch.sigmoid, functional.sigmoid, functional.dropout, operator.neg),
-    *("relu", "relu_", "tanh", "sigmoid", "contiguous"),
-}
-POOLING_CALLS: set[object] = {
-    functional.avg_pool1d,
-    functional.avg_pool2d,
-    functional.adaptive_avg_pool1d,
-    functional.adaptive_avg_pool2d,
-}
-POOLING_CALLS |= {functional.max_pool1d, functional.max_pool2d}
-TOGETHER: set[object] = {
-    operator.add,
-    operator.iadd,
-    operator.mul,
-    operator.imul,
-    torch.add,
-    torch.mul,
-}
-TOGETHER |= {"add", "add_", "mul", "mul_"}
 
 
 class Flow(NamedTuple):
@@ -91,7 +57,7 @@ class Channels:
         self.fixed: dict[int, str] = {}
         self._parent: list[int] = []
         self._flows: dict[fx.Node, Flow] = {}
-        _refuse_hooks(self.modules)
+        refuse_hooks(self.modules)
         self.graph = trace(model)
         for node in self.graph.nodes:
             self._flows[node] = self._visit(node)
@@ -141,11 +107,11 @@ class Channels:
             return first
         if first and called in POOLING_CALLS and first.layout == "image":
             return first
-        if first and called in (torch.flatten, "flatten") and _flattens_all(node):
+        if first and called in (torch.flatten, "flatten") and flattens_all(node):
             return self._flatten(first)
         if len(flows) == 2 and called in TOGETHER:
             return self._join(flows[0], flows[1], node)
-        return self._fix(flows, f"{_words(node)} is not understood")
+        return self._fix(flows, f"{words(node)} is not understood")
 
     def _module(self, name: str, flows: list[Flow]) -> Flow:
         module, flow = self.modules[name], flows[0]
@@ -212,9 +178,7 @@ class Channels:
         first, second = self.root(a.space), self.root(b.space)
         alike = a.layout == b.layout != "other" and self.sizes[first] == self.sizes[second]
         if not alike:
-            return self._fix(
-                [a, b], f"{_words(node)} joins it with other channels or with an input"
-            )
+            return self._fix([a, b], f"{words(node)} joins it with other channels or with an input")
         self._parent[second] = first
         return a
 
@@ -228,66 +192,3 @@ class Channels:
             if name in self.outputs and (times[id(parameter)] > 1 or key in read):
                 flows = [Flow(s, "") for s in (self.outputs[name], self.inputs[name].space)]
                 self._fix(flows, f"parameter {key!r} is used in more than one place")
-
-
-def trace(model: nn.Module) -> fx.Graph:
-    """The graph of calls in evaluation mode.
-
-    Raises:
-        ValueError: the code decides by the data, or does something else that cannot be traced.
-
-    """
-    chain = _chain("", model)
-    if chain:
-        graph = fx.Graph()
-        value = graph.placeholder("input")
-        for name in chain:
-            value = graph.call_module(name, (value,))
-        graph.output(value)
-        return graph
-    before = set(vars(model))
-    try:
-        with eval_mode(model):
-            return fx.Tracer().trace(model)
-    except Exception as error:  # whatever the network's own code raises on a symbolic input
-        why = str(error).split("\n")[0]
-        raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
-    finally:  # the tracer leaves constants of the code behind
-        for name in set(vars(model)) - before:
-            delattr(model, name)
-
-
-def _chain(name: str, module: nn.Module) -> list[str] | None:
-    """The modules that a Sequential of torch's own modules calls in turn: known without tracing."""
-    if type(module) is not nn.Sequential:
-        plain = name and type(module).__module__.startswith("torch.nn.modules")
-        return [name] if plain else None
-    found: list[str] = []
-    for key, child in module._modules.items():
-        part = _chain(f"{name}.{key}" if name else key, child) if child else None
-        if not part:
-            return None
-        found += part
-    return found
-
-
-def _refuse_hooks(modules: Mapping[str, nn.Module]) -> None:
-    for name, module in modules.items():
-        hooks = (module._forward_hooks, module._forward_pre_hooks)
-        if any(hooks) or "forward" in vars(module):
-            raise ValueError(
-                f"module {name!r} ({type(module).__name__}) has hooks or a replaced forward, "
-                "whose effect is not known; remove them first"
-            )
-
-
-def _flattens_all(node: fx.Node) -> bool:
-    """True for flatten(x, 1), which keeps the samples apart and nothing else."""
-    given: dict[str, Any] = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False))
-    given |= node.kwargs
-    return given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
-
-
-def _words(node: fx.Node) -> str:
-    called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return f"{node.op} {called!r}"

@@ -165,7 +165,7 @@ def keep_groups(
     stay = total - masks.removed(total, sparsity)
     if on_empty == "refuse" or scope == "layer" or stay < len(scores):
         raise ValueError(
-            f"at sparsity {sparsity:g}, scope {scope!r}, nothing is left of {', '.join(empty)}; "
+            f"at sparsity {sparsity:g}, scope {scope!r}, nothing is left of {', '.join(map(repr, empty))}; "
             "remove less, or rank globally with on_empty='keep'"
         )
     return _with_best(scores, stay)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit.lab import checks
-from teachkit.structured.graph import CONV, LINEAR, Channels, trace
+from teachkit.structured.graph import Channels
+from teachkit.structured.tracing import CONV, LINEAR, trace
 
 Keep = Mapping[str, Tensor]
 

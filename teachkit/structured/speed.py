@@ -77,8 +77,24 @@ def csr(weight: Tensor) -> Tensor:
         return torch.sparse_csr_tensor(rows, columns, sparse.values(), size=sparse.shape)
 
 
+def bsr(weight: Tensor, block: int) -> Tensor:
+    """The weight (outputs, inputs) in square blocks: only blocks with a number in them are stored.
+
+    >>> bsr(torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 3.0]]), 2).values().shape
+    torch.Size([1, 2, 2])
+    """
+    if checks.finite("weight", weight).ndim != 2 or any(
+        size % checks.whole("block", block, 1) for size in weight.shape
+    ):
+        raise ValueError(f"weight must be a matrix of {block}x{block} blocks, got {weight.shape}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls this a beta version, too
+        sparse = weight.detach().to_sparse_bsr((block, block))
+        rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
+        return torch.sparse_bsr_tensor(rows, columns, sparse.values(), size=sparse.shape)
+
+
 def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
-    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR: the order in which torch is quick.
+    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR or in blocks: the order in which torch is quick.
 
     >>> sparse_product(csr(torch.tensor([[0.0, 2.0]])), torch.tensor([[1.0, 3.0]]))
     tensor([[6.]])
@@ -92,13 +108,15 @@ def break_even(
     batch: int,
     sparsities: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     *,
+    block: int | None = None,
     rounds: int = 15,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> BreakEven:
-    """From which sparsity on a CSR layer is faster than a dense one, on this machine.
+    """From which sparsity on a sparse layer is faster than a dense one, on this machine.
 
-    Random weights with zeros in random places; between two sparsities the logarithm of the
+    Random weights with zeros in random places, and CSR; or zeros in random blocks, and blocked
+    sparse rows. Between two sparsities the logarithm of the
     ratio is taken as linear.
 
     Args:
@@ -106,6 +124,7 @@ def break_even(
         inputs: columns of the weight.
         batch: samples at a time.
         sparsities: rising, each in [0, 1].
+        block: side of the square blocks, a divisor of outputs and inputs; None for CSR.
         rounds: how often all are timed in turn.
         dtype: of weights and samples.
         seed: of the weights.
@@ -114,10 +133,13 @@ def break_even(
     dice = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype)
     x = torch.randn(batch, inputs, generator=dice, dtype=dtype)
-    order = torch.rand(weight.shape, generator=dice)
+    side = block or 1
+    order = torch.rand(-(-outputs // side), -(-inputs // side), generator=dice)
+    order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)[:outputs, :inputs]
     works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
     for s in sparsities:
-        sparse = csr(weight * (order >= checks.fraction("sparsity", s)))
+        pruned = weight * (order >= checks.fraction("sparsity", s))
+        sparse = csr(pruned) if block is None else bsr(pruned, block)
         works[f"{s}"] = partial(sparse_product, sparse, x)
     found = times(works, rounds)
     speedup = [found["dense"] / found[f"{s}"] for s in sparsities]

@@ -299,6 +299,24 @@ def test_a_sigmoid_says_a_half_until_nobody_listens():
     torch.testing.assert_close(gap, (0.5 * model[2].weight[0, 1]).expand_as(gap))
 
 
+def test_silence_zeroes_all_that_a_unit_owns_and_nothing_else():
+    model = randomised(Residual())
+    keep = {"stem": torch.tensor([True, False, True, True, False]), "fc": torch.arange(7) < 3}
+    gone, off = ~keep["stem"], ~keep["fc"]
+    masked = structured.silence(model, keep)
+    zeros = {name: t == 0 for name, t in masked.named_parameters()}
+    for name in ("stem", "b", "norm", "norm_b"):
+        assert bool(zeros[f"{name}.weight"][gone].all() and zeros[f"{name}.bias"][gone].all())
+        assert not bool(zeros[f"{name}.weight"][~gone].any())
+    for name in ("a", "c", "project"):
+        assert bool(zeros[f"{name}.weight"][:, gone].all())
+        assert not bool(zeros[f"{name}.weight"][:, ~gone].any())
+        assert not bool(zeros[f"{name}.bias"].any())
+    assert bool(zeros["fc.weight"][off].all() and zeros["fc.bias"][off].all())
+    assert bool(zeros["out.weight"][:, off].all())
+    assert not bool(zeros["out.weight"][:, ~off].any() or zeros["deep.weight"].any())
+
+
 def test_what_was_there_stays_as_it_was():
     model = Residual().train().requires_grad_(False)
     small = structured.shrink(model, {"fc": torch.arange(7) < 3})
@@ -307,6 +325,8 @@ def test_what_was_there_stays_as_it_was():
     assert small.fc.weight.dtype == model.fc.weight.dtype
     small.stem.weight.data.zero_()
     small.fc.weight.data.zero_()
+    small.out.bias.data.fill_(7)  # only columns of this layer were cut
+    assert bool((model.out.bias != 7).all())
     assert model.stem.weight.abs().sum() > 0
     assert model.fc.weight.abs().sum() > 0
     whole = structured.shrink(model, {"fc": torch.ones(7).bool()})

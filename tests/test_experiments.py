@@ -6,11 +6,20 @@ import pytest
 
 from teachkit import lab
 from teachkit.course import experiments
-from teachkit.course.experiments import schedules
+from teachkit.course.experiments import paradox, schedules
 
 GRIDS = {
     "schedules": (schedules.gradual, schedules.SCHEDULES),
     "retraining": (schedules.retraining, schedules.RETRAINING),
+    **paradox.TABLES,
+}
+
+
+# Cells that take longer than a few seconds are left to the command.
+QUICK = {
+    "paradox": lambda row: row["net"] in "BD",
+    "paradox_samples": lambda row: row["net"] == "A",
+    "paradox_steps": lambda row: row["steps"] <= 10,
 }
 
 
@@ -19,7 +28,8 @@ def test_a_part_of_the_grid_gives_the_saved_rows(name):
     lab.setup()
     cell, grid = GRIDS[name]
     rows = experiments.table(name)
-    for row in random.Random(name).sample(rows, 3):
+    quick = [row for row in rows if QUICK.get(name, bool)(row)]
+    for row in random.Random(name).sample(quick, 2):
         again = cell(**{key: row[key] for key in grid})
         assert again == pytest.approx({key: row[key] for key in again}, abs=1e-12)
 
@@ -33,7 +43,5 @@ def test_the_table_covers_the_grid_in_order(name):
 
 
 def test_an_unknown_experiment_is_quoted():
-    with pytest.raises(
-        ValueError, match=r"no experiment 'x'; there are \['retraining', 'schedules'"
-    ):
+    with pytest.raises(ValueError, match=r"no experiment 'x'; there are \[.*'schedules'"):
         experiments.table("x")

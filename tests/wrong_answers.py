@@ -284,4 +284,35 @@ WRONG = {
         (lambda V, b, keep: b - 0.5 * V[:, ~keep].sum(1), "must be added"),
         (lambda V, b, keep: 0.5 * V[:, ~keep].sum(1), "return the new bias"),
     ],
+    "11.1": [
+        (
+            lambda g, H, w, gone: -(g * w)[gone].sum() + 0.5 * (w * gone) @ H @ (w * gone),
+            "leaves the cross terms out",
+        ),
+        (lambda g, H, w, gone: (g * w + 0.5 * H.diag() * w**2)[gone].sum(), "wrong sign"),
+        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2)[~gone].sum(), "those that stay"),
+    ],
+    "11.2": [
+        (
+            lambda g, H, w, gone: -(g * w)[gone].sum() + 0.5 * (w * gone) @ H @ (w * gone),
+            "take the promise off",
+        ),
+        (
+            lambda g, H, w, gone: (
+                0.5 * (H.diag() * w**2)[gone].sum() - 0.5 * (w * gone) @ H @ (w * gone)
+            ),
+            "turned round",
+        ),
+    ],
+    "11.3": [
+        (lambda c: c.sum(1).std(correction=0), "divide by the root"),
+        (lambda c: c.sum(1).std(correction=0) / c.std(0, correction=0).sum(), "variances add"),
+        (lambda c: c.sum(1).var() / c.var(0).sum(), "take the root"),
+    ],
+    "11.4": [
+        (lambda c, dial: c.mean(0), "add λ"),
+        (lambda c, dial: c.mean(0) + dial * c.var(0, correction=0), "not the variance"),
+        (lambda c, dial: c.mean(0) + dial * c.std(0), "correction=0"),
+        (lambda c, dial: c.mean(1) + dial * c.std(1, correction=0), "the shape differs"),
+    ],
 }

@@ -1,6 +1,6 @@
 """What a learner looks at and touches: figures, sources, quizzes, exercises, explorers."""
 
-from teachkit.show import plots, scenes
+from teachkit.show import plots, scenes, scenes_paradox
 from teachkit.show.exercises import check
 from teachkit.show.explorers import explore
 from teachkit.show.pictures import Picture, figure
@@ -17,5 +17,6 @@ __all__ = [
     "plots",
     "quiz",
     "scenes",
+    "scenes_paradox",
     "source",
 ]

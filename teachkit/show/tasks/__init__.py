@@ -7,6 +7,7 @@ from teachkit.show.tasks import (
     masks,
     obd,
     obs,
+    paradox,
     schedule,
     start,
     structured,
@@ -24,4 +25,5 @@ TASKS = (
     | magnitude.TASKS
     | schedule.TASKS
     | structured.TASKS
+    | paradox.TASKS
 )

@@ -440,6 +440,21 @@ def test_a_weight_that_the_code_reads_as_well_is_refused():
         structured.shrink(Reads(None), GONE)
 
 
+def test_channels_that_only_look_alike_are_not_joined():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.image, self.row = nn.Conv2d(4, 4, 1), nn.Linear(4, 4)
+            self.out = nn.Conv2d(4, 1, 1)
+
+        def forward(self, x):
+            return self.out(self.image(x) + self.row(x))  # adds channels to columns of pixels
+
+    for name in ("image", "row"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be removed: .*'add' joins it"):
+            structured.shrink(Mixed(), {name: torch.arange(4) < 2})
+
+
 def test_constants_of_the_code_leave_no_trace_in_the_model():
     model = Uses(lambda m, y: y + torch.arange(6.0))
     before = set(vars(model))

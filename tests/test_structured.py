@@ -382,6 +382,7 @@ REFUSED = {
     "index": ("'getitem' is not understood", lambda m, y: y[:, torch.arange(6)]),
     "parameter": ("'mul' joins it", lambda m, y: y * m.scale),
     "flatten from 0": ("'flatten' is not understood", lambda m, y: y.flatten(0).reshape(-1, 6)),
+    "flatten to 1": ("'flatten' is not understood", lambda m, y: y.flatten(1, 1)),
     "own weight": ("'add' joins it", lambda m, y: y + m.first.weight.sum()),
     "functional": (
         "'linear' is not understood",

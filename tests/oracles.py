@@ -1,5 +1,6 @@
 """The slow, obvious twin of every fast function."""
 
+import copy
 import itertools
 import math
 
@@ -419,3 +420,126 @@ def leave_one_out(model, batch, name):
         cut = masks.apply(model, {name: mask.reshape(model.get_parameter(name).shape)})
         found.append(evaluate(cut, batch).loss - before)
     return torch.tensor(found, dtype=torch.float64)
+
+
+def hidden_layers(model):
+    """Positions of the Linear layers that have a Linear layer behind them, and of those."""
+    linear = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.Linear)]
+    return list(itertools.pairwise(linear))
+
+
+def without_unit(model, reader, j):
+    """A copy whose layer ``reader`` does not listen to unit j."""
+    deaf = copy.deepcopy(model)
+    deaf[reader].weight.data[:, j] = 0
+    return deaf
+
+
+def unit_leave_one_out(model, batch, loss):
+    """Silence one unit after the other in a copy of the network."""
+    whole = loss(model(batch[0]), batch[1]).item()
+    found = {}
+    for maker, reader in hidden_layers(model):
+        deaf = [without_unit(model, reader, j) for j in range(model[maker].out_features)]
+        found[str(maker)] = [loss(net(batch[0]), batch[1]).item() - whole for net in deaf]
+    return found
+
+
+def unit_fit(net, model, maker, reader, x, kept, damping):
+    """Least squares with a row for every sample and every damped weight: its error, W and units."""
+    with torch.no_grad():
+        said, before = net[:reader](x), model[:reader](x)
+        target = model[reader](before)
+        X, W = said, net[reader].weight
+        if net[reader].bias is not None:
+            X = torch.cat([said, torch.ones(len(said), 1)], 1)
+            W = torch.cat([W, net[reader].bias[:, None]], 1)
+        columns = [*kept, *range(said.shape[1], X.shape[1])]
+        energy = float((X**2).sum(0).mean())
+        stiff = math.sqrt(damping * (energy if energy > 0 else 1)) * torch.eye(X.shape[1])
+        left = torch.cat([X, stiff])
+        right = torch.cat([target, stiff @ W.T])
+        found = torch.linalg.lstsq(left[:, columns], right, driver="gelsd").solution
+        error = float(((left[:, columns] @ found - right) ** 2).sum())
+    return error, found.T, columns
+
+
+def unit_repair(model, x, keep, damping):
+    """The repaired network at full size, silenced units still there but not listened to."""
+    net = copy.deepcopy(model)
+    for maker, reader in hidden_layers(model):
+        kept = keep[str(maker)].nonzero()[:, 0].tolist()
+        _, W, columns = unit_fit(net, model, maker, reader, x, kept, damping)
+        layer, units = net[reader], net[reader].in_features
+        layer.weight.data.zero_()
+        for column, values in zip(columns, W.T, strict=True):
+            if column < units:
+                layer.weight.data[:, column] = values
+            else:
+                layer.bias.data = values
+    return net
+
+
+def unit_errors(net, model, maker, reader, x, alive, damping):
+    """For each unit alive: the error of the least-squares fit without it."""
+    return {
+        j: unit_fit(net, model, maker, reader, x, [k for k in alive if k != j], damping)[0]
+        for j in alive
+    }
+
+
+def unit_merge(model, x, count, by):
+    """The outputs of the network after merging pairs in its one hidden layer, in plain loops."""
+    first, second = model[0], model[2]
+    A = model[:2](x).detach()
+    units = list(range(first.out_features))
+    w = [[*row.tolist(), b] for row, b in zip(first.weight, first.bias.tolist(), strict=True)]
+    V, c = second.weight.detach().clone(), second.bias.detach().clone()
+    loud = [(A[:, j].var(correction=0) * (V[:, j] ** 2).sum()).item() for j in units]
+    for _ in range(count):
+        best = (-2.0, 0, 0)
+        for i, j in itertools.combinations(units, 2):
+            if by == "weights":
+                a, b = torch.tensor(w[i]), torch.tensor(w[j])
+                like = float(a @ b / (a.norm() * b.norm()))
+            else:
+                like = abs(float(torch.corrcoef(A[:, [i, j]].T)[0, 1]))
+            best = max(best, (like, i, j), key=lambda found: found[0])
+        _, i, j = best
+        size = [math.hypot(*row) for row in w] if by == "weights" else loud
+        if size[i] < size[j]:
+            i, j = j, i
+        if by == "weights":
+            slope, level = size[j] / size[i], 0.0
+        else:
+            line = torch.stack([A[:, i], torch.ones(len(A))], 1)
+            slope, level = torch.linalg.lstsq(line, A[:, j, None]).solution[:, 0].tolist()
+        V[:, i] += slope * V[:, j]
+        c += level * V[:, j]
+        units.remove(j)
+    return A[:, units] @ V[:, units].T + c
+
+
+def banzhaf(value, n, keep=0.5):
+    """The mean of what a unit adds, over every team of the others; value maps a set to a number."""
+    worth = []
+    for j in range(n):
+        others = [k for k in range(n) if k != j]
+        total = 0.0
+        for size in range(n):
+            chance = keep**size * (1 - keep) ** (n - 1 - size)
+            for team in itertools.combinations(others, size):
+                total += chance * (value[frozenset({*team, j})] - value[frozenset(team)])
+        worth.append(total)
+    return worth
+
+
+def shapley(value, n):
+    """The mean of what a unit adds when it joins, over all orders."""
+    worth = [0.0] * n
+    for order in itertools.permutations(range(n)):
+        team = frozenset()
+        for j in order:
+            worth[j] += (value[team | {j}] - value[team]) / math.factorial(n)
+            team |= {j}
+    return worth

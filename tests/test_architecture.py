@@ -207,3 +207,11 @@ def test_readme_table_lists_the_notebooks():
     text = (ROOT / "README.md").read_text("utf-8")
     listed = re.findall(r"^\| \[.*?\]\(notebooks/(.+?)\.ipynb\)", text, re.MULTILINE)
     assert listed == sorted(path.stem for path in Path(ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_map_in_lesson_00_lists_the_other_lessons():
+    book = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in book.cells)
+    listed = re.findall(r"^\| \[.*?\]\((.+?)\.ipynb\)", text, re.MULTILINE)
+    there = sorted(path.stem for path in Path(ROOT / "notebooks").glob("*.ipynb"))
+    assert ["00_start", *listed] == there

@@ -15,7 +15,7 @@ from teachkit.course.bench import Row, Section, clock
 from teachkit.course.setup import replace
 from teachkit.lab.session import COLOURS
 
-PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch")
+PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")
 MARKS = "oXsD^vP*<>"
 
 

@@ -1,7 +1,7 @@
 """Whole units: delete, merge or repair, on three networks; and what equal parameters are worth.
 
 ``python -m teachkit.course.experiments.neurons`` writes three tables into data/experiments; about
-twenty minutes on one core. A run that is interrupted goes on.
+ten minutes on one core. A run that is interrupted goes on.
 """
 
 from functools import cache, partial
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from teachkit import magnitude, masks, neurons, obd
+from teachkit import magnitude, masks, neurons, obd, obs
 from teachkit.course import experiments
 from teachkit.lab import data, models, session, sweep
 from teachkit.lab.evaluation import evaluate
@@ -34,7 +34,11 @@ MAIN: dict[str, list[Any]] = {
     "share": SHARES,
 }
 GREEDY: dict[str, list[Any]] = {"net": ["A", "D"], "seed": SEEDS, "share": SHARES}
-WAYS = ["units, surgeon", "units, magnitude", "weights, magnitude", "weights, OBD", "from scratch"]
+WAYS = [
+    *("units, surgeon", "units, magnitude"),
+    *("weights, magnitude", "weights, repaired", "weights, OBD"),
+    "from scratch",
+]
 EQUAL: dict[str, list[Any]] = {
     "net": ["A", "C"],
     "seed": SEEDS,
@@ -82,6 +86,7 @@ def equal_cell(net: str, seed: int, way: str, share: float) -> dict[str, Any]:
     """Test accuracy at equally many weights; pruned networks are fine-tuned for 3 epochs.
 
     The network from scratch has the widths of the one without units and trains for 33 epochs.
+    "weights, repaired" are chosen by magnitude, and every layer is then refitted by least squares.
     """
     whole, parts = trained(net, seed), data.digits()
     method = "surgeon" if way == "units, surgeon" else "magnitude"
@@ -95,6 +100,8 @@ def equal_cell(net: str, seed: int, way: str, share: float) -> dict[str, Any]:
         total = sum(w.numel() for w in masks.prunable(whole).values())
         kept = masks.keep_top(scores, 1 - weights / total)
         start = masks.apply(whole, kept)
+        if way.endswith("repaired"):
+            start = obs.refit_layers(whole, parts.train, kept)
     done, _ = fit(start, parts.train, epochs=epochs, masks=kept, seed=100 + seed, progress=False)
     return {"weights": weights, "accuracy": evaluate(done, parts.test).accuracy}
 

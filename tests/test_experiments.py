@@ -6,12 +6,13 @@ import pytest
 
 from teachkit import lab
 from teachkit.course import experiments
-from teachkit.course.experiments import paradox, schedules
+from teachkit.course.experiments import neurons, paradox, schedules
 
 GRIDS = {
     "schedules": (schedules.gradual, schedules.SCHEDULES),
     "retraining": (schedules.retraining, schedules.RETRAINING),
     **paradox.TABLES,
+    **neurons.TABLES,
 }
 
 

@@ -315,4 +315,48 @@ WRONG = {
         (lambda c, dial: c.mean(0) + dial * c.std(0), "correction=0"),
         (lambda c, dial: c.mean(1) + dial * c.std(1, correction=0), "the shape differs"),
     ],
+    "12.1": [
+        (lambda V, i, j, r: torch.cat([V[:, :j], V[:, j + 1 :]], 1), "this deletes the unit"),
+        (
+            lambda V, i, j, r: (V + V[:, j, None] * torch.eye(4)[i])[
+                :, [k for k in range(4) if k != j]
+            ],
+            "by the ratio",
+        ),
+        (
+            lambda V, i, j, r: (V + V[:, j, None] / r * torch.eye(4)[i])[
+                :, [k for k in range(4) if k != j]
+            ],
+            "upside down",
+        ),
+        (
+            lambda V, i, j, r: (V + r * V[:, i, None] * torch.eye(4)[j])[
+                :, [k for k in range(4) if k != i]
+            ],
+            "unit j goes",
+        ),
+        (lambda V, i, j, r: V, "the shape differs"),
+    ],
+    "12.2": [
+        (lambda A, V, keep: V[:, keep], "the old weights"),
+        (
+            lambda A, V, keep: (
+                torch.linalg.lstsq(A[:, keep], A[:, ~keep] @ V[:, ~keep].T).solution.T
+            ),
+            "all units said together",
+        ),
+        (lambda A, V, keep: V, "the shape differs"),
+    ],
+    "12.3": [
+        (lambda V, H: (V**2).sum(0) * H.diagonal(), "inverse of the diagonal"),
+        (lambda V, H: 1 / torch.linalg.inv(H).diagonal(), "forgets the outgoing"),
+        (lambda V, H: V.norm(dim=0) / torch.linalg.inv(H).diagonal(), "square the length"),
+        (lambda V, H: (V**2).sum() / torch.linalg.inv(H).diagonal(), "each unit has its own"),
+        (lambda V, H: (V**2).sum(0) / torch.linalg.inv(H).diagonal() / 2, "factor of ½"),
+    ],
+    "12.4": [
+        (lambda m, v, j: float(v[-1] - v[15 - 2 ** (3 - j)]), "leave-one-out"),
+        (lambda m, v, j: float(v[~m[:, j]].mean() - v[m[:, j]].mean()), "other way round"),
+        (lambda m, v, j: float(v[m[:, j]].mean()), "without the unit"),
+    ],
 }

@@ -20,7 +20,7 @@ from teachkit.show import plots
 from teachkit.show.pictures import Picture
 
 MARKERS = "osv^DXP"
-COLUMNS = 16
+COLUMNS = 8
 
 
 def units(model: nn.Module, data: Data, method: str, share: float) -> Picture:
@@ -44,6 +44,7 @@ def units(model: nn.Module, data: Data, method: str, share: float) -> Picture:
     left.imshow(_tiles(whole, stays), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     left.set(xticks=[], yticks=[], title=f"{int(stays.sum())} of {len(stays)} units stay")
     left.grid(False)
+    left.spines[:].set_visible(True)
     by_digit = _by_class(small, data)
     right.bar(np.arange(len(by_digit)), by_digit, color="0.6", edgecolor="0.3")
     right.set(xlabel="digit", ylabel="accuracy", ylim=(0, 1), xticks=range(len(by_digit)))

@@ -5,6 +5,7 @@ from teachkit.show.tasks import (
     hessian,
     magnitude,
     masks,
+    neurons,
     obd,
     obs,
     paradox,
@@ -26,4 +27,5 @@ TASKS = (
     | schedule.TASKS
     | structured.TASKS
     | paradox.TASKS
+    | neurons.TASKS
 )

@@ -29,6 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "second-order": ("second_order", "whole", "layers", "fisher"),
     "magnitude": ("magnitude",),
     "structured": ("structured",),
+    "paradox": ("paradox",),
 }
 FOLDER = ROOT / "build" / "bench"
 SHORTEST = 0.03  # seconds; what takes less is repeated, so that the clock's step does not count

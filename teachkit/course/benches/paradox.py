@@ -1,0 +1,96 @@
+"""The paradox: cost of leave-one-out and of moments over samples, and how sweeps scale."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from teachkit import lab, masks, obd, paradox
+from teachkit.course.bench import Case, Competitor, Table
+from teachkit.course.benches.second_order import PASS, one_pass
+from teachkit.course.experiments import schedules
+from teachkit.lab import sweep
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.types import Batch, Scores
+
+NETS = {"A, 64-64-32-10": (64, 32), "C, 64-256-128-10": (256, 128)}
+
+
+def cases(quick: bool) -> list[Case]:
+    """In units of one forward and backward pass over the digits' training data."""
+    train = lab.data.digits().train
+    batch = tuple(part[:20] if quick else part for part in train)
+    return [
+        case(title, lab.models.mlp(hidden=(8,) if quick else hidden), (batch[0], batch[1]))
+        for title, hidden in NETS.items()
+    ]
+
+
+def case(title: str, net: nn.Module, batch: Batch) -> Case:
+    """Moments, exact leave-one-out, and leave-one-out by a loop, of which ten weights are timed."""
+    n = sum(w.numel() for w in masks.prunable(net).values())
+    ways = {
+        PASS: Competitor(partial(one_pass, net, batch)),
+        "moments of g, h and c (obd.per_sample)": Competitor(partial(moments, net, batch)),
+        "leave-one-out (paradox.leave_one_out)": Competitor(
+            partial(paradox.leave_one_out, net, batch)
+        ),
+        "leave-one-out, a loop": Competitor(
+            partial(loop, net, batch, 10), factor=n / 10, note=f"10 of {n:,} weights, scaled up"
+        ),
+    }
+    return Case(f"{title}, N = {len(batch[0])}", PASS, ways)
+
+
+def moments(net: nn.Module, batch: Batch) -> Scores:
+    """The spreads of the predicted change."""
+    return obd.per_sample(net, batch).change.sd
+
+
+def loop(net: nn.Module, batch: Batch, count: int) -> None:
+    """Zero one weight of the first layer in a copy, measure, and do the same with the next."""
+    name, w = next(iter(masks.prunable(net).items()))
+    for i in range(min(count, w.numel())):
+        mask = w.detach().reshape(-1).clone().fill_(1).bool()
+        mask[i] = False
+        evaluate(masks.apply(net, {name: mask.reshape(w.shape)}), batch)
+
+
+def tables(quick: bool) -> list[Table]:
+    """Wall time of one sweep: here, in processes, and on a Dask cluster of this machine."""
+    seeds = list(range(2 if quick else 16))
+    grid: dict[str, list[Any]] = {"seed": seeds, "shape": ["cubic"], "budget": [10], "sparsity": [0.9]}
+    rows = []
+    for name, workers in (("this process", 1), ("processes", 2), ("Dask", 1), ("Dask", 2)):
+        with cluster(workers) if name == "Dask" else this_machine():
+            run = partial(sweep.run, schedules.gradual, workers=workers, progress=False)
+            run(grid | {"budget": [1]})  # workers start, import and train the dense networks
+            start = time.perf_counter()
+            run(grid)
+            rows.append([name, str(workers), f"{time.perf_counter() - start:.1f}"])
+    text = f"{len(seeds)} cells, each ten epochs of gradual pruning; workers were warm."
+    return [Table("A sweep of networks", ["where", "workers", "seconds"], rows, text)]
+
+
+@contextmanager
+def this_machine() -> Iterator[None]:
+    """Joblib's own processes."""
+    yield
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[None]:
+    """A Dask cluster of processes on loopback, named to the sweep as a learner would."""
+    from distributed import LocalCluster  # only where a cluster is used
+
+    options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(host="127.0.0.1", **options) as found:  # type: ignore[no-untyped-call]
+        os.environ[sweep.DASK] = found.scheduler_address
+        try:
+            yield
+        finally:
+            del os.environ[sweep.DASK]

@@ -11,7 +11,7 @@ from teachkit.lab.types import Batch, Loss, Scores
 from teachkit.neurons.chain import Fold, Reading, hidden, reading, rebuild
 
 CRITERIA = ("random", "magnitude", "taylor", "obd", "leave_one_out")
-AT_ONCE = 2**22  # numbers in a batched evaluation; 32 MB in float64
+AT_ONCE = 2**16  # numbers in a batched evaluation, few enough to stay in the cache
 
 
 def scores(

@@ -111,7 +111,7 @@ def _widths(model: nn.Module) -> list[int]:
     return [len(model.get_parameter(f"{layer.name}.weight")) for layer in neurons.hidden(model)]
 
 
-TABLES = {
+TABLES: dict[str, tuple[sweep.Cell, dict[str, list[Any]]]] = {
     "neurons": (main_cell, MAIN),
     "neurons_greedy": (greedy_cell, GREEDY),
     "neurons_equal": (equal_cell, EQUAL),

@@ -32,7 +32,8 @@ def layer(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
 
 def refit(A: Tensor, V: Tensor, keep: Tensor) -> Tensor:
     """(out, kept), the least-squares weights."""
-    return torch.linalg.lstsq(A[:, keep], A @ V.T).solution.T
+    found: Tensor = torch.linalg.lstsq(A[:, keep], A @ V.T).solution.T
+    return found
 
 
 def curved(rng: random.Random) -> tuple[Tensor, Tensor]:
@@ -43,7 +44,8 @@ def curved(rng: random.Random) -> tuple[Tensor, Tensor]:
 
 def cost(V: Tensor, H: Tensor) -> Tensor:
     """‖v_j‖² / [H⁻¹]_jj."""
-    return (V**2).sum(0) / torch.linalg.inv(H).diagonal()
+    price: Tensor = (V**2).sum(0) / torch.linalg.inv(H).diagonal()
+    return price
 
 
 def played(rng: random.Random) -> tuple[Tensor, Tensor, int]:

@@ -11,7 +11,7 @@ from teachkit.lab import checks
 from teachkit.lab.types import Batch, Loss
 from teachkit.neurons.chain import hidden
 from teachkit.neurons.deletion import CRITERIA, greedy, quota, scores
-from teachkit.neurons.merging import WAYS, merge
+from teachkit.neurons.merging import merge
 from teachkit.neurons.repairing import repair, surgeon
 
 METHODS: dict[str, str] = {
@@ -80,7 +80,7 @@ def prune(
     if method == "greedy":
         return greedy(model, batch, sparsity, loss)
     if method.startswith("merge "):
-        return merge(model, batch, sparsity, WAYS[WAYS.index(method.removeprefix("merge "))])
+        return merge(model, batch, sparsity, method.removeprefix("merge "))
     ranked = scores(model, batch, method, loss, generator=generator)
     for name, values in ranked.items():
         quota(name, len(values), sparsity)

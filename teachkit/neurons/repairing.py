@@ -61,7 +61,8 @@ def surgeon(
     Units go one at a time, each time the one with the least ‖w_j‖² / [H⁻¹]_jj, the rise of the next
     layer's squared error once all other weights have adapted; w_j is its outgoing column.
 
-    Source: the column form of Hassibi & Stork 1992; Frantar & Alistarh, SparseGPT and ZipLM, 2023.
+    Source: Hassibi & Stork 1992 for single weights; for structures Kurtic, Frantar & Alistarh, ZipLM,
+    NeurIPS 2023; here the structure is one column.
 
     Args:
         model: a chain of Linear layers; it is unchanged.

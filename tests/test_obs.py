@@ -293,7 +293,9 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
 
 def test_curvature_needs_a_mean_loss_and_a_small_net():
     net, batch = small()
-    with pytest.raises(ValueError, match="the loss must be the mean over the samples: on 7 samples"):
+    with pytest.raises(
+        ValueError, match="the loss must be the mean over the samples: on 7 samples"
+    ):
         obs.curvature(net, batch, lambda o, y: cross_entropy(o, y, reduction="sum"), kind="fisher")
     with pytest.raises(ValueError, match="the loss must give one number"):
         obs.curvature(net, batch, lambda o, y: cross_entropy(o, y, reduction="none"), kind="fisher")

@@ -313,7 +313,7 @@ WRONG = {
         (lambda c, dial: c.mean(0), "add λ"),
         (lambda c, dial: c.mean(0) + dial * c.var(0, correction=0), "not the variance"),
         (lambda c, dial: c.mean(0) + dial * c.std(0), "correction=0"),
-        (lambda c, dial: c.mean(1) + dial * c.std(1, correction=0), "the shape differs"),
+        (lambda c, dial: c.mean(1) + dial * c.std(1, correction=0), "over the samples"),
     ],
     "12.1": [
         (lambda V, i, j, r: torch.cat([V[:, :j], V[:, j + 1 :]], 1), "this deletes the unit"),

@@ -63,7 +63,12 @@ def loop(net: nn.Module, batch: Batch, count: int) -> None:
 def tables(quick: bool) -> list[Table]:
     """Wall time of one sweep: here, in processes, and on a Dask cluster of this machine."""
     seeds = list(range(2 if quick else 16))
-    grid: dict[str, list[Any]] = {"seed": seeds, "shape": ["cubic"], "budget": [10], "sparsity": [0.9]}
+    grid: dict[str, list[Any]] = {
+        "seed": seeds,
+        "shape": ["cubic"],
+        "budget": [10],
+        "sparsity": [0.9],
+    }
     rows = []
     for name, workers in (("this process", 1), ("processes", 2), ("Dask", 1), ("Dask", 2)):
         with cluster(workers) if name == "Dask" else this_machine():

@@ -1,10 +1,13 @@
 """The figures of the lesson on the random-baseline paradox."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit import masks, obd, taylor
+from teachkit import magnitude, masks, obd, paradox, taylor
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.lab.types import Batch, Masks, Params, Scores
@@ -66,3 +69,49 @@ def along(model: nn.Module, batch: Batch, kept: Masks, reach: float) -> Picture:
     axes.set_title(says, fontsize=10)
     alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
     return Picture(figure, alt)
+
+
+class Candidate(NamedTuple):
+    """A network, its scores by T2, and a few random rankings."""
+
+    model: nn.Module
+    t2: Scores
+    chance: list[Scores]
+
+
+def candidate(
+    model: nn.Module, batch: Batch, generator: torch.Generator, draws: int = 5
+) -> Candidate:
+    """Scores computed once, so that a slider need not wait for them."""
+    chance = [magnitude.random_scores(model, generator) for _ in range(draws)]
+    return Candidate(model, paradox.second_order(model, batch), chance)
+
+
+def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: float) -> Picture:
+    """Test accuracy by T2 and by chance for every width; the chosen one is marked."""
+
+    def after(model: nn.Module, scores: Scores) -> float:
+        kept = masks.keep_top(scores, sparsity)
+        return evaluate(masks.apply(model, kept), test).accuracy
+
+    by_t2 = {name: after(c.model, c.t2) for name, c in nets.items()}
+    by_chance = {
+        name: sum(after(c.model, s) for s in c.chance) / len(c.chance) for name, c in nets.items()
+    }
+    figure, (axes,) = plots.canvas(height=3.2)
+    for i, (label, found) in enumerate({"T2": by_t2, "random": by_chance}.items()):
+        axes.plot(
+            list(found),
+            list(found.values()),
+            color=COLOURS[i],
+            linestyle=LINES[i],
+            marker="o",
+            label=label,
+        )
+        axes.plot([units], [found[units]], "o", color=COLOURS[i], markersize=12, fillstyle="none")
+    axes.set(xlabel="units in the first hidden layer", ylabel="test accuracy", ylim=(0, 1))
+    axes.legend(frameon=False, loc="lower left")
+    both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
+    says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
+    axes.set_title(says, fontsize=10)
+    return Picture(figure, f"Test accuracy after pruning by T2 and at random, by width. {says}.")

@@ -62,8 +62,11 @@ def trained(net: str, seed: int, width: int = 64) -> nn.Module:
 
 
 def row_sums(model: nn.Module, batch: Batch) -> Scores:
-    """½ r w² with the row sums r of each tensor's Hessian, the slides' code."""
-    r = obd.row_sums(model, batch)
+    """½ r w² with the row sums r of each tensor's Hessian, the slides' code.
+
+    Softmax makes the last layer's sums exactly zero; what rounding leaves of them must not rank.
+    """
+    r = {name: found.round(decimals=12) for name, found in obd.row_sums(model, batch).items()}
     return {name: 0.5 * r[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
 
 

@@ -20,11 +20,6 @@ def dice(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def row_sums(model, batch, loss=cross_entropy):
-    found = obd.row_sums(model, batch, loss)
-    return {name: 0.5 * found[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
-
-
 def largest(model, batch, sparsity, loss=cross_entropy):
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         kept = magnitude.keep_largest(model, sparsity)
@@ -41,7 +36,7 @@ SCORES = {
     "random": lambda m, b, loss=cross_entropy: magnitude.random_scores(m, dice()),
     "LAMP": lambda m, b, loss=cross_entropy: magnitude.lamp_scores(m),
     "OBD": obd.scores,
-    "OBD, row sums": row_sums,
+    "OBD, row sums": obd.row_sum_scores,
     "OBD, Hutchinson": hutchinson,
     "OBD, recursion": obd.recursion,
     "empirical Fisher": fisher.scores,

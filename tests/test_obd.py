@@ -128,6 +128,14 @@ def test_row_sums_are_the_row_sums_of_each_tensors_hessian(case):
         assert close(found.reshape(-1), H.sum(1))
 
 
+def test_row_sum_scores_tie_where_softmax_makes_the_sums_zero():
+    net, batch = small()
+    found, sums = obd.row_sum_scores(net, batch), obd.row_sums(net, batch)
+    assert bool((found["2.weight"] == 0).all())
+    want = 0.5 * sums["0.weight"] * net[0].weight.detach() ** 2
+    torch.testing.assert_close(found["0.weight"], want, rtol=1e-9, atol=1e-10)
+
+
 def test_row_sums_and_diagonal_on_two_weights_by_hand():
     """L = (w1 + 2 w2)² has H = [[2, 4], [4, 8]]: diagonal (2, 8), row sums (6, 12)."""
     net = nn.Linear(2, 1, bias=False).double()

@@ -103,6 +103,17 @@ def test_the_loop_follows_the_schedule_and_spends_the_budget(monkeypatch):
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
 
 
+def test_each_step_takes_the_next_seed(monkeypatch):
+    data, net = few()
+    seeds, fit = [], lab.rounds.fit
+    monkeypatch.setattr(
+        lab.rounds, "fit", lambda *a, seed, **k: seeds.append(seed) or fit(*a, seed=seed, **k)
+    )
+    schedule.gradual(net, data, by_magnitude, schedule.constant(0.5), **options(seed=5, epochs=3))
+    obd.recipe(net, data, [0.5, 0.6], epochs=1, criterion=by_magnitude, seed=2, progress=False)
+    assert seeds == [5, 6, 7, 2, 3]
+
+
 def test_one_step_is_one_shot_and_constant_keeps_the_first_mask():
     data, net = few()
     once = schedule.gradual(net, data, obd.scores, schedule.constant(0.8), **options(steps=1))

@@ -9,7 +9,15 @@ from teachkit.obd.estimates import (
     row_sums,
 )
 from teachkit.obd.exact import Diagonal, PerSample, Spread, diagonal, gauss_newton, per_sample
-from teachkit.obd.pruning import Assumptions, Recipe, assumptions, prune, recipe, scores
+from teachkit.obd.pruning import (
+    Assumptions,
+    Recipe,
+    assumptions,
+    prune,
+    recipe,
+    row_sum_scores,
+    scores,
+)
 from teachkit.obd.stages import UncoveredError
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "prune",
     "recipe",
     "recursion",
+    "row_sum_scores",
     "row_sums",
     "scores",
 ]

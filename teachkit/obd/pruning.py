@@ -12,6 +12,7 @@ from teachkit.lab import checks
 from teachkit.lab.data import Data
 from teachkit.lab.rounds import Criterion, Round, prune_and_retrain
 from teachkit.lab.types import Batch, Loss, Masks, Scores
+from teachkit.obd.estimates import row_sums
 from teachkit.obd.exact import diagonal
 
 
@@ -30,6 +31,17 @@ def scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores
     """
     h = diagonal(model, batch, loss)
     return {name: 0.5 * h[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
+
+
+def row_sum_scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
+    """The trap as a criterion: ½ r_i w_i² with the row sums r of each tensor's Hessian for h.
+
+    Under softmax the last layer's sums are exactly zero. They are rounded to 12 digits, so that
+    what rounding has left of a zero does not rank it.
+    """
+    r = row_sums(model, batch, loss)
+    weights = masks.prunable(model).items()
+    return {name: 0.5 * r[name].round(decimals=12) * w.detach() ** 2 for name, w in weights}
 
 
 def prune(

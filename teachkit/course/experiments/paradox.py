@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from teachkit import magnitude, masks, obd, paradox
+from teachkit import magnitude, obd, paradox
 from teachkit.course import experiments
 from teachkit.lab import data, models, session, sweep
 from teachkit.lab.curves import accuracy_curve
@@ -61,15 +61,6 @@ def trained(net: str, seed: int, width: int = 64) -> nn.Module:
     return fit(start, data.digits().train, **options)[0]
 
 
-def row_sums(model: nn.Module, batch: Batch) -> Scores:
-    """½ r w² with the row sums r of each tensor's Hessian, the slides' code.
-
-    Softmax makes the last layer's sums exactly zero; what rounding leaves of them must not rank.
-    """
-    r = {name: found.round(decimals=12) for name, found in obd.row_sums(model, batch).items()}
-    return {name: 0.5 * r[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
-
-
 CRITERIA: dict[str, Callable[[nn.Module, Batch], Scores]] = {
     "magnitude": lambda model, batch: magnitude.scores(model),
     "T1": paradox.first_order,
@@ -79,7 +70,7 @@ CRITERIA: dict[str, Callable[[nn.Module, Batch], Scores]] = {
     "SD": paradox.spread,
     "MEAN + SD": paradox.dial,
     "MEAN + 0.1 SD": partial(paradox.dial, weight=0.1),
-    "row sums": row_sums,
+    "row sums": obd.row_sum_scores,
 }
 
 

@@ -103,6 +103,22 @@ def test_the_loop_follows_the_schedule_and_spends_the_budget(monkeypatch):
     assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
 
 
+def largest_first(model, batch, loss):
+    return {name: -score for name, score in magnitude.scores(model).items()}
+
+
+def test_what_is_gone_stays_gone_whatever_the_criterion_gives_a_zero():
+    data, net = few()
+    rule, plan = schedule.linear(0, 0.6, 0, 2), {"epochs": 2, "progress": False}
+    first = schedule.gradual(net, data, largest_first, schedule.constant(0.3), steps=1, **plan)
+    both = schedule.gradual(net, data, largest_first, rule, steps=2, **plan)
+    n = sum(m.numel() for m in both.masks.values())
+    assert all(bool((both.masks[k] <= m).all()) for k, m in first.masks.items())
+    assert sum(int((p == 0).sum()) for p in masks.prunable(both.model).values()) == masks.removed(
+        n, 0.6
+    )
+
+
 def test_each_step_takes_the_next_seed(monkeypatch):
     data, net = few()
     seeds, fit = [], lab.rounds.fit

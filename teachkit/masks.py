@@ -6,7 +6,7 @@ A mask has the shape of its weight and is boolean: True keeps. A larger score st
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
-from math import comb, prod
+from math import comb
 from typing import Any, NamedTuple
 
 import mpmath
@@ -36,7 +36,8 @@ def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def prunable(model: nn.Module, *, biases: bool = False) -> Params:
     """The weights of Linear and Conv layers (and their biases if asked), keyed as named_parameters().
 
-    The tensors are the model's own, not copies. A weight that two layers share appears once.
+    The tensors are the model's own, not copies. A weight that two layers share appears once. One
+    that a module of another kind owns first, as an embedding may, is left out.
 
     Raises:
         ValueError: a layer carries a mask of torch.nn.utils.prune; see :func:`from_torch`.
@@ -157,10 +158,10 @@ def keep_quota(scores: Scores, keep: Mapping[str, int], *, within: Masks | None 
 
 
 def keep_n_of_m(scores: Scores, n: int, m: int) -> Masks:
-    """Keep the n largest scores of every m neighbouring weights of an output (the n:m pattern).
+    """Keep the n largest scores of every m neighbouring inputs of an output (the n:m pattern).
 
-    Each tensor is read as a matrix with one row per output; neighbours run along the row. 2:4 is
-    what sparse tensor cores compute with (Mishra et al. 2021).
+    Neighbours run along the inputs, dimension 1; in a convolution at each place of the kernel by
+    itself. 2:4 is what sparse tensor cores compute with (Mishra et al. 2021).
 
     >>> keep_n_of_m({"w": torch.tensor([[4.0, 1.0, 2.0, 3.0]])}, 2, 4)
     {'w': tensor([[ True, False, False,  True]])}
@@ -169,15 +170,15 @@ def keep_n_of_m(scores: Scores, n: int, m: int) -> Masks:
     checks.whole("n", n, 0, m)
     masks: Masks = {}
     for name, s in _scores(scores).items():
-        row = prod(s.shape[1:]) if s.ndim > 1 else s.numel()
-        if row % m:
+        across = s.detach().movedim(min(1, s.ndim - 1), -1)
+        if across.shape[-1] % m:
             raise ValueError(
-                f"scores[{name!r}] has {row} weights an output, not a multiple of m={m}"
+                f"scores[{name!r}] has {across.shape[-1]} inputs, not a multiple of m={m}"
             )
-        groups = s.detach().reshape(-1, m)
+        groups = across.reshape(-1, m)
         order = groups.argsort(dim=1, descending=True, stable=True)
         mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, :n], True)
-        masks[name] = mask.reshape(s.shape)
+        masks[name] = mask.reshape(across.shape).movedim(-1, min(1, s.ndim - 1)).contiguous()
     return masks
 
 

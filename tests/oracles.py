@@ -27,13 +27,16 @@ def keep_top(scores, sparsity):
 
 
 def keep_n_of_m(score, n, m):
-    """One group of m neighbours at a time."""
-    flat = score.reshape(-1).tolist()
-    flags = []
-    for start in range(0, len(flat), m):
-        group = sorted(range(m), key=lambda i: (-flat[start + i], i))[:n]
-        flags += [i in group for i in range(m)]
-    return torch.tensor(flags, dtype=torch.bool).reshape(score.shape)
+    """One group of m neighbouring inputs (o, i, place) at a time."""
+    mask = torch.zeros(score.shape, dtype=torch.bool)
+    places = itertools.product(*(range(size) for size in score.shape[2:]))
+    for place, o, start in itertools.product(
+        places, range(score.shape[0]), range(0, score.shape[1], m)
+    ):
+        group = sorted(range(start, start + m), key=lambda i: (-float(score[o, i, *place]), i))
+        for i in group[:n]:
+            mask[o, i, *place] = True
+    return mask
 
 
 def linear_operations(weight, mask, bias, rows):

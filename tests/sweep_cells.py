@@ -20,3 +20,13 @@ def slow(seed, folder):
     mark.touch()
     time.sleep(0.15)
     return {"square": seed**2}
+
+
+def luck(seed):
+    """What the global generator gives right after the set-up."""
+    return {"value": float(torch.rand(1, dtype=torch.get_default_dtype()))}
+
+
+def word(seed):
+    """Letters of more than one byte, a line separator, a tuple."""
+    return {"pair": (seed, 2), "word": "a\u2028é"}

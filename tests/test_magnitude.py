@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teachkit import lab, magnitude, masks
+from teachkit.course import experiments
 from teachkit.course.experiments import han
 from teachkit.lab import selection
 from teachkit.lab.data import Data
@@ -228,7 +229,7 @@ def test_removed_share_is_that_of_gaussian_weights(q):
 def test_removed_share_is_not_proportional():
     assert magnitude.removed_share(2.0) == pytest.approx(0.9545, abs=1e-4)  # 2 · 68 % is 136 %
     for bad in (-1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="quality must be a number of 0 or more"):
+        with pytest.raises(ValueError, match="quality must be a finite number of 0 or more"):
             magnitude.removed_share(bad)
     with pytest.raises(TypeError, match="got '1'"):
         magnitude.removed_share("1")
@@ -263,7 +264,9 @@ def test_han_masks_of_a_layer_left_out_and_of_zeros():
     assert not magnitude.han_masks(model, 0.0)["1.weight"].any()
     with pytest.raises(ValueError, match="quality has the key 'fc'; allowed are"):
         magnitude.han_masks(model, {"fc": 1.0})
-    with pytest.raises(ValueError, match=r"quality\['1.weight'\] must be a number of 0 or more"):
+    with pytest.raises(
+        ValueError, match=r"quality\['1.weight'\] must be a finite number of 0 or more"
+    ):
         magnitude.han_masks(model, {"1.weight": -1.0})
 
 
@@ -282,7 +285,7 @@ def test_han_prunes_retrains_and_keeps_what_it_says():
     assert sparsities == sorted(sparsities)
     assert rounds[-1].kept == {n: int(m.sum()) for n, m in kept.items()}
     assert rounds[-1].retrained == lab.evaluation.evaluate(net, small.test).accuracy
-    first = magnitude.han_masks(model, magnitude.last_gentler(model, 0.5))
+    first = magnitude.han_masks(model, magnitude.by_layer(model, 0.5))
     cut = lab.evaluation.evaluate(masks.apply(model, first), small.test).accuracy
     assert rounds[0] == (
         0.5,
@@ -312,37 +315,109 @@ def test_sensitivity_is_one_layer_at_a_time():
             assert accuracy == lab.evaluation.evaluate(net, data.test).accuracy
 
 
-def test_the_experiment_is_saved_by_seed_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_han_passes_on_what_it_is_asked(monkeypatch):
+    data, seen = lab.data.digits(), []
+
+    def spy(model, batch, **options):
+        seen.append((batch, options))
+        return model, None
+
+    monkeypatch.setattr(lab.training, "fit", spy)
+    monkeypatch.setattr("teachkit.magnitude.recipe.evaluate", lambda *words: words[2](*words[1]))
+    made = {
+        "epochs": 3,
+        "batch_size": 7,
+        "optimizer": torch.optim.SGD,
+        "scheduler": torch.optim.lr_scheduler.StepLR,
+    }
+
+    def loss(*given):
+        return lab.evaluation.Evaluation(0.0, 0.25)
+
+    factors = {"3.weight": 0.5}
+    net, kept, rounds = magnitude.han(
+        lab.models.mlp(), data, [0.5, 0.5], loss=loss, seed=4, factors=factors, **made
+    )
+    for i, (batch, options) in enumerate(seen):
+        assert batch is data.train
+        assert {name: options[name] for name in made} == made
+        assert (options["seed"], options["loss"]) == (4 + i, loss)
+    assert options["masks"] is kept
+    assert [r.retrained for r in rounds] == [0.25, 0.25]
+    first = magnitude.han_masks(lab.models.mlp(), magnitude.by_layer(net, 0.5, factors))
+    assert rounds[0].kept == {n: int(m.sum()) for n, m in first.items()}
+
+
+def test_factors_are_by_tensor():
+    model = lab.models.mlp()
+    assert magnitude.by_layer(model, 2.0) == {"1.weight": 2.0, "3.weight": 2.0, "5.weight": 1.2}
+    assert magnitude.by_layer(model, 2.0, {"1.weight": 0.5}) == {
+        "1.weight": 1.0,
+        "3.weight": 2.0,
+        "5.weight": 2.0,
+    }
+    with pytest.raises(
+        ValueError, match=r"factors has the key '0.weight'; allowed are \['1.weight'"
+    ):
+        magnitude.by_layer(model, 1.0, {"0.weight": 1.0})
+    with pytest.raises(
+        ValueError, match=r"factors\['1.weight'\] must be a finite number .* got -1"
+    ):
+        magnitude.by_layer(model, 1.0, {"1.weight": -1})
+
+
+def test_the_scan_measures_with_its_loss_and_threshold():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 1).double()
+    x = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    y = (x[:, :1] > 0.5).double()
+    loss = nn.functional.binary_cross_entropy_with_logits
+    for threshold in (0.0, 0.4):
+        found = magnitude.sensitivity(model, (x, y), [0.0], loss=loss, threshold=threshold)
+        want = lab.evaluation.evaluate(model, (x, y), loss, threshold=threshold).accuracy
+        assert found == {"weight": [want]}
+
+
+def test_weights_that_are_no_tensors_are_refused():
+    for bad in ([1.0, 2.0], np.ones(3), "abc", None, 3):
+        with pytest.raises(TypeError, match="weights must be tensors of one floating dtype, got"):
+            magnitude.threshold(bad, 1)
+
+
+def test_scores_of_half_precision_tell_the_weights_apart():
+    generator = torch.Generator().manual_seed(0)
+    net = lab.models.lenet_300_100((1, 8, 8)).to(torch.bfloat16)
+    kept = masks.keep_top(magnitude.random_scores(net, generator), 0.99, "layer")["1.weight"]
+    assert (
+        60 <= int(kept.flatten()[: kept.numel() // 2].sum()) <= 132
+    )  # 192 stay, half in each half
+    lamp = magnitude.lamp_scores(net.half())["1.weight"]
+    alive = net[1].weight.detach() != 0
+    assert bool((lamp[alive] > 0).all())
+
+
+def test_the_experiment_prunes_as_its_settings_say(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(60, 1, 28, 28, generator=generator, dtype=torch.float32)
     data = Data((x[:40], torch.arange(40) % 10), (x[40:], torch.arange(20) % 10))
-    file = tmp_path / "new" / "han.json"
-    words = ["--quick", "--net", "lenet_300_100", "--file", str(file), "--seeds"]
-    assert han.main([*words, "1"], data) == 0
-    first = han.load(file)["nets"]["lenet_300_100"]["runs"]
-    real, made = han.run, []
-    monkeypatch.setattr(han, "run", lambda *words: made.append(words[-1]) or real(*words))
-    assert han.main([*words, "2"], data) == 0
-    assert made == [1]
-    saved = han.load(file)
-    assert saved["nets"]["lenet_300_100"]["runs"][0] == first[0]
-    assert saved["nets"]["lenet_300_100"]["settings"]["qualities"] == [1.0]
-    assert saved["command"] == "python -m teachkit.course.experiments.han"
-    assert [path.name for path in file.parent.iterdir()] == ["han.json"]
-    (level,) = han.levels("lenet_300_100", file)
-    kept = [sum(r["rounds"][0]["kept"].values()) for r in saved["nets"]["lenet_300_100"]["runs"]]
-    assert level.factor == pytest.approx(266_200 / np.mean(kept))
-    assert level.dense == pytest.approx(
-        np.mean([r["dense"] for r in saved["nets"]["lenet_300_100"]["runs"]])
-    )
-    with pytest.raises(ValueError, match="no saved run of 'lenet5'; there are"):
-        han.levels("lenet5", file)
-    lab.setup()
+    monkeypatch.setattr("teachkit.course.experiments.mnist", lambda: data)
+    quick = {"epochs": 1, "qualities": [0.5, 1.0], "retraining_epochs": 1}
+    row = han.run("lenet_300_100", "full rate", 0, **quick)
+    assert row["settings"] == han.SETTINGS["lenet_300_100"] | quick
+    assert sum(row["weights"].values()) == 266_200
+    assert [len(row[name]) for name in ("kept", "pruned", "retrained")] == [2, 2, 2]
+    assert han.factors(row) == [266_200 / sum(kept.values()) for kept in row["kept"]]
+    assert han.factors(row)[0] < han.factors(row)[1]
+    share = 100 * row["kept"][1]["1.weight"] / 235_200
+    assert han.shares([row, row], 1)[0] == pytest.approx(share)
+    control = han.run("lenet_300_100", "dense, full rate", 0, **quick)
+    assert han.factors(control) == [1.0, 1.0]
+    assert control["dense"] == row["dense"]
+    assert control["pruned"][0] == row["dense"]
 
 
-def test_the_saved_experiment_is_what_the_settings_say():
-    for name, wanted in han.SETTINGS.items():
-        saved = han.load()["nets"][name]
-        assert saved["settings"] == wanted
-        assert [r["seed"] for r in saved["runs"]] == list(range(max(1, len(saved["runs"]))))
-        assert all(len(r["rounds"]) == len(wanted["qualities"]) for r in saved["runs"])
+@pytest.mark.parametrize("net", han.SETTINGS)
+def test_the_saved_experiment_is_what_the_settings_say(net):
+    for row in experiments.table(f"han_{net}"):
+        assert row["settings"] == han.SETTINGS[net]
+        assert all(len(row[k]) == len(row["settings"]["qualities"]) for k in ("kept", "retrained"))

@@ -79,7 +79,8 @@ def test_quota_keeps_its_numbers(scores, data):
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.data())
 def test_n_of_m_is_its_oracle(rows, groups, m, data):
-    score = torch.from_numpy(data.draw(hnp.arrays(float, (rows, groups * m), elements=FEW_VALUES)))
+    shape = (rows, groups * m, *data.draw(st.sampled_from([(), (2,), (2, 3)])))
+    score = torch.from_numpy(data.draw(hnp.arrays(float, shape, elements=FEW_VALUES)))
     n = data.draw(st.integers(0, m))
     assert torch.equal(masks.keep_n_of_m({"w": score}, n, m)["w"], oracles.keep_n_of_m(score, n, m))
 
@@ -108,7 +109,7 @@ def test_scores_that_are_not_finite_are_refused_by_name(bad, dtype):
             lambda s: masks.keep_quota(s, {"v": 1}),
             r"keep has the keys \['v'\], scores have \['w'\]",
         ),
-        (lambda s: masks.keep_n_of_m(s, 2, 3), "4 weights an output, not a multiple of m=3"),
+        (lambda s: masks.keep_n_of_m(s, 2, 3), "4 inputs, not a multiple of m=3"),
         (lambda s: masks.keep_n_of_m(s, 3, 2), "n must be a whole number from 0 to 2, got 3"),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from teachkit import hessian, lab, masks, show, taylor
+from teachkit.lab.curves import interval
 from teachkit.show import plots, quizzes, scenes, status
 
 x, y = sympy.symbols("x y")
@@ -38,6 +39,13 @@ def pictures():
             alt=ALT,
         ),
         "level": plots.lines([1, 2, 3], one, level=("dense", 2.0), xlabel="x", ylabel="y", alt=ALT),
+        "differences": plots.differences(
+            [0.5, 0.9],
+            {"a": interval([[1, 2], [2, 4]]), "b": interval([[0, 1], [1, 1]])},
+            xlabel="x",
+            ylabel="y",
+            alt=ALT,
+        ),
         "contours": plots.contours(x**3 - 3 * x + y**2, (x, y), points, alt=ALT),
         "flat": plots.contours(sympy.Integer(1), (x, y), points, alt=ALT),
         "histogram": plots.histogram(

@@ -151,11 +151,26 @@ def test_too_much_is_refused_and_says_which_layer():
         ),
         (lambda s: structured.group_scores({"w": s["w"] / 0}, "row"), "NaN or infinite"),
         (lambda s: structured.group_scores(s, "block", block=(0, 1)), "each side of block must"),
+        (lambda s: structured.group_masks(s, 0.5, "2:4", "global"), "scope must be 'layer'"),
     ],
 )
 def test_bad_groups_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call({"w": torch.ones(2, 3)})
+    with pytest.raises(TypeError, match=r"block must be \(rows, columns\), got 4"):
+        structured.group_scores({"w": torch.ones(2, 3)}, "block", block=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
+def test_scores_of_few_digits_are_added_up_without_loss(dtype):
+    score = {"w": (100 * torch.ones(2, 5000)).to(dtype)}
+    for norm, want in (("mean", 100), ("sum", 5e5), ("l2", 100 * 5000**0.5)):
+        found = structured.group_scores(score, "row", norm=norm)["w"]
+        assert found.tolist() == pytest.approx([want, want])
+    if dtype.is_floating_point:
+        net = nn.Sequential(nn.Linear(5000, 2, bias=False), nn.Linear(2, 1)).to(dtype)
+        net[0].weight.data.fill_(100.0)
+        assert structured.unit_scores(net)["0"].tolist() == pytest.approx([100 * 5000**0.5] * 2)
 
 
 # --- real removal ---------------------------------------------------------------------------
@@ -394,6 +409,7 @@ PARTS = {
     "group norm": (nn.GroupNorm(2, 6), r"\(GroupNorm\) is not understood"),
     "softmax module": (nn.Softmax(1), r"\(Softmax\) is not understood"),
     "pooling over units": (nn.AvgPool1d(1), r"\(AvgPool1d\) is not understood there"),
+    "two-parameter norm": (nn.BatchNorm1d(3), "'parts.0' reads it along another dimension"),
     "unflatten": (nn.Unflatten(1, (6, 1)), r"\(Unflatten\) is not understood"),
 }
 GONE = {"first": torch.arange(6) < 3}
@@ -416,6 +432,96 @@ def test_modules_that_are_not_understood_are_named(case):
     part, says = PARTS[case]
     with pytest.raises(ValueError, match=says):
         structured.shrink(Uses(lambda m, y: m.parts[0](y), part), GONE)
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool"),
+    [
+        (nn.Conv1d, nn.MaxPool2d(3, 1, 1)),
+        (nn.Conv1d, nn.AvgPool2d(3, 1, 1)),
+        (nn.Conv1d, nn.ZeroPad2d((0, 0, 1, -1))),
+        (nn.Conv2d, nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0))),
+        (nn.Conv2d, nn.MaxPool3d(3, 1, 1)),
+    ],
+)
+def test_a_pooling_over_channels_is_refused(conv, pool):
+    """With one dimension too many torch takes the batch for channels, and pools over these."""
+    keep = {"0": torch.tensor([True, False, True, True])}
+    with pytest.raises(ValueError, match=r"module '1' \(\w+\) is not understood there"):
+        structured.shrink(nn.Sequential(conv(2, 4, 1), pool, conv(4, 1, 1)), keep)
+
+
+def test_a_pooling_call_over_channels_is_refused():
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv1d(2, 4, 1), nn.Conv1d(4, 1, 1)
+
+        def forward(self, x):
+            return self.b(functional.max_pool2d(self.a(x), 3, 1, 1))
+
+    with pytest.raises(ValueError, match="'max_pool2d' is not understood|is not understood"):
+        structured.shrink(Calls(), {"a": torch.arange(4) < 2})
+    rows = Uses(lambda m, y: functional.avg_pool1d(y, 1))
+    with pytest.raises(ValueError, match="is not understood"):
+        structured.shrink(rows, GONE)
+
+
+def test_one_activation_may_stand_in_many_places():
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 2))
+    assert structured.coupled(net) == [("0",), ("2",)]
+    keep = {"0": torch.arange(4) < 3, "2": torch.arange(4) > 1}
+    x = torch.randn(5, 3, generator=dice(1))
+    small = structured.shrink(net, keep)
+    torch.testing.assert_close(small(x), structured.silence(net, keep)(x))
+    assert structured.count(small).parameters == 3 * 4 + 2 * 4 + 2 * 3
+    layer = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="used in more than one place"):
+        structured.shrink(
+            nn.Sequential(layer, relu, layer, nn.Linear(4, 2)), {"0": torch.arange(4) < 3}
+        )
+
+
+def test_statistics_that_two_normalisations_share_are_refused():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    net[3].running_mean = net[1].running_mean
+    net.append(nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="'1.running_mean' is used in more than one place"):
+        structured.shrink(net, {"0": torch.arange(4) < 3})
+
+
+def test_looking_at_a_network_leaves_it_as_it_is():
+    class Keeps(Uses):
+        def forward(self, x):
+            self.seen = self.first(x).relu()
+            return self.last(self.seen)
+
+    net = Keeps(None)
+    net.seen, net.parts.noted = None, None
+    net.train()
+    small = structured.shrink(net, GONE)
+    assert net.seen is None
+    assert net.training
+    copy.deepcopy(net)
+    assert small(torch.ones(2, 4)).shape == (2, 2)
+
+
+def test_code_for_evaluation_is_what_is_followed():
+    class Head(Uses):
+        def forward(self, x):
+            y = self.first(x).relu()
+            return self.last(y.softmax(1) if self.training else y)
+
+    assert structured.coupled(Head(None).train()) == [("first",)]
+
+
+def test_a_single_slope_cuts_nothing_from_itself():
+    net = nn.Sequential(nn.Linear(3, 4), nn.PReLU(), nn.Linear(4, 2))
+    small = structured.shrink(net, {"0": torch.arange(4) < 2})
+    assert small[1].weight.shape == (1,)
+    x = torch.randn(5, 3, generator=dice(2))
+    torch.testing.assert_close(small(x), structured.silence(net, {"0": torch.arange(4) < 2})(x))
 
 
 def test_a_layer_called_twice_is_refused():
@@ -516,7 +622,7 @@ def test_code_that_reads_sizes_or_data_is_refused():
             [nn.Linear(2, 4), nn.Linear(4, 1)],
             "7",
             4,
-            r"'7'; layers that are called are \['0', '1'\]",
+            r"'7'; layers whose outputs are followed are \['0', '1'\]",
         ),
     ],
 )
@@ -570,7 +676,12 @@ def test_unit_scores_are_sums_over_the_rows_of_coupled_layers():
         structured.unit_scores(model, "taylor")
 
 
-@given(SHAPES, st.integers(0, 99), st.floats(0, 1), st.sampled_from([torch.float32, torch.float64]))
+@given(
+    SHAPES | st.just([0, 3]) | st.just([2, 0]),
+    st.integers(0, 99),
+    st.floats(0, 1),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+)
 def test_every_form_gives_the_weights_back_in_the_bytes_it_counts(shape, seed, share, dtype):
     g = dice(seed)
     weight = torch.randn(shape, generator=g, dtype=dtype) * (
@@ -579,7 +690,7 @@ def test_every_form_gives_the_weights_back_in_the_bytes_it_counts(shape, seed, s
     for form in structured.FORMS:
         content = structured.packed(weight, form)
         assert torch.equal(structured.unpacked(content, weight, form), weight)
-    values, columns, starts = oracles.csr_parts(weight.reshape(len(weight), -1))
+    values, columns, starts = oracles.csr_parts(weight.reshape(shape[0], math.prod(shape[1:])))
     item = weight.element_size()
     assert len(structured.packed(weight, "csr")) == item * len(values) + 4 * (
         len(columns) + len(starts)
@@ -604,6 +715,9 @@ def test_stored_counts_biases_and_buffers_once_and_refuses_other_forms():
     for call in (structured.packed, lambda w, f: structured.unpacked(b"", w, f)):
         with pytest.raises(ValueError, match="form must be one of .* got 'zip'"):
             call(torch.ones(2, 2), "zip")
+    with pytest.raises(ValueError, match="form must be one of .* got 'zip'"):
+        structured.stored(nn.ReLU(), "zip")
+    assert structured.stored(nn.ReLU(), "gzip") == 0
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.floats(0, 1))
@@ -662,8 +776,32 @@ def test_break_even_is_the_last_crossing():
     assert found.sparsities == [0.5, 0.9]
     assert len(found.speedup) == 2
     assert all(ratio > 0 for ratio in found.speedup)
-    slow = structured.latencies({"net": nn.Linear(3, 2)}, torch.ones(1, 3), rounds=1)
-    assert slow["net"] > 0
+    for values in ([], [0.0], [1.0, 2.0]):
+        with pytest.raises(ValueError, match="crossing needs a positive speedup for each sparsity"):
+            structured.crossing([0.5], values)
+    with pytest.raises(ValueError, match="block must divide outputs 5 and inputs 4, got 2"):
+        structured.break_even(5, 4, 1, block=2)
+
+
+def test_break_even_removes_the_share_it_says(monkeypatch):
+    made = []
+    monkeypatch.setattr(speed, "csr", lambda w: made.append(w) or w)
+    structured.break_even(40, 50, 2, (0.0, 0.5, 1.0), rounds=1)
+    assert [round(float((w == 0).double().mean()), 1) for w in made] == [0.0, 0.5, 1.0]
+
+
+def test_latencies_are_of_evaluation_without_gradients_and_modes_come_back():
+    seen = []
+
+    class Looks(nn.Linear):
+        def forward(self, x):
+            seen.append((self.training, torch.is_grad_enabled()))
+            return super().forward(x)
+
+    net = Looks(3, 2).train()
+    assert structured.latencies({"net": net}, torch.ones(1, 3), rounds=1)["net"] > 0
+    assert set(seen) == {(False, False)}
+    assert net.training
 
 
 def test_the_benchmark_runs_and_peers_give_the_same_weights():
@@ -697,9 +835,12 @@ def test_the_tradeoff_is_a_mean_and_the_bound_picks_the_smallest():
     assert point.saved == pytest.approx((1 - one / whole) / 2)
     accuracy = [lab.evaluation.evaluate(n, data).accuracy for n in (net, small)]
     assert point.drop == pytest.approx((accuracy[0] - accuracy[1]) / 2)
-    points = {
-        "a": [scenes_structured.Point(s, d) for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))]
-    }
+    assert point.drop - point.low == pytest.approx(point.high - point.drop)
+    found = [
+        scenes_structured.Point(s, d, d - 0.01, d + 0.01)
+        for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))
+    ]
+    points = {"a": found}
     for bound, best in ((0.5, 20), (1.0, 60), (20, 90), (-1, 0)):
         assert f"each saves: a {best} %." in scenes_structured.size_accuracy(points, bound).alt
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sweep_cells
+import torch
 
 from teachkit import lab
 from teachkit.lab import sweep
@@ -159,8 +160,34 @@ def test_bad_results_are_refused(result, says):
 def test_a_file_of_another_experiment_is_refused(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"other": 1}) + "\n")
-    with pytest.raises(ValueError, match=r"is not of this experiment: a row has \['other'\]"):
+    with pytest.raises(ValueError, match=r"not of this experiment: it has the row \{'other': 1\}"):
         sweep.run(sweep_cells.draw, GRID, file=file, progress=False)
+    file.write_text("3\n")
+    with pytest.raises(ValueError, match="not of this experiment: it has the row 3"):
+        sweep.run(sweep_cells.draw, GRID, file=file, progress=False)
+    file.unlink()
+    sweep.run(sweep_cells.draw, GRID, file=file, progress=False)
+    with pytest.raises(ValueError, match='two rows for {"seed": 3}'):
+        sweep.run(sweep_cells.word, {"seed": GRID["seed"]}, file=file, progress=False)
+
+
+def test_each_cell_starts_from_the_set_up_with_or_without_processes():
+    torch.set_default_dtype(torch.float32)
+    rows = sweep.run(sweep_cells.luck, {"seed": [1, 2]}, progress=False)
+    assert rows == sweep.run(sweep_cells.luck, {"seed": [1, 2]}, workers=2, progress=False)
+    assert rows[0]["value"] == rows[1]["value"]
+    assert torch.get_default_dtype() == torch.float64
+
+
+def test_words_of_any_kind_come_back_from_the_file_as_they_went(tmp_path):
+    file, grid = tmp_path / "rows.jsonl", {"seed": [1, 2]}
+    rows = sweep.run(sweep_cells.word, grid, file=file, progress=False)
+    assert rows == sweep.run(sweep_cells.word, grid, file=file, progress=False)
+    assert rows[0]["pair"] == [1, 2]
+    assert len(file.read_bytes().split(b"\n")) == 3
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex("é".encode()) + 1])  # cut inside a letter
+    assert rows == sweep.run(sweep_cells.word, grid, file=file, progress=False)
 
 
 def test_tables_are_cut_and_written_whole(tmp_path):

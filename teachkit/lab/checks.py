@@ -24,6 +24,21 @@ def fraction(name: str, value: object) -> float:
     return float(value)
 
 
+def number(name: str, value: object, low: float = 0.0) -> float:
+    """Return a finite number of ``low`` or more as a float.
+
+    >>> number("quality", -1)
+    Traceback (most recent call last):
+    ValueError: quality must be a finite number of 0 or more, got -1
+    """
+    allowed = f"a finite number of {low:g} or more"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if not low <= float(value) < math.inf:  # also refuses NaN
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return float(value)
+
+
 def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int:
     """Return a whole number in [low, high] as an int.
 

@@ -41,15 +41,17 @@ def prune_and_retrain(
         model: a trained network; it is unchanged.
         data: training data, for the scores and the training, and test data for the record.
         criterion: (model, batch, loss) -> scores; a larger score stays.
-        sparsity: the fraction of zeros after the cut.
+        sparsity: the fraction of zeros after the cut, or more where more are zero already.
         scope: "global" or "layer", see ``masks.keep_top``.
         loss: a mean loss.
         options: epochs, seed, optimizer, … of ``training.fit``.
 
     """
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
     ranked = masks.zeros_last(criterion(model, data.train, loss), model)
-    kept = masks.keep_top(ranked, sparsity, scope)
+    kept = masks.combine(masks.keep_top(ranked, sparsity, scope), masks.nonzero(model))
     cut = masks.apply(model, kept)
     trained, _ = fit(cut, data.train, loss=loss, masks=kept, **options)
     accuracy = [evaluate(net, data.test, loss).accuracy for net in (cut, trained)]
-    return trained, kept, Round(sparsity, *accuracy)
+    return trained, kept, Round(masks.sparsity(kept), *accuracy)

@@ -42,6 +42,7 @@ def run(
         cell: a function of a module (workers import it), from keyword arguments to a dict.
         grid: values for each argument: numbers, words or truth values.
         file: where finished cells are kept. Cells found there are not run again; a damaged line is.
+            Cells are known by their arguments alone: after a change of the function name a new file.
         workers: processes on this machine; 1 runs the cells here, one after the other.
         progress: show a progress bar.
 
@@ -78,20 +79,25 @@ def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
     """The rows of a file by their point in the grid; damaged lines are left out.
 
     Raises:
-        ValueError: a row lacks one of the arguments: the file belongs to another experiment.
+        ValueError: a row lacks one of the arguments, or two rows differ for the same ones: the file
+            belongs to another experiment.
 
     """
     found: dict[str, Row] = {}
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:  # cut off, in the middle of a letter too
             continue
         if not isinstance(row, dict) or not set(names) <= set(row):
             raise ValueError(
-                f"{path} is not of this experiment: a row has {sorted(row)}, the grid {list(names)}"
+                f"{path} is not of this experiment: it has the row {row!r}, the grid {list(names)}"
             )
-        found[_key({name: row[name] for name in names})] = row
+        key = _key({name: row[name] for name in names})
+        if found.setdefault(key, row) != row:
+            raise ValueError(
+                f"{path} is not of this experiment: it has two rows for {key}: {found[key]!r} and {row!r}"
+            )
     return found
 
 
@@ -143,14 +149,14 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
 
 def _results(cell: Cell, points: list[Row], workers: int) -> Iterator[tuple[Row, Row]]:
     if workers == 1 and DASK not in os.environ:
-        yield from ((point, cell(**point)) for point in points)
+        yield from (_one(cell, point) for point in points)
         return
     parallel = joblib.Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
     yield from parallel(joblib.delayed(_one)(cell, point) for point in points)
 
 
 def _one(cell: Cell, point: Row) -> tuple[Row, Row]:
-    """One cell on a worker."""
+    """One cell, after the course's set-up, here or on a worker."""
     session.setup()
     return point, cell(**point)
 
@@ -174,9 +180,8 @@ def _row(point: Row, result: object) -> Row:
     clash = set(point) & set(result)
     if clash:
         raise ValueError(f"the cell returns {sorted(clash)}, which are arguments of the grid")
-    row = point | result
-    _line(row)  # refuses what could not be kept, with a file or without
-    return row
+    kept: Row = json.loads(_line(point | result))  # what a file would give back, or refused
+    return kept
 
 
 def _append(path: Path, row: Row) -> None:

@@ -2,19 +2,19 @@
 
 from teachkit.magnitude.criteria import lamp_scores, random_scores, scores
 from teachkit.magnitude.densities import empty_layers, quotas, warn_empty
-from teachkit.magnitude.recipe import Round, TenthAdam, han, han_masks, last_gentler, removed_share
+from teachkit.magnitude.recipe import Round, TenthAdam, by_layer, han, han_masks, removed_share
 from teachkit.magnitude.selection import keep_largest, threshold
 from teachkit.magnitude.sensitivity import sensitivity
 
 __all__ = [
     "Round",
     "TenthAdam",
+    "by_layer",
     "empty_layers",
     "han",
     "han_masks",
     "keep_largest",
     "lamp_scores",
-    "last_gentler",
     "quotas",
     "random_scores",
     "removed_share",

@@ -43,12 +43,17 @@ def _lamp(w: Tensor) -> Tensor:
     flat = w.reshape(-1).double().abs()
     largest = flat.max() if len(flat) else flat.sum()
     if largest == 0:
-        return torch.zeros_like(w)
+        return torch.zeros_like(w, dtype=_at_least_single(w))
     order = flat.argsort(descending=True, stable=True)
     squares = (flat[order] / largest).square()  # without overflow or loss, whatever the scale
     found = torch.empty_like(flat)
     found[order] = squares / squares.cumsum(0)
-    return found.to(w.dtype).reshape(w.shape)
+    return found.to(_at_least_single(w)).reshape(w.shape)
+
+
+def _at_least_single(w: Tensor) -> torch.dtype:
+    """The dtype of scores: half precision has too few numbers to tell them apart."""
+    return torch.promote_types(w.dtype, torch.float32)
 
 
 def random_scores(model: nn.Module, generator: torch.Generator) -> Scores:
@@ -63,6 +68,6 @@ def random_scores(model: nn.Module, generator: torch.Generator) -> Scores:
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     return {
-        name: torch.rand(w.shape, generator=generator, dtype=w.dtype)
+        name: torch.rand(w.shape, generator=generator, dtype=_at_least_single(w))
         for name, w in masks.prunable(model).items()
     }

@@ -96,7 +96,7 @@ def warn_empty(kept: Masks) -> Masks:
     gone = empty_layers(kept)
     if gone and len(gone) < len(kept):
         warnings.warn(
-            f"these layers keep no weight, so the output no longer depends on the input: {gone}; "
+            f"these layers keep no weight, and nothing gets through them: {gone}; "
             "see magnitude.quotas for rules that keep some in each",
             stacklevel=3,
         )

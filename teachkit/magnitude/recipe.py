@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from teachkit import masks
-from teachkit.lab import training
+from teachkit.lab import checks, training
 from teachkit.lab.data import Data
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.types import Loss, Masks
@@ -31,7 +31,7 @@ def removed_share(quality: float) -> float:
     >>> [round(removed_share(q), 3) for q in (0.5, 1, 2)]
     [0.383, 0.683, 0.954]
     """
-    return math.erf(_quality("quality", quality) / math.sqrt(2))
+    return math.erf(checks.number("quality", quality) / math.sqrt(2))
 
 
 def han_masks(model: nn.Module, quality: Quality) -> Masks:
@@ -58,7 +58,7 @@ def han_masks(model: nn.Module, quality: Quality) -> Masks:
     for name, value in by_name.items():
         if name not in weights:
             raise ValueError(f"quality has the key {name!r}; allowed are {sorted(weights)}")
-        _quality(f"quality[{name!r}]" if isinstance(quality, Mapping) else "quality", value)
+        checks.number(f"quality[{name!r}]" if isinstance(quality, Mapping) else "quality", value)
     found: Masks = {}
     for name, w in weights.items():
         alive = w.detach()[w.detach() != 0]
@@ -67,16 +67,24 @@ def han_masks(model: nn.Module, quality: Quality) -> Masks:
     return found
 
 
-def last_gentler(model: nn.Module, quality: float, factor: float = 0.6) -> dict[str, float]:
-    """The quality by tensor: the same everywhere, times the factor in the last.
+def by_layer(
+    model: nn.Module, quality: float, factors: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The quality by tensor: times the tensor's factor, 1 where none is given.
 
-    The last layer has few weights, and each decides about a class directly.
+    Without factors the last tensor has 0.6: it has few weights, and each decides about a class
+    directly. A sensitivity scan tells which others need less than 1.
 
-    >>> last_gentler(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), 1.0)
+    >>> by_layer(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), 1.0)
     {'0.weight': 1.0, '1.weight': 0.6}
     """
     names = list(masks.prunable(model))
-    return {name: quality * (factor if name == names[-1] else 1.0) for name in names}
+    given = {names[-1]: 0.6} if factors is None else dict(factors)
+    for name, factor in given.items():
+        if name not in names:
+            raise ValueError(f"factors has the key {name!r}; allowed are {names}")
+        checks.number(f"factors[{name!r}]", factor)
+    return {name: checks.number("quality", quality) * given.get(name, 1.0) for name in names}
 
 
 class Round(NamedTuple):
@@ -95,7 +103,7 @@ def han(
     qualities: Sequence[float],
     *,
     epochs: int = 6,
-    last: float = 0.6,
+    factors: Mapping[str, float] | None = None,
     batch_size: int = 64,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = TenthAdam,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
@@ -105,15 +113,16 @@ def han(
 ) -> tuple[nn.Module, Masks, list[Round]]:
     """Prune by ``han_masks`` and retrain with the masks held, once for each quality.
 
-    Retraining runs at a tenth of the usual rate, as in the paper; the paper's correction of
-    dropout does not apply, since the course's networks have none.
+    From the paper: the threshold, a tenth of the rate for the retraining, and that it is repeated.
+    The course's own: σ is that of the survivors, and the last tensor has a smaller quality. The
+    paper's correction of dropout does not apply, since the course's networks have none.
 
     Args:
         model: a trained network; it is unchanged.
         data: training and test batch.
         qualities: one a round; a repeated quality removes more, see ``han_masks``.
         epochs: retraining epochs a round.
-        last: factor on the quality of the last tensor, see ``last_gentler``.
+        factors: on the quality by tensor name, 1 where none is given; see ``by_layer``.
         batch_size: samples a step.
         optimizer: makes the optimizer of the retraining.
         scheduler: makes the learning-rate schedule of each round, see ``training.fit``.
@@ -127,7 +136,7 @@ def han(
     """
     net, kept, rounds = model, masks.keep_all(model), []
     for r, quality in enumerate(tqdm(qualities, desc="rounds", disable=not progress, leave=False)):
-        kept = warn_empty(han_masks(net, last_gentler(net, quality, last)))
+        kept = warn_empty(han_masks(net, by_layer(net, quality, factors)))
         cut = masks.apply(net, kept)
         net, _ = training.fit(
             cut,
@@ -145,11 +154,3 @@ def han(
         counts = {name: int(mask.sum()) for name, mask in kept.items()}
         rounds.append(Round(quality, masks.sparsity(kept), pruned, retrained, counts))
     return net, kept, rounds
-
-
-def _quality(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of 0 or more, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of 0 or more, got {value!r}")
-    return float(value)

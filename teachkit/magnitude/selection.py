@@ -82,9 +82,11 @@ def _tensors(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor) -> list[
     """The tensors, all of one floating dtype."""
     if isinstance(weights, Tensor):
         weights = [weights]
+    if not isinstance(weights, Iterable):
+        raise TypeError(f"weights must be tensors of one floating dtype, got {weights!r}")
     found = list(weights.values() if isinstance(weights, Mapping) else weights)
     kinds = {w.dtype if isinstance(w, Tensor) else type(w).__name__ for w in found}
-    if len(kinds) != 1 or not found[0].is_floating_point():
+    if len(kinds) != 1 or not isinstance(found[0], Tensor) or not found[0].is_floating_point():
         allowed = "tensors of one floating dtype"
         raise TypeError(f"weights must be {allowed}, got {sorted(map(str, kinds)) or 'nothing'}")
     return found

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -36,6 +37,7 @@ def gradual(
     *,
     steps: int,
     epochs: int,
+    batch_size: int = 64,
     scope: str = "global",
     loss: Loss = cross_entropy,
     optimizer: Callable[..., Optimizer] = Adam,
@@ -46,7 +48,7 @@ def gradual(
     """Prune to schedule(1), train, prune to schedule(2), train, … to schedule(steps).
 
     The whole budget is ``epochs``; it is divided over the steps as evenly as whole numbers allow,
-    the first steps taking the remainder. Scores are computed anew before each cut, on the training
+    the last and deepest steps taking the remainder. Scores are computed anew before each cut, on the training
     data. What is removed stays removed.
 
     Args:
@@ -56,23 +58,36 @@ def gradual(
         schedule: from the step, 1 … steps, to the sparsity.
         steps: how many cuts.
         epochs: passes over the training data in all.
+        batch_size: samples a step of the optimizer.
         scope: "global" or "layer", see ``masks.keep_top``.
         loss: a mean loss.
         optimizer: makes a fresh optimizer for each step.
         seed: seed of the order of the samples; each step takes the next.
-        file: where the state is kept after each step; a run that was interrupted goes on from it.
+        file: where the state is kept after each step; a run that was interrupted goes on from it. Two
+            lambdas written in one place are taken for the same criterion or loss.
         progress: show a progress bar in each step.
 
     Raises:
-        ValueError: the schedule falls, or the file is of a run with other settings.
+        ValueError: the schedule falls, or the file is of a run with other settings, or of none.
 
     """
-    plan = _plan(schedule, steps, epochs)
-    settings = {"plan": plan, "scope": scope, "seed": seed, "start": _fingerprint(model)}
+    plan, seed = _plan(schedule, steps, epochs), checks.whole("seed", seed)
+    settings: dict[str, Any] = {}
+    if file is not None:
+        settings = {
+            "plan": plan,
+            "batch_size": batch_size,
+            "scope": scope,
+            "seed": seed,
+            "start": _fingerprint(*model.state_dict().values()),
+            "data": _fingerprint(*data.train, *data.test),
+            "calls": [_words(call) for call in (criterion, loss, optimizer)],
+        }
     state = _resume(file, settings, model)
     for t in range(len(state.steps), steps):
         sparsity, passes = plan[t]
         options: dict[str, Any] = {
+            "batch_size": batch_size,
             "scope": scope,
             "loss": loss,
             "optimizer": optimizer,
@@ -88,13 +103,12 @@ def gradual(
 
 def _plan(schedule: Schedule, steps: int, epochs: int) -> list[tuple[float, int]]:
     """Sparsity and passes over the data of each step."""
-    checks.whole("steps", steps, 1)
-    checks.whole("epochs", epochs)
+    steps, epochs = checks.whole("steps", steps, 1), checks.whole("epochs", epochs)
     levels = [checks.fraction(f"schedule({t})", schedule(t)) for t in range(1, steps + 1)]
     for before, after in pairwise(levels):
         if after < before:
             raise ValueError(f"a schedule must not fall, got {before!r} and then {after!r}")
-    return [(s, epochs // steps + (t < epochs % steps)) for t, s in enumerate(levels)]
+    return [(s, (epochs + t) // steps) for t, s in enumerate(levels)]
 
 
 def _save(file: Path | str | None, settings: dict[str, Any], state: Run) -> None:
@@ -114,19 +128,38 @@ def _resume(file: Path | str | None, settings: dict[str, Any], model: nn.Module)
     start = Run(masks.apply(model, {}), masks.keep_all(model), [])
     if file is None or not Path(file).exists():
         return start
-    found = torch.load(file, weights_only=True)
-    if found["settings"] != settings:
+    try:
+        found = torch.load(file, weights_only=True, map_location="cpu")
+        known = found["settings"]
+    except Exception as error:  # whatever torch and pickle say of a file that is something else
         raise ValueError(
-            f"{file} is of a run with {found['settings']}, not {settings}; "
-            "name another file or delete this one"
+            f"{file} is not a run of gradual ({type(error).__name__}: {error}); name another file"
+        ) from error
+    if known != settings:
+        raise ValueError(
+            f"{file} is of a run with {known}, not {settings}; name another file or delete this one"
         )
     start.model.load_state_dict(found["weights"])
     return Run(start.model.eval(), found["masks"], [Round(*step) for step in found["steps"]])
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """A digest of every weight: another network does not go on from this one's file."""
+def _fingerprint(*tensors: Any) -> str:
+    """A digest of every number: another network, or other data, does not go on from this file."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    for tensor in tensors:
+        if isinstance(tensor, Tensor):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+        else:  # the extra state of a module of the user's
+            digest.update(repr(tensor).encode())
     return digest.hexdigest()
+
+
+def _words(call: Any) -> str:
+    """A function, a class, a partial or an object in words that are the same in the next session."""
+    if isinstance(call, partial):
+        given = [*map(repr, call.args), *(f"{k}={v!r}" for k, v in sorted(call.keywords.items()))]
+        return f"{_words(call.func)}({', '.join(given)})"
+    named = call if hasattr(call, "__qualname__") else type(call)
+    return f"{named.__module__}.{named.__qualname__}"

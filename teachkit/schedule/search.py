@@ -46,18 +46,22 @@ def within_bound(
     """
     for name, value in (("low", low), ("high", high), ("floor", floor)):
         checks.fraction(name, value)
-    if not tolerance > 0:
+    if low > high:
+        raise ValueError(f"low must not exceed high, got low={low!r} and high={high!r}")
+    if not checks.number("tolerance", tolerance) > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance!r}")
     best = make(low)
-    reached = accuracy(best)
+    reached = checks.fraction("the accuracy", accuracy(best))
     runs = [(low, reached)]
     if reached < floor:
         raise ValueError(f"at sparsity {low:g} the accuracy is {reached:.4g}, below {floor:.4g}")
     at = low
     while high - at > tolerance:
         middle = (at + high) / 2
+        if middle in (at, high):  # two neighbouring numbers: no tolerance can part them
+            break
         model = make(middle)
-        runs.append((middle, accuracy(model)))
+        runs.append((middle, checks.fraction("the accuracy", accuracy(model))))
         if runs[-1][1] >= floor:
             at, best, reached = middle, model, runs[-1][1]
         else:

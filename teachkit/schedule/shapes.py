@@ -24,6 +24,7 @@ def one_shot(final: float, start: float = 0) -> Schedule:
     [0.0, 0.0, 0.9, 0.9]
     """
     checks.fraction("final", final)
+    checks.number("start", start)
     return lambda step: final if step >= start else 0.0
 
 
@@ -79,16 +80,23 @@ def delayed(schedule: Schedule, steps: float) -> Schedule:
     >>> delayed(linear(0, 0.8, 0, 4), 2)(3)
     0.2
     """
+    checks.number("steps", steps)
+    if not callable(schedule):
+        raise TypeError(f"schedule must be a function of the step, got {schedule!r}")
     return lambda step: schedule(max(step - steps, 0))
 
 
 def every(schedule: Schedule, steps: int) -> Schedule:
-    """The same schedule, changing only at multiples of ``steps`` (Zhu & Gupta's Δt).
+    """The same schedule, changing only at multiples of ``steps``.
+
+    That is Zhu & Gupta's Δt where the schedule starts at such a multiple.
 
     >>> [every(linear(0, 0.8, 0, 4), 2)(t) for t in (0, 1, 2, 3, 4)]
     [0.0, 0.0, 0.4, 0.4, 0.8]
     """
     checks.whole("steps", steps, 1)
+    if not callable(schedule):
+        raise TypeError(f"schedule must be a function of the step, got {schedule!r}")
     return lambda step: schedule(step // steps * steps)
 
 
@@ -99,7 +107,7 @@ def _between(
     low, high = checks.fraction("initial", initial), checks.fraction("final", final)
     if low > high:
         raise ValueError(f"a schedule must not fall, got initial={initial!r} and final={final!r}")
-    if not 0 <= start < end:
+    if not 0 <= checks.number("start", start) < checks.number("end", end):
         raise ValueError(f"a schedule needs 0 <= start < end, got start={start!r} and end={end!r}")
 
     def schedule(step: float) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sympy import Expr, Symbol
 
 from teachkit.hessian import CriticalPoint
+from teachkit.lab.curves import Interval
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.show.pictures import Picture
 
@@ -66,6 +67,46 @@ def lines(
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, ylim=ylim)
     if len(curves) > 1 or level:
         figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return Picture(figure, alt)
+
+
+def differences(
+    categories: Sequence[object],
+    found: Mapping[str, Interval],
+    *,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+) -> Picture:
+    """Means with their intervals at equal steps, side by side, and the line of no difference.
+
+    Args:
+        categories: what stands at each step (n,).
+        found: intervals of arrays (n,), by label.
+        xlabel: what the categories are, with their unit.
+        ylabel: what differs, with its unit.
+        alt: alt text.
+
+    """
+    figure, (axes,) = canvas()
+    places = np.arange(len(categories))
+    for i, (label, (mean, low, high)) in enumerate(found.items()):
+        shift = 0.5 * (i - (len(found) - 1) / 2) / len(found)
+        axes.errorbar(
+            places + shift,
+            mean,
+            yerr=np.stack([mean - low, high - mean]),
+            label=label,
+            color=COLOURS[i % len(COLOURS)],
+            marker="osD^v"[i % 5],
+            markersize=5,
+            linestyle="none",
+            capsize=3,
+        )
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":", label="no difference")
+    axes.set(xlabel=xlabel, ylabel=ylabel, xticks=places, xticklabels=[str(c) for c in categories])
+    axes.grid(False, axis="x")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return Picture(figure, alt)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from teachkit import structured
+from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.lab.types import Batch
@@ -20,13 +21,19 @@ from teachkit.show.pictures import Picture
 FILTERS, CHANNELS, SIDE = 6, 4, 3
 BLOCK = (2, 6)
 MARKERS = "osv^DX"
+TOP = 22.0  # percentage points; what lies above is written at the edge
 
 
 class Point(NamedTuple):
-    """One pruned network: the share of the bytes it saves, and the accuracy it loses."""
+    """A mean over pruned networks: the share of the bytes saved, and the accuracy lost.
+
+    ``low`` and ``high`` are the 95 % interval of the accuracy lost.
+    """
 
     saved: float
     drop: float
+    low: float
+    high: float
 
 
 def kernels(granularity: str, sparsity: float) -> Picture:
@@ -73,17 +80,17 @@ def _tiles(kept: Tensor, scores: Tensor) -> np.ndarray:
 def tradeoff(
     before: Sequence[nn.Module], after: Sequence[nn.Module], batch: Batch, form: str = "dense"
 ) -> Point:
-    """The means over pairs of networks: bytes saved in a form, in float32, and accuracy lost."""
+    """The means over two or more pairs of networks: bytes saved in a form, in float32, and loss."""
     saved, drop = [], []
     for dense, pruned in zip(before, after, strict=True):
         whole, part = (copy.deepcopy(net).float() for net in (dense, pruned))
         saved.append(1 - structured.stored(part, form) / structured.stored(whole))
         drop.append(evaluate(dense, batch).accuracy - evaluate(pruned, batch).accuracy)
-    return Point(sum(saved) / len(saved), sum(drop) / len(drop))
+    return Point(sum(saved) / len(saved), *map(float, interval(drop)))
 
 
 def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Picture:
-    """Saved size against lost accuracy, in percent, with a bound on the loss drawn in.
+    """Saved size against lost accuracy, in percent, with intervals and a bound on the loss.
 
     Args:
         points: by form, networks of rising sparsity.
@@ -91,6 +98,8 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
 
     """
     figure, (axes,) = plots.canvas(width=6.4, height=4.0)
+    axes.set(xlabel="saved size in %", ylabel="accuracy drop in points", ylim=(-2, TOP))
+    axes.set_xlim(-45, 101)
     best = {}
     for i, (form, networks) in enumerate(points.items()):
         _curve(axes, form, networks, i)
@@ -98,11 +107,14 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
         best[form] = max((p.saved for p in allowed), default=0.0)
         if allowed:
             at = max(allowed, key=lambda p: p.saved)
-            axes.plot(100 * at.saved, 100 * at.drop, "o", ms=14, mfc="none", color=COLOURS[i])
+            ring: dict[str, Any] = {
+                "ms": 10 + 4 * i,
+                "mfc": "none",
+                "color": COLOURS[i],
+            }  # none hides another
+            axes.plot(100 * at.saved, 100 * at.drop, "o", **ring)
     axes.axhline(bound, color="0.3", linewidth=1, linestyle=":")
     axes.text(-42, bound + 0.2, f"bound {bound:g}", va="bottom", fontsize=9)
-    axes.set(xlabel="saved size in %", ylabel="accuracy drop in points", ylim=(-2, 22))
-    axes.set_xlim(-45, 101)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     says = ", ".join(f"{form} {100 * saved:.0f} %" for form, saved in best.items())
     alt = (
@@ -115,6 +127,15 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
 def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
     saved: ArrayLike = [100 * p.saved for p in networks]
     drop: ArrayLike = [100 * p.drop for p in networks]
-    axes.plot(
-        saved, drop, label=form, color=COLOURS[i], linestyle=LINES[i], marker=MARKERS[i], ms=5
-    )
+    bars = np.transpose([[p.drop - p.low, p.high - p.drop] for p in networks])
+    line: dict[str, Any] = {
+        "color": COLOURS[i],
+        "linestyle": LINES[i],
+        "marker": MARKERS[i],
+        "ms": 5,
+    }
+    axes.errorbar(saved, drop, yerr=100 * bars, label=form, elinewidth=1, capsize=2, **line)
+    for p in networks:
+        if 100 * p.drop > TOP:
+            words: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 9, "color": COLOURS[i]}
+            axes.text(100 * p.saved, TOP, f"{form} {100 * p.drop:.0f} ↑ ", **words)

@@ -29,7 +29,10 @@ from teachkit.structured.tracing import (
 
 
 class Flow(NamedTuple):
-    """The channels of a tensor: "image" (n, C, ...), "row" (..., C), "flat" (n, C · places), "other"."""
+    """The channels of a tensor: "row" (..., C), "flat" (n, C · places), "other", or an image.
+
+    An image (n, C, ...) is "image1", "image2" or "image3", by its dimensions beside n and C.
+    """
 
     space: int
     layout: str
@@ -50,7 +53,7 @@ class Channels:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(checks.model(model).named_modules())
+        self.modules = dict(checks.model(model).named_modules(remove_duplicate=False))
         self.outputs: dict[str, int] = {}
         self.inputs: dict[str, Reading] = {}
         self.sizes: list[int] = []
@@ -105,7 +108,7 @@ class Channels:
         called, first = node.target, flows[0] if len(flows) == 1 else None
         if first and (called in POINTWISE_CALLS or called in TOGETHER):  # together with a number
             return first
-        if first and called in POOLING_CALLS and first.layout == "image":
+        if first and first.layout == f"image{POOLING_CALLS.get(called)}":
             return first
         if first and called in (torch.flatten, "flatten") and flattens_all(node):
             return self._flatten(first)
@@ -124,7 +127,7 @@ class Channels:
         if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
             return self._flatten(flow)
         plain = not getattr(module, "return_indices", False)
-        if kind in POOLING and plain and flow.layout in ("image", "other"):
+        if kind in POOLING and plain and flow.layout in (f"image{POOLING[kind]}", "other"):
             return flow
         if kind in (*LINEAR, *CONV):
             return self._layer(name, flow)
@@ -142,15 +145,16 @@ class Channels:
             else (module.in_channels, module.out_channels)
         )
         places = reads // size if flow.layout == "flat" else 1
-        fits = flow.layout in (("row", "flat") if linear else ("image",)) and reads == places * size
+        image = "" if linear else f"image{len(module.kernel_size)}"
+        fits = flow.layout in (("row", "flat") if linear else (image,)) and reads == places * size
         if flow.layout != "other" and not fits:
             self._fix([flow], f"module {name!r} reads it along another dimension")
         self.inputs[name] = Reading(flow.space, max(places, 1))
-        made = self._space(int(makes), "row" if linear else "image")
+        made = self._space(int(makes), image or "row")
         if not linear and module.groups > 1:
             if not module.groups == reads == makes:
                 self._fix([flow, made], f"module {name!r} is a convolution in groups")
-            elif flow.layout == "image":
+            elif flow.layout == image:
                 made = flow
             else:
                 self._fix([made], f"module {name!r} is a depthwise convolution of it")
@@ -171,7 +175,7 @@ class Channels:
 
     def _flatten(self, flow: Flow) -> Flow:
         """Channels come first, so each becomes height · width neighbours; rows stay as they are."""
-        return Flow(flow.space, {"image": "flat"}.get(flow.layout, flow.layout))
+        return Flow(flow.space, "flat" if flow.layout.startswith("image") else flow.layout)
 
     def _join(self, a: Flow, b: Flow, node: fx.Node) -> Flow:
         """What is added or multiplied entry by entry must be cut alike."""
@@ -183,12 +187,15 @@ class Channels:
         return a
 
     def _fix_shared(self, model: nn.Module) -> None:
-        """Parameters that two modules own, or that the code reads without calling their module."""
-        owners = list(model.named_parameters(remove_duplicate=False))
-        times = Counter(id(p) for _, p in owners)
+        """Tensors that two modules own, or that the code reads without calling their module."""
+        owners = [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+        times = Counter(id(tensor) for _, tensor in owners)
         read = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
-        for key, parameter in owners:
+        for key, tensor in owners:
             name = key.rpartition(".")[0]
-            if name in self.outputs and (times[id(parameter)] > 1 or key in read):
+            if name in self.outputs and (times[id(tensor)] > 1 or key in read):
                 flows = [Flow(s, "") for s in (self.outputs[name], self.inputs[name].space)]
-                self._fix(flows, f"parameter {key!r} is used in more than one place")
+                self._fix(flows, f"{key!r} is used in more than one place")

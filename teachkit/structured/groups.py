@@ -3,7 +3,8 @@
 torch stores the weight of a Linear layer as (outputs, inputs) and of a convolution as (outputs,
 inputs, height, width). So a unit's incoming weights are a *row*, and its outgoing ones a *column* of
 the next layer's weight. A text that calls a neuron pruned "when all values of a column are zero"
-stores its matrices the other way round.
+stores its matrices the other way round. A transposed convolution does: (inputs, outputs, height,
+width). And in a convolution in groups an input is counted within its group.
 """
 
 from math import ceil, prod
@@ -26,7 +27,7 @@ GRANULARITIES = {
     "kernel": "the weights from one input channel to one filter, W[o, i]",
     "position": "the same place in every kernel of a layer, W[:, :, h, w]",
     "block": "a rectangle of the matrix (outputs, the rest)",
-    "2:4": "two of every four neighbours in a row stay",
+    "2:4": "two of every four neighbouring inputs stay, in each row and at each place",
 }
 NORMS = ("mean", "sum", "l2")
 ON_EMPTY = ("refuse", "keep", "allow")
@@ -65,6 +66,8 @@ def group_ids(shape: Shape, granularity: str, block: tuple[int, int] = (4, 4)) -
     elif granularity == "position":
         ids = p
     elif granularity == "block":
+        if not isinstance(block, (tuple, list)) or len(block) != 2:
+            raise TypeError(f"block must be (rows, columns), got {block!r}")
         height, width = (checks.whole("each side of block", side, 1) for side in block)
         ids = o // height * ceil(inputs * places / width) + (i * places + p) // width
     else:
@@ -92,12 +95,17 @@ def group_scores(
     found: Scores = {}
     for name, score in checks.entries("scores", scores, scores).items():
         ids = group_ids(tuple(score.shape), granularity, block).reshape(-1)
-        values = score.detach().reshape(-1)
+        values = score.detach().reshape(-1).to(wide(score.dtype))
         total = values.new_zeros(int(ids.max()) + 1).index_add(
             0, ids, values**2 if norm == "l2" else values
         )
         found[name] = {"mean": total / ids.bincount(), "sum": total, "l2": total.sqrt()}[norm]
     return found
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to add up in: half precision and whole numbers would lose or overflow."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float64
 
 
 def group_masks(
@@ -131,6 +139,10 @@ def group_masks(
 
     """
     if granularity == "2:4":
+        if scope != "layer":
+            raise ValueError(
+                f"2:4 removes half of every layer: scope must be 'layer', got {scope!r}"
+            )
         if checks.fraction("sparsity", sparsity) != 0.5:
             raise ValueError(
                 f"2:4 removes half of the weights: sparsity must be 0.5, got {sparsity!r}"
@@ -166,7 +178,11 @@ def keep_groups(
     if on_empty == "refuse" or scope == "layer" or stay < len(scores):
         raise ValueError(
             f"at sparsity {sparsity:g}, scope {scope!r}, nothing is left of {', '.join(map(repr, empty))}; "
-            "remove less, or rank globally with on_empty='keep'"
+            + (
+                "remove less"
+                if on_empty == "keep"
+                else "remove less, or rank globally with on_empty='keep'"
+            )
         )
     return _with_best(scores, stay)
 

@@ -36,7 +36,8 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
 
     Args:
         model: made of Linear, Conv1d-3d (plain or depthwise), batch normalisation, pooling,
-            ``flatten(x, 1)``, activations, dropout, additions and products.
+            ``flatten(x, 1)``, activations, dropout, additions and products. Shapes are not traced:
+            inputs come in batches, and a batch normalisation after Linear reads (n, features).
         keep: by layer name, boolean (outputs,), True keeps. One name stands for all layers coupled to it.
 
     Raises:
@@ -105,6 +106,8 @@ def silence(model: nn.Module, keep: Keep) -> nn.Module:
 
 def resolve(channels: Channels, keep: Keep) -> dict[int, Tensor]:
     """What stays of each space that is cut; everything that cannot be done is refused here."""
+    if not isinstance(keep, Mapping):
+        raise TypeError(f"keep must be a dict of masks by layer name, got {type(keep).__name__}")
     groups = channels.coupled()
     by_layer = {name: space for space, names in groups.items() for name in names}
     cuts: dict[int, Tensor] = {}
@@ -112,7 +115,7 @@ def resolve(channels: Channels, keep: Keep) -> dict[int, Tensor]:
     for name, mask in keep.items():
         if name not in by_layer:
             raise ValueError(
-                f"keep has the key {name!r}; layers that are called are {sorted(by_layer)}"
+                f"keep has the key {name!r}; layers whose outputs are followed are {sorted(by_layer)}"
             )
         space, size = by_layer[name], channels.sizes[by_layer[name]]
         checks.masks({name: mask}, {name: torch.empty(size)})

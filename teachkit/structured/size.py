@@ -5,9 +5,12 @@ and headers that a file format adds (``torch.save`` adds about a kilobyte and 20
 """
 
 import gzip
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from teachkit import masks
@@ -31,12 +34,14 @@ def stored(model: nn.Module, form: str = "dense") -> int:
     >>> [stored(net, form) for form in ("dense", "csr", "bitmask")]
     [64, 44, 18]
     """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
     weights = {name: w.detach() for name, w in masks.prunable(model).items()}
     rest = [t for name, t in model.named_parameters() if name not in weights] + list(
         model.buffers()
     )
     others = sum(t.numel() * t.element_size() for t in rest)
-    if form == "gzip":
+    if form == "gzip" and weights:
         content = b"".join(packed(w, "dense") for w in weights.values())
         return others + len(gzip.compress(content, 9, mtime=0))
     return others + sum(len(packed(w, form)) for w in weights.values())
@@ -46,12 +51,12 @@ def packed(weight: Tensor, form: str) -> bytes:
     """The bytes of one weight in a form; :func:`unpacked` reads them back."""
     if form not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
-    matrix = weight.detach().cpu().numpy()
+    matrix = _numbers(weight)
     if form in ("dense", "gzip"):
         content: bytes = matrix.tobytes()
         return content if form == "dense" else gzip.compress(content, 9, mtime=0)
-    flat = matrix.reshape(len(matrix), -1)
-    alive = flat != 0
+    shape = (len(matrix), prod(matrix.shape[1:]))
+    flat, alive = matrix.reshape(shape), (weight.detach().cpu() != 0).numpy().reshape(shape)
     if form == "bitmask":
         return bytes(np.packbits(alive)) + bytes(flat[alive])
     columns = np.nonzero(alive)[1].astype(np.int32)
@@ -68,12 +73,14 @@ def unpacked(content: bytes, like: Tensor, form: str) -> Tensor:
     """
     if form not in FORMS:
         raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
-    kind = like.detach().cpu().numpy().dtype
+    kind = _numbers(like).dtype
     outputs, n = len(like), like.numel()
     if form in ("dense", "gzip"):
         raw = gzip.decompress(content) if form == "gzip" else content
-        return torch.from_numpy(np.frombuffer(raw, kind).copy()).reshape(like.shape)
-    flat = np.zeros((outputs, n // outputs), kind)
+        return (
+            torch.from_numpy(np.frombuffer(raw, kind).copy()).view(like.dtype).reshape(like.shape)
+        )
+    flat = np.zeros((outputs, prod(like.shape[1:])), kind)
     if form == "bitmask":
         bits = np.frombuffer(content, np.uint8, -(-n // 8))
         alive = np.unpackbits(bits, count=n).astype(bool).reshape(flat.shape)
@@ -83,4 +90,11 @@ def unpacked(content: bytes, like: Tensor, form: str) -> Tensor:
         columns = np.frombuffer(content, np.int32, int(starts[-1]), offset=starts.nbytes)
         rows = np.repeat(np.arange(outputs), np.diff(starts))
         flat[rows, columns] = np.frombuffer(content, kind, offset=starts.nbytes + columns.nbytes)
-    return torch.from_numpy(flat).reshape(like.shape)
+    return torch.from_numpy(flat).view(like.dtype).reshape(like.shape)
+
+
+def _numbers(weight: Tensor) -> NDArray[Any]:
+    """The weight for numpy, which knows no bfloat16: its two bytes pass as a whole number."""
+    w = weight.detach().cpu().contiguous()
+    found: NDArray[Any] = (w.view(torch.int16) if w.dtype == torch.bfloat16 else w).numpy()
+    return found

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import ceil, log2
 from typing import Any, NamedTuple
@@ -51,16 +52,10 @@ def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str,
 
 def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[str, float]:
     """Seconds of one forward pass of each network on x, in evaluation mode without gradients."""
-
-    def forward(model: nn.Module) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            with torch.no_grad(), eval_mode(model):
-                result: Tensor = model(x)
-                return result
-
-        return run
-
-    return times({name: forward(model) for name, model in models.items()}, rounds)
+    with torch.no_grad(), ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(eval_mode(model))
+        return times({name: partial(model, x) for name, model in models.items()}, rounds)
 
 
 def csr(weight: Tensor) -> Tensor:
@@ -130,6 +125,10 @@ def break_even(
         seed: of the weights.
 
     """
+    if block is not None and (
+        outputs % checks.whole("block", block, 1) or inputs % checks.whole("block", block, 1)
+    ):
+        raise ValueError(f"block must divide outputs {outputs} and inputs {inputs}, got {block}")
     dice = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype)
     x = torch.randn(batch, inputs, generator=dice, dtype=dtype)
@@ -152,6 +151,10 @@ def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | N
     >>> crossing([0.5, 0.7, 0.9], [0.25, 0.5, 2.0])
     0.8
     """
+    if len(sparsities) != len(speedup) or not speedup or min(speedup) <= 0:
+        raise ValueError(
+            f"crossing needs a positive speedup for each sparsity, got {list(speedup)}"
+        )
     logs = [log2(value) for value in speedup]
     below = [i for i, value in enumerate(logs) if value < 0]
     if not below:

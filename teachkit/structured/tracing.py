@@ -1,5 +1,6 @@
 """The calls of a network as a graph, and which of them are understood."""
 
+import copy
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +8,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional
-
-from teachkit.lab.evaluation import eval_mode
 
 LINEAR = (nn.Linear,)
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -18,10 +17,12 @@ POINTWISE = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh, nn.Hardswish),
     *(nn.Hardsigmoid, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
 )
-POOLING = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.ZeroPad2d),
-)
+# By the dimensions that they run over: over fewer than there are, they would mix the channels.
+POOLING: dict[type[nn.Module], int] = {
+    **dict.fromkeys((nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d), 1),
+    **dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d), 2),
+    **dict.fromkeys((nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d), 3),
+}
 POINTWISE_CALLS: set[object] = {
     *(
         functional.relu,
@@ -37,13 +38,14 @@ POINTWISE_CALLS: set[object] = {
     *(torch.sigmoid, functional.sigmoid, functional.dropout, operator.neg),
     *("relu", "relu_", "tanh", "sigmoid", "contiguous"),
 }
-POOLING_CALLS: set[object] = {
-    functional.avg_pool1d,
-    functional.avg_pool2d,
-    functional.adaptive_avg_pool1d,
-    functional.adaptive_avg_pool2d,
+POOLING_CALLS: dict[object, int] = {
+    functional.avg_pool1d: 1,
+    functional.adaptive_avg_pool1d: 1,
+    functional.max_pool1d: 1,
+    functional.avg_pool2d: 2,
+    functional.adaptive_avg_pool2d: 2,
+    functional.max_pool2d: 2,
 }
-POOLING_CALLS |= {functional.max_pool1d, functional.max_pool2d}
 TOGETHER: set[object] = {
     operator.add,
     operator.iadd,
@@ -70,16 +72,12 @@ def trace(model: nn.Module) -> fx.Graph:
             value = graph.call_module(name, (value,))
         graph.output(value)
         return graph
-    before = set(vars(model))
     try:
-        with eval_mode(model):
-            return fx.Tracer().trace(model)
+        traced = copy.deepcopy(model).eval()  # the code may keep what it computes
+        return fx.Tracer().trace(traced)
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
-    finally:  # the tracer leaves constants of the code behind
-        for name in set(vars(model)) - before:
-            delattr(model, name)
 
 
 def _chain(name: str, module: nn.Module) -> list[str] | None:

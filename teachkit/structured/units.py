@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from teachkit import taylor
 from teachkit.lab.types import Batch, Loss, Scores
 from teachkit.structured.graph import Channels
+from teachkit.structured.groups import wide
 from teachkit.structured.shrinking import Keep, coupled, resolve, selections, tensors
 
 METHODS = ("l1", "l2", "taylor")
@@ -57,6 +58,7 @@ def unit_scores(
 
     def parts(name: str) -> Tensor:
         weight: Tensor = model.get_submodule(name).weight.detach()  # type: ignore[operator]
+        weight = weight.to(wide(weight.dtype))
         if method == "taylor":
             weight = weight * gradient[f"{name}.weight"]
         values = {"l1": weight.abs(), "l2": weight**2, "taylor": weight}[method]

@@ -1,6 +1,7 @@
 """Experiments that take longer than a lesson: each writes its table into data/experiments/."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from teachkit.lab import data
@@ -27,3 +28,10 @@ def table(name: str) -> list[Row]:
         there = sorted(p.stem for p in found.parent.glob("*.jsonl"))
         raise ValueError(f"no experiment {name!r}; there are {there}")
     return [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+
+
+@cache
+def mnist() -> data.Data:
+    """MNIST in float32: this is long, and no weight is compared between machines."""
+    train, test = ((x.float(), y) for x, y in data.mnist())
+    return data.Data(train, test)

@@ -134,11 +134,10 @@ def widths_table(width: int, seed: int) -> dict[str, Any]:
 @cache
 def on_mnist(seed: int) -> tuple[nn.Module, data.Data]:
     """LeNet-300-100 after five epochs on MNIST in float32, and the data."""
-    parts = data.mnist()
-    train, test = ((x.float(), y) for x, y in parts)
+    parts = experiments.mnist()
     start = models.lenet_300_100(seed=seed).float()
-    net = fit(start, train, epochs=5, batch_size=128, seed=seed, progress=False)[0]
-    return net, data.Data(train, test)
+    net = fit(start, parts.train, epochs=5, batch_size=128, seed=seed, progress=False)[0]
+    return net, parts
 
 
 def mnist_table(estimate: str, seed: int) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import pytest
 
 from teachkit import lab
 from teachkit.course import experiments
-from teachkit.course.experiments import granularities, han, neurons, paradox, schedules
+from teachkit.course.experiments import densities, granularities, han, neurons, paradox, schedules
 
 GRIDS = {
     "schedules": (schedules.gradual, schedules.SCHEDULES),
     "retraining": (schedules.retraining, schedules.RETRAINING),
+    "densities": (densities.cell, densities.GRID),
     "granularities": (granularities.cell, granularities.GRID),
     **paradox.TABLES,
     **neurons.TABLES,

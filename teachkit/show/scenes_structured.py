@@ -107,12 +107,8 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
         best[form] = max((p.saved for p in allowed), default=0.0)
         if allowed:
             at = max(allowed, key=lambda p: p.saved)
-            ring: dict[str, Any] = {
-                "ms": 10 + 4 * i,
-                "mfc": "none",
-                "color": COLOURS[i],
-            }  # none hides another
-            axes.plot(100 * at.saved, 100 * at.drop, "o", **ring)
+            size = 10 + 4 * i  # so that no ring hides another
+            axes.plot(100 * at.saved, 100 * at.drop, "o", ms=size, mfc="none", color=COLOURS[i])
     axes.axhline(bound, color="0.3", linewidth=1, linestyle=":")
     axes.text(-42, bound + 0.2, f"bound {bound:g}", va="bottom", fontsize=9)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
@@ -137,5 +133,10 @@ def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
     axes.errorbar(saved, drop, yerr=100 * bars, label=form, elinewidth=1, capsize=2, **line)
     for p in networks:
         if 100 * p.drop > TOP:
-            words: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 9, "color": COLOURS[i]}
-            axes.text(100 * p.saved, TOP, f"{form} {100 * p.drop:.0f} ↑ ", **words)
+            words: dict[str, Any] = {
+                "ha": "center",
+                "va": "top",
+                "fontsize": 9,
+                "color": COLOURS[i],
+            }
+            axes.text(100 * p.saved, TOP, f"{form} {100 * p.drop:.0f} ↑", **words)

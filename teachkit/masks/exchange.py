@@ -1,0 +1,46 @@
+"""Masks to and from torch.nn.utils.prune."""
+
+import copy
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import prune
+
+from teachkit.lab import checks
+from teachkit.lab.types import Masks
+from teachkit.masks.weights import keep_all, parameter_name, prunable
+
+
+def to_torch(model: nn.Module, masks: Masks) -> nn.Module:
+    """A new model that carries the masks in torch.nn.utils.prune's way (weight_orig, weight_mask)."""
+    checks.masks(masks, prunable(model, biases=True))
+    carrying = copy.deepcopy(model)
+    params = dict(carrying.named_parameters())
+    owners = [(m, kind, p) for m in carrying.modules() for kind, p in m._parameters.items()]
+    for name, mask in masks.items():
+        for module, kind, p in owners:
+            if p is params[name]:  # more than once where layers share a weight
+                prune.custom_from_mask(module, kind, mask)  # type: ignore[no-untyped-call]
+    return carrying
+
+
+def from_torch(model: nn.Module) -> tuple[nn.Module, Masks]:
+    """A plain copy of a model that torch.nn.utils.prune has masked, and its masks.
+
+    Weights without a mask get one that keeps everything.
+    """
+    # torch refuses to copy a masked weight, the product of weight_orig and weight_mask: lend it one.
+    products = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    plain = copy.deepcopy(model, {id(v): v.detach().clone() for v in products})
+    found: Masks = {}
+    for name, module in plain.named_modules():
+        for kind in [
+            key.removesuffix("_mask") for key in dict(module.named_buffers(recurse=False))
+        ]:
+            if f"{kind}_orig" in module._parameters:
+                found[parameter_name(name, kind)] = getattr(module, f"{kind}_mask") != 0
+                prune.remove(module, kind)  # type: ignore[no-untyped-call]
+        for kind in ("weight", "bias"):  # removing a mask moved them to the end
+            if kind in module._parameters and isinstance(module, (nn.Linear, _ConvNd)):
+                module._parameters[kind] = module._parameters.pop(kind)
+    return plain, keep_all(plain) | found

@@ -48,7 +48,7 @@ def test_classified_points_are_critical_and_of_their_kind(f):
 def test_signs_of_eigenvalues_are_counted_exactly(entries):
     a, b, c, d, e, f = entries
     H = sympy.Matrix([[a, b, c], [b, d, e], [c, e, f]])
-    assert hessian._eigenvalue_signs(H) == oracles.eigenvalue_signs(H)
+    assert hessian.eigenvalue_signs(H) == oracles.eigenvalue_signs(H)
 
 
 @pytest.mark.parametrize(

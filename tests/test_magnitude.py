@@ -348,6 +348,19 @@ def test_han_passes_on_what_it_is_asked(monkeypatch):
     assert rounds[0].kept == {n: int(m.sum()) for n, m in first.items()}
 
 
+@pytest.mark.parametrize("rule", ["global", *magnitude.RULES])
+def test_keep_by_rule_is_the_ranking_within_the_quota(rule):
+    model = lab.models.mlp()
+    kept = magnitude.keep_by_rule(model, 0.9, rule)
+    if rule == "global":
+        want = magnitude.keep_largest(model, 0.9)
+    else:
+        want = masks.keep_quota(magnitude.scores(model), magnitude.quotas(model, 0.9, rule))
+    assert all(torch.equal(mask, want[name]) for name, mask in kept.items())
+    with pytest.raises(ValueError, match="rule must be 'global' or one of .* got 'best'"):
+        magnitude.keep_by_rule(model, 0.9, "best")
+
+
 def test_factors_are_by_tensor():
     model = lab.models.mlp()
     assert magnitude.by_layer(model, 2.0) == {"1.weight": 2.0, "3.weight": 2.0, "5.weight": 1.2}
@@ -406,12 +419,16 @@ def test_the_experiment_prunes_as_its_settings_say(monkeypatch):
     assert row["settings"] == han.SETTINGS["lenet_300_100"] | quick
     assert sum(row["weights"].values()) == 266_200
     assert [len(row[name]) for name in ("kept", "pruned", "retrained")] == [2, 2, 2]
-    assert han.factors(row) == [266_200 / sum(kept.values()) for kept in row["kept"]]
-    assert han.factors(row)[0] < han.factors(row)[1]
+    other = han.run("lenet_300_100", "rate / 10", 1, **quick)
+    sizes = [[sum(kept.values()) for kept in r["kept"]] for r in (row, other)]
+    want = [(266_200 / a + 266_200 / b) / 2 for a, b in zip(*sizes, strict=True)]
+    assert han.factors([row, other]) == pytest.approx(want)
+    gone = [r["retrained"][1] - r["dense"] for r in (row, other)]
+    assert han.changes([row, other]).mean[1] == pytest.approx(sum(gone) / 2)
     share = 100 * row["kept"][1]["1.weight"] / 235_200
     assert han.shares([row, row], 1)[0] == pytest.approx(share)
     control = han.run("lenet_300_100", "dense, full rate", 0, **quick)
-    assert han.factors(control) == [1.0, 1.0]
+    assert han.factors([control]) == [1.0, 1.0]
     assert control["dense"] == row["dense"]
     assert control["pruned"][0] == row["dense"]
 

@@ -1,7 +1,7 @@
 """Magnitude: rank weights by their size, decide how many each layer keeps, prune and retrain."""
 
 from teachkit.magnitude.criteria import lamp_scores, random_scores, scores
-from teachkit.magnitude.densities import RULES, empty_layers, quotas, warn_empty
+from teachkit.magnitude.densities import RULES, empty_layers, keep_by_rule, quotas, warn_empty
 from teachkit.magnitude.recipe import Round, TenthAdam, by_layer, han, han_masks, removed_share
 from teachkit.magnitude.selection import keep_largest, threshold
 from teachkit.magnitude.sensitivity import sensitivity
@@ -14,6 +14,7 @@ __all__ = [
     "empty_layers",
     "han",
     "han_masks",
+    "keep_by_rule",
     "keep_largest",
     "lamp_scores",
     "quotas",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from teachkit import masks
 from teachkit.lab.types import Masks
-from teachkit.magnitude.criteria import lamp_scores
+from teachkit.magnitude.criteria import lamp_scores, scores
 
 RULES = ("uniform", "erk", "lamp")
 
@@ -79,6 +79,20 @@ def whole_shares(shares: Sequence[float], sizes: Sequence[int], total: int) -> l
     for i in [i for i in rest if found[i] < sizes[i]][: total - sum(found)]:
         found[i] += 1
     return found
+
+
+def keep_by_rule(model: nn.Module, sparsity: float, rule: str = "global") -> Masks:
+    """The masks of magnitude pruning: one ranking ("global"), or a quota by layer, see ``quotas``.
+
+    >>> net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    >>> {name: int(mask.sum()) for name, mask in keep_by_rule(net, 0.5, "uniform").items()}
+    {'0.weight': 12, '1.weight': 4}
+    """
+    if rule == "global":
+        return masks.keep_top(scores(model), sparsity)
+    if rule not in RULES:
+        raise ValueError(f"rule must be 'global' or one of {RULES}, got {rule!r}")
+    return masks.keep_quota(scores(model), quotas(model, sparsity, rule))
 
 
 def empty_layers(kept: Masks) -> list[str]:

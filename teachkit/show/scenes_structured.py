@@ -139,4 +139,4 @@ def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
                 "fontsize": 9,
                 "color": COLOURS[i],
             }
-            axes.text(100 * p.saved, TOP, f"{form} {100 * p.drop:.0f} ↑", **words)
+            axes.text(100 * p.saved + 2, TOP, f"{form} {100 * p.drop:.0f} ↑", **words)

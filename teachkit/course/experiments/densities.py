@@ -34,11 +34,7 @@ def trained(seed: int) -> nn.Module:
 def cell(rule: str, sparsity: float, seed: int) -> dict[str, Any]:
     """Prune once by magnitude, each layer as the rule says, and train what is left for eight epochs."""
     net, (train, test) = trained(seed), data.digits()
-    scores = magnitude.scores(net)
-    if rule == "global":
-        kept = masks.keep_top(scores, sparsity)
-    else:
-        kept = masks.keep_quota(scores, magnitude.quotas(net, sparsity, rule))
+    kept = magnitude.keep_by_rule(net, sparsity, rule)
     again, _ = fit(
         masks.apply(net, kept),
         train,

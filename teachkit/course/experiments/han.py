@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from teachkit import magnitude, masks
 from teachkit.course import experiments
 from teachkit.lab import models, session, sweep
+from teachkit.lab.curves import Interval, interval
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
 
@@ -105,10 +106,15 @@ def _error(accuracy: float) -> float:
     return round(100 * (1 - accuracy), 3)
 
 
-def factors(row: dict[str, Any]) -> list[float]:
-    """All weights divided by those kept, by round."""
-    whole = sum(row["weights"].values())
-    return [whole / sum(kept.values()) for kept in row["kept"]]
+def factors(rows: list[dict[str, Any]]) -> list[float]:
+    """All weights divided by those kept, by round, a mean over the runs."""
+    times = [[sum(r["weights"].values()) / sum(kept.values()) for kept in r["kept"]] for r in rows]
+    return [fmean(one) for one in zip(*times, strict=True)]
+
+
+def changes(rows: list[dict[str, Any]]) -> Interval:
+    """The error after retraining less the dense network's, in points, by round, over the runs."""
+    return interval([[error - row["dense"] for error in row["retrained"]] for row in rows])
 
 
 def shares(rows: list[dict[str, Any]], round_: int) -> list[float]:

@@ -106,7 +106,7 @@ def differences(
     axes.axhline(0, color="0.4", linewidth=1, linestyle=":", label="no difference")
     axes.set(xlabel=xlabel, ylabel=ylabel, xticks=places, xticklabels=[str(c) for c in categories])
     axes.grid(False, axis="x")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     return Picture(figure, alt)
 
 

@@ -15,8 +15,9 @@ from teachkit.magnitude.densities import warn_empty
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
     """The k-th smallest |w| (k from 1) over all tensors together, exactly.
 
-    Costs five to six reads of the weights at 10 million, and a hundredth of their memory; see
-    ``lab.selection.kth_smallest``. ``torch.kthvalue`` gives the same number fifteen times slower.
+    Costs five to nine reads of 10 million weights, fewer where the memory is slow, and a hundredth
+    of their memory; see ``lab.selection.kth_smallest``. ``torch.kthvalue`` gives the same number
+    fifteen times slower or more.
 
     Args:
         weights: a dict of tensors, a sequence of tensors or one tensor, of one floating dtype.

@@ -400,10 +400,10 @@ def test_weights_that_are_no_tensors_are_refused():
 def test_scores_of_half_precision_tell_the_weights_apart():
     generator = torch.Generator().manual_seed(0)
     net = lab.models.lenet_300_100((1, 8, 8)).to(torch.bfloat16)
-    kept = masks.keep_top(magnitude.random_scores(net, generator), 0.99, "layer")["1.weight"]
-    assert (
-        60 <= int(kept.flatten()[: kept.numel() // 2].sum()) <= 132
-    )  # 192 stay, half in each half
+    kept = masks.keep_top(magnitude.random_scores(net, generator), 0.999, "layer")["1.weight"]
+    early = int(kept.flatten()[: kept.numel() // 2].sum())
+    assert int(kept.sum()) == 19
+    assert 3 <= early <= 16  # where many scores tie, the first ones stay
     lamp = magnitude.lamp_scores(net.half())["1.weight"]
     alive = net[1].weight.detach() != 0
     assert bool((lamp[alive] > 0).all())

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import masks
-from teachkit.lab.selection import CHUNK, Numbers, kth_smallest
+from teachkit.lab.selection import Numbers, kth_smallest
 from teachkit.lab.types import Masks
 from teachkit.magnitude.densities import warn_empty
+
+PIECE = 1 << 16  # weights at a time: what the masks need beside themselves stays small
 
 
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
@@ -63,17 +65,17 @@ def keep_largest(model: nn.Module, sparsity: float) -> Masks:
 def _at_least(arrays: list[Numbers], smallest: float, keep: int) -> list[Numbers]:
     """Flags for |v| ≥ smallest, all but the last of those that tie, so that ``keep`` are set."""
     flags = [np.empty(a.size, bool) for a in arrays]
-    buffer = np.empty(CHUNK, arrays[0].dtype)
-    spans = [(a, f, i) for a, f in zip(arrays, flags, strict=True) for i in range(0, a.size, CHUNK)]
+    buffer = np.empty(PIECE, arrays[0].dtype)
+    spans = [(a, f, i) for a, f in zip(arrays, flags, strict=True) for i in range(0, a.size, PIECE)]
     found = 0
     for a, f, i in spans:
-        piece = a[i : i + CHUNK]
-        np.greater_equal(np.abs(piece, out=buffer[: piece.size]), smallest, out=f[i : i + CHUNK])
-        found += int(np.count_nonzero(f[i : i + CHUNK]))
+        piece = a[i : i + PIECE]
+        np.greater_equal(np.abs(piece, out=buffer[: piece.size]), smallest, out=f[i : i + PIECE])
+        found += int(np.count_nonzero(f[i : i + PIECE]))
     for a, f, i in reversed(spans):
         if found == keep:
             break
-        ties = np.flatnonzero(np.abs(a[i : i + CHUNK]) == smallest)[keep - found :]
+        ties = np.flatnonzero(np.abs(a[i : i + PIECE]) == smallest)[keep - found :]
         f[i + ties] = False
         found -= len(ties)
     return flags

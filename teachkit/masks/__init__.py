@@ -23,6 +23,7 @@ from teachkit.masks.weights import (
     nonzero,
     prunable,
     split,
+    watch,
 )
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "subset_losses",
     "to_torch",
     "total",
+    "watch",
     "zeros_last",
 ]

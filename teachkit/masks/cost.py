@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode
 from teachkit.lab.types import Masks
-from teachkit.masks.weights import layers, prunable
+from teachkit.masks.weights import layers, prunable, watch
 
 
 class Operations(NamedTuple):
@@ -39,23 +38,15 @@ def operations(model: nn.Module, x: Tensor, masks: Masks | None = None) -> dict[
     weights = prunable(checks.model(model, checks.finite("x", x)))
     kept = checks.masks(masks or {}, weights)
     calls: dict[str, int] = {}
-    hooks = []
     by_weight = {id(weights[name]): mask for name, mask in kept.items()}  # tied layers share a mask
     for name, module in layers(model):
         if isinstance(module, _ConvTransposeNd):
             raise ValueError(f"layer {name!r} is a transposed convolution, which is not counted")
-    for name, module in layers(model):
 
-        def record(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-            calls[name] = calls.get(name, 0) + output.numel() // max(len(module.weight), 1)  # type: ignore[arg-type]
+    def see(name: str, module: nn.Module, _: Any, output: Tensor) -> None:
+        calls[name] = calls.get(name, 0) + output.numel() // max(len(module.weight), 1)  # type: ignore[arg-type]
 
-        hooks.append(module.register_forward_hook(record))
-    try:
-        with torch.no_grad(), eval_mode(model):
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch(model, x, see)
     return {
         name: _layer_operations(module, by_weight.get(id(module.weight)), calls[name])
         for name, module in layers(model)

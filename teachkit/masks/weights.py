@@ -5,7 +5,8 @@ A mask has the shape of its weight and is boolean: True keeps.
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
 from teachkit.lab import checks
+from teachkit.lab.evaluation import eval_mode
 from teachkit.lab.types import Masks, Params
 
 
@@ -21,6 +23,25 @@ def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, _ConvNd)):
             yield name, module
+
+
+def watch(
+    model: nn.Module, x: Tensor, see: Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
+) -> None:
+    """Run the model on x and call see(name, layer, inputs, output) at each call of a layer."""
+    hooks = []
+    for name, layer in layers(model):
+
+        def record(layer: nn.Module, given: Any, output: Tensor, name: str = name) -> None:
+            see(name, layer, given, output)
+
+        hooks.append(layer.register_forward_hook(record))
+    try:
+        with torch.no_grad(), eval_mode(model):
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def prunable(model: nn.Module, *, biases: bool = False) -> Params:

@@ -9,7 +9,6 @@ from torch.nn.functional import pad, unfold
 
 from teachkit import masks
 from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode
 from teachkit.lab.types import Batch, Masks
 from teachkit.obs.layer_fit import pass_gram, refit_gram
 from teachkit.obs.layer_trace import Trace, choose, trace_gram
@@ -101,20 +100,12 @@ def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """
     names = {id(w): name for name, w in masks.prunable(checks.model(model, x)).items()}
     grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in masks.layers(model)}
-    hooks = []
-    for name, layer in masks.layers(model):
 
-        def record(layer: Any, given: tuple[Tensor, ...], name: str = name) -> None:
-            seen = checks.finite(f"the input of layer {name!r}", given[0].detach())
-            grams[names[id(layer.weight)]] += _gram(layer, seen)
+    def see(name: str, layer: Any, given: tuple[Tensor, ...], _: Tensor) -> None:
+        seen = checks.finite(f"the input of layer {name!r}", given[0].detach())
+        grams[names[id(layer.weight)]] += _gram(layer, seen)
 
-        hooks.append(layer.register_forward_pre_hook(record))
-    try:
-        with torch.no_grad(), eval_mode(model):
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    masks.watch(model, x, see)
     return grams
 
 

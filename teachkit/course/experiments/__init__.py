@@ -1,11 +1,15 @@
 """Experiments that take longer than a lesson: each writes its table into data/experiments/."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from teachkit.lab import data
-from teachkit.lab.sweep import Row
+from teachkit.lab import data, session, sweep
+from teachkit.lab.sweep import Cell, Row
+
+Grid = dict[str, list[Any]]
 
 
 def path(name: str) -> Path:
@@ -28,6 +32,14 @@ def table(name: str) -> list[Row]:
         there = sorted(p.stem for p in found.parent.glob("*.jsonl"))
         raise ValueError(f"no experiment {name!r}; there are {there}")
     return [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+
+
+def write(tables: Mapping[str, tuple[Cell, Grid]], workers: int = 1) -> None:
+    """Run each grid, or what is missing of it, and write its table."""
+    session.setup()
+    for name, (cell, grid) in tables.items():
+        file = path(name)
+        sweep.tidy(file, sweep.run(cell, grid, file=file, workers=workers))
 
 
 @cache

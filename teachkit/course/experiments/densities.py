@@ -12,7 +12,7 @@ from torch import nn
 
 from teachkit import magnitude, masks
 from teachkit.course import experiments
-from teachkit.lab import data, models, session, sweep
+from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
 
@@ -53,9 +53,7 @@ def cell(rule: str, sparsity: float, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run the grid and write its table."""
-    session.setup()
-    file = experiments.path("densities")
-    sweep.tidy(file, sweep.run(cell, GRID, file=file))
+    experiments.write({"densities": (cell, GRID)})
 
 
 if __name__ == "__main__":

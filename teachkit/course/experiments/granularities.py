@@ -11,7 +11,7 @@ from torch import nn
 
 from teachkit import magnitude, masks, structured
 from teachkit.course import experiments
-from teachkit.lab import data, models, session, sweep
+from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
 
@@ -49,9 +49,7 @@ def cell(granularity: str, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Run the grid and write its table."""
-    session.setup()
-    file = experiments.path("granularities")
-    sweep.tidy(file, sweep.run(cell, GRID, file=file))
+    experiments.write({"granularities": (cell, GRID)})
 
 
 if __name__ == "__main__":

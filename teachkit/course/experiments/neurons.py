@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import magnitude, masks, neurons, obd, obs
 from teachkit.course import experiments
-from teachkit.lab import data, models, session, sweep
+from teachkit.lab import data, models, sweep
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
 
@@ -120,10 +120,7 @@ TABLES: dict[str, tuple[sweep.Cell, dict[str, list[Any]]]] = {
 
 def main() -> None:
     """Run the grids and write their tables."""
-    session.setup()
-    for name, (cell, grid) in TABLES.items():
-        file = experiments.path(name)
-        sweep.tidy(file, sweep.run(cell, grid, file=file))
+    experiments.write(TABLES)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import magnitude, obd, paradox
 from teachkit.course import experiments
-from teachkit.lab import data, models, session, sweep
+from teachkit.lab import data, models
 from teachkit.lab.curves import accuracy_curve
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
@@ -167,13 +167,10 @@ TABLES: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, list[Any]]]] = 
 
 def main() -> None:
     """Run all grids and write their tables."""
-    session.setup()
     tables = dict(TABLES)
     if "TEACHKIT_DATA" in os.environ:
         tables["paradox_mnist"] = (mnist_table, MNIST)
-    for name, (cell, grid) in tables.items():
-        file = experiments.path(name)
-        sweep.tidy(file, sweep.run(cell, grid, file=file))
+    experiments.write(tables)
 
 
 if __name__ == "__main__":

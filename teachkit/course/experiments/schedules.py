@@ -15,8 +15,9 @@ from torch import nn
 
 from teachkit import magnitude, masks, schedule
 from teachkit.course import experiments
-from teachkit.lab import data, models, session, sweep
+from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
+from teachkit.lab.sweep import Cell
 from teachkit.lab.training import fit
 from teachkit.lab.types import Batch, Loss, Scores
 
@@ -56,18 +57,7 @@ def trained(seed: int, epochs: int = 30) -> nn.Module:
 
 def gradual(seed: int, shape: str, budget: int, sparsity: float) -> dict[str, Any]:
     """Prune a trained network along a schedule; every shape trains for ``budget`` epochs."""
-    steps = 1 if shape == "one-shot" else STEPS
-    run = schedule.gradual(
-        trained(seed),
-        data.digits(),
-        by_magnitude,
-        SHAPES[shape](sparsity),
-        steps=steps,
-        epochs=budget,
-        seed=100 + seed,
-        progress=False,
-    )
-    return {"accuracy": run.steps[-1].retrained}
+    return {"accuracy": _accuracy(trained(seed), data.digits(), seed, shape, sparsity, budget)}
 
 
 def retraining(seed: int, start: str, sparsity: float) -> dict[str, Any]:
@@ -109,20 +99,33 @@ def trained_on_mnist(seed: int) -> nn.Module:
 
 def gradual_on_mnist(seed: int, shape: str, sparsity: float) -> dict[str, Any]:
     """As :func:`gradual` for LeNet-300-100; every shape trains for ten epochs."""
-    steps = 1 if shape == "one-shot" else STEPS
+    net, parts = trained_on_mnist(seed), experiments.mnist()
+    found = _accuracy(net, parts, seed, shape, sparsity, 10, batch_size=128)
+    return {"dense": evaluate(net, parts.test).accuracy, "accuracy": found}
+
+
+def _accuracy(
+    net: nn.Module,
+    parts: data.Data,
+    seed: int,
+    shape: str,
+    sparsity: float,
+    budget: int,
+    batch_size: int = 64,
+) -> float:
+    """Test accuracy after pruning along a shape, at a budget of epochs in all."""
     run = schedule.gradual(
-        trained_on_mnist(seed),
-        experiments.mnist(),
+        net,
+        parts,
         by_magnitude,
         SHAPES[shape](sparsity),
-        steps=steps,
-        epochs=10,
-        batch_size=128,
+        steps=1 if shape == "one-shot" else STEPS,
+        epochs=budget,
+        batch_size=batch_size,
         seed=100 + seed,
         progress=False,
     )
-    dense = evaluate(trained_on_mnist(seed), experiments.mnist().test).accuracy
-    return {"dense": dense, "accuracy": run.steps[-1].retrained}
+    return run.steps[-1].retrained
 
 
 def sparsest(net: nn.Module, parts: data.Data, drop: float) -> schedule.Search:
@@ -144,16 +147,13 @@ def sparsest(net: nn.Module, parts: data.Data, drop: float) -> schedule.Search:
 
 def main() -> None:
     """Run both grids and write their tables."""
-    session.setup()
-    tables: dict[str, tuple[sweep.Cell, dict[str, list[Any]]]] = {
+    tables: dict[str, tuple[Cell, experiments.Grid]] = {
         "schedules": (gradual, SCHEDULES),
         "retraining": (retraining, RETRAINING),
     }
     if "TEACHKIT_DATA" in os.environ:
         tables["schedules_mnist"] = (gradual_on_mnist, MNIST)
-    for name, (cell, grid) in tables.items():
-        file = experiments.path(name)
-        sweep.tidy(file, sweep.run(cell, grid, file=file))
+    experiments.write(tables)
 
 
 if __name__ == "__main__":

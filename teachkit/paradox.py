@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, taylor
-from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode, evaluate, measured
+from teachkit.core import checks
+from teachkit.core.objective import eval_mode, measured
+from teachkit.core.types import Batch, Loss, Masks, Scores
+from teachkit.lab.evaluation import evaluate
 from teachkit.lab.rounds import Criterion
-from teachkit.lab.types import Batch, Loss, Masks, Scores
 from teachkit.obd import backward
 from teachkit.obd.activations import DERIVATIVES, SMOOTH
 from teachkit.obd.chain import chain

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import bench, layers, report, second_order
+from benchmarks.bench import Case, Competitor, Section, Table
 from teachkit import lab, masks, obs
-from teachkit.course import bench, cli, report, setup
-from teachkit.course.bench import Case, Competitor, Section, Table
-from teachkit.course.benches import layers, second_order
+from teachkit.course import cli, setup
 from teachkit.course.setup import Environment, SetupError
 
 
@@ -140,7 +140,7 @@ def test_unknown_suites_are_refused_with_the_list(capsys):
 def test_the_command_writes_table_numbers_and_pictures(tmp_path):
     words = ["second-order", "--quick", "--folder", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "teachkit.course.bench", *words], capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks.bench", *words], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "second-order.md").read_text("utf-8")
@@ -275,7 +275,7 @@ def test_bench_goes_on_where_the_peers_cannot_be_fetched(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "no network for bench" in said
     assert "Going on without" in said
-    assert calls[0][0][1:] == ["-m", "teachkit.course.bench", "second-order", "--quick"]
+    assert calls[0][0][1:] == ["-m", "benchmarks.bench", "second-order", "--quick"]
     assert cli.main(["test"]) == 0  # asks for no peer
     assert "no network" not in capsys.readouterr().err
 

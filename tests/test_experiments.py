@@ -4,9 +4,8 @@ import random
 
 import pytest
 
-from teachkit import lab
-from teachkit.course import experiments
-from teachkit.course.experiments import densities, granularities, han, neurons, paradox, schedules
+from teachkit import experiments, lab
+from teachkit.experiments import densities, granularities, han, neurons, paradox, schedules
 
 GRIDS = {
     "schedules": (schedules.gradual, schedules.SCHEDULES),

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from teachkit import lab, masks
-from teachkit.lab import checks, curves
+from teachkit.core import checks
+from teachkit.lab import curves
 
 SHAPES = [(1, 8, 8), (3, 13, 17), (1, 28, 28), (2, 4, 4)]
 OPTIMIZERS = {

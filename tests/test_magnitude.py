@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from teachkit import lab, magnitude, masks
-from teachkit.course import experiments
-from teachkit.course.experiments import han
-from teachkit.lab import selection
+from teachkit import experiments, lab, magnitude, masks
+from teachkit.core import selection
+from teachkit.core.selection import SMALL, kth_smallest
+from teachkit.experiments import han
 from teachkit.lab.data import Data
-from teachkit.lab.selection import SMALL, kth_smallest
 
 
 @pytest.mark.parametrize("name", lab.models.MODELS)
@@ -413,7 +412,7 @@ def test_the_experiment_prunes_as_its_settings_say(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(60, 1, 28, 28, generator=generator, dtype=torch.float32)
     data = Data((x[:40], torch.arange(40) % 10), (x[40:], torch.arange(20) % 10))
-    monkeypatch.setattr("teachkit.course.experiments.mnist", lambda: data)
+    monkeypatch.setattr("teachkit.experiments.mnist", lambda: data)
     quick = {"epochs": 1, "qualities": [0.5, 1.0], "retraining_epochs": 1}
     row = han.run("lenet_300_100", "full rate", 0, **quick)
     assert row["settings"] == han.SETTINGS["lenet_300_100"] | quick

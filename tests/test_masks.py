@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from teachkit import lab, masks
+from teachkit.core.layers import weighted
 
 FEW_VALUES = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])  # ties on purpose
 DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
@@ -218,7 +219,7 @@ def test_operations_of_a_chain_add_up_and_leave_the_model_alone():
     model = lab.models.vgg_like().train()
     before = {n: b.clone() for n, b in model.named_buffers()}
     by_layer = masks.operations(model, torch.ones(1, 1, 8, 8))
-    assert list(by_layer) == [n for n, _ in masks.layers(model)]
+    assert list(by_layer) == [n for n, _ in weighted(model)]
     assert masks.total(by_layer).multiplications == sum(
         o.multiplications for o in by_layer.values()
     )

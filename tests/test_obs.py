@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss
 
 from teachkit import lab, masks, obs
-from teachkit.course.benches import surgeon as bench
+from teachkit.experiments import removals as bench
 from teachkit.lab import levenberg
 from teachkit.obs import classics, greedy, xor
 

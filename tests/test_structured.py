@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import fx, nn
 from torch.nn import functional
 
+from benchmarks import bench
+from benchmarks import structured as suite
 from teachkit import lab, magnitude, masks, structured
-from teachkit.course import bench
-from teachkit.course.benches import structured as suite
 from teachkit.show import scenes_structured
 from teachkit.structured import speed, tracing
 

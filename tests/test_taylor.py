@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from teachkit import lab, taylor
+from teachkit.core.objective import objective
 
 x, y, xi = sympy.symbols("x y xi")
 FUNCTIONS = [
@@ -96,7 +97,7 @@ def test_product_with_convolutions_is_the_slope_of_the_gradient(name):
     batch = tuple(part[:6] for part in lab.data.digits().train)
     generator = torch.Generator().manual_seed(4)
     step = {n: torch.randn(p.shape, generator=generator) for n, p in net.named_parameters()}
-    value, params = lab.evaluation.objective(net, batch)
+    value, params = objective(net, batch)
     ends = []
     for side in (1e-7, -1e-7):  # so short that no unit switches
         moved = {n: (p + side * step[n]).requires_grad_() for n, p in params.items()}

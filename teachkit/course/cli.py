@@ -38,7 +38,8 @@ def command(name: str, rest: Sequence[str]) -> list[str]:
     if name == "test":
         workers = str(min(os.cpu_count() or 1, 4))
         return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
-    return ["-m", f"teachkit.course.{name}", *rest]
+    module = "benchmarks.bench" if name == "bench" else f"teachkit.course.{name}"
+    return ["-m", module, *rest]
 
 
 def peers(environment: Environment) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from teachkit.lab.evaluation import refuse_coupled
-from teachkit.lab.types import Loss
+from teachkit.core.objective import refuse_coupled
+from teachkit.core.types import Loss
 from teachkit.obd.losses import MODULES, PLAIN
 
 Kind = Literal["empirical", "true", "sampled"]

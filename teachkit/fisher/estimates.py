@@ -11,10 +11,12 @@ from torch.nn.functional import cross_entropy, unfold
 from torch.utils.hooks import RemovableHandle
 
 from teachkit import masks
+from teachkit.core import checks
+from teachkit.core.layers import weighted
+from teachkit.core.objective import objective
+from teachkit.core.types import Batch, Loss, Params, Scores
 from teachkit.fisher.distributions import Kind, output_gradients
-from teachkit.lab import checks, curves
-from teachkit.lab.evaluation import objective
-from teachkit.lab.types import Batch, Loss, Params, Scores
+from teachkit.lab import curves
 
 STORE_LIMIT = 4e9  # bytes of gradients kept at once
 CHUNK = 2**23  # numbers of gradients in work at once: 64 MB in float64
@@ -190,7 +192,7 @@ def _by_layers(
 ) -> Params | None:
     """The diagonal from inputs and output gradients of the layers; None where that is not enough."""
     working = copy.deepcopy(model).eval().requires_grad_(True)
-    seen = {_key(name): _Seen(module) for name, module in masks.layers(working)}
+    seen = {_key(name): _Seen(module) for name, module in weighted(working)}
     if set(seen) != set(masks.prunable(working)) or not all(map(_is_covered, seen.values())):
         return None
     hooks: list[RemovableHandle] = [s.module.register_forward_hook(s) for s in seen.values()]

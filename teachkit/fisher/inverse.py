@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 DENSE_LIMIT = 5000  # weights; their matrix takes 200 MB in float64
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from teachkit import masks
+from teachkit.core import checks
+from teachkit.core.types import Batch, Loss, Masks
 from teachkit.fisher.distributions import Kind
 from teachkit.fisher.estimates import gradient_chunks
 from teachkit.fisher.inverse import block_sums, damping_of, factor
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Loss, Masks
 
 BLOCK_LIMIT = 4e9  # bytes
 Update = Literal["joint", "single", "none"]

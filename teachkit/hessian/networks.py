@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 from torch.nn.functional import cross_entropy
 
+from teachkit.core.objective import objective
+from teachkit.core.types import Batch, Loss
 from teachkit.hessian.symbolic import expression_and_names
-from teachkit.lab.evaluation import objective
-from teachkit.lab.types import Batch, Loss
 
 DENSE_LIMIT = 5000  # parameters; their Hessian takes 200 MB in float64
 # Names that sympy's lambdify writes and torch spells otherwise or lacks.

@@ -1,6 +1,6 @@
 """Apparatus every lesson uses: data, models, training, evaluation, and ``setup()``."""
 
-from teachkit.lab import data, evaluation, models, training, types
+from teachkit.lab import data, evaluation, models, training
 from teachkit.lab.session import setup
 
-__all__ = ["data", "evaluation", "models", "setup", "training", "types"]
+__all__ = ["data", "evaluation", "models", "setup", "training"]

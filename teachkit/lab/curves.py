@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit import masks
-from teachkit.lab import checks
+from teachkit.core import checks, ranking, weights
+from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Loss, Scores
 
 
 class Interval(NamedTuple):
@@ -44,8 +43,8 @@ def accuracy_curve(
         threshold: for a single output, see ``evaluation.evaluate``.
 
     """
-    kept = (masks.keep_top(scores, sparsity, scope) for sparsity in sparsities)
-    pruned = (masks.apply(model, mask) for mask in kept)
+    kept = (ranking.keep_top(scores, sparsity, scope) for sparsity in sparsities)
+    pruned = (weights.apply(model, mask) for mask in kept)
     return [evaluate(net, batch, loss, threshold=threshold).accuracy for net in pruned]
 
 

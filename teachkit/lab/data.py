@@ -11,7 +11,6 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pooch
@@ -19,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from teachkit.lab import checks
-from teachkit.lab.types import Batch
+from teachkit.core import checks
+from teachkit.core.types import Batch
+from teachkit.core.types import Data as Data
 
 DIGITS_SHA256 = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"
 MNIST_MIRRORS = (
@@ -35,13 +35,6 @@ MNIST_SHA256 = {  # of the uncompressed content, so that any mirror's gzip will 
 }
 MONKS_VALUES = (3, 3, 2, 3, 4, 2)  # how many values each of the six attributes has
 MONKS_TRAIN = {1: 124, 2: 169, 3: 122}  # sizes of the published training sets
-
-
-class Data(NamedTuple):
-    """A training batch and a test batch, each a tuple (x, y)."""
-
-    train: Batch
-    test: Batch
 
 
 class DataError(ValueError):

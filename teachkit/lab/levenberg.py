@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 Respond = Callable[[Tensor], tuple[Tensor, Tensor]]
 

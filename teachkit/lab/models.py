@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 Shape = Sequence[int]
 
@@ -122,6 +122,27 @@ def vgg_like(shape: Shape = (1, 8, 8), classes: int = 10, *, seed: int = 0) -> n
 
     checks.whole("classes", classes, 1)
     return build(layers, seed)
+
+
+class Block(nn.Module):
+    """Two convolutions whose result is added to what they read (He et al. 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.b, self.norm_b = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, width, h, w) of the same size out as in."""
+        inner = torch.relu(self.norm_a(self.a(x)))
+        return torch.relu(x + self.norm_b(self.b(inner)))
+
+
+def residual(width: int = 8, blocks: int = 2) -> nn.Sequential:
+    """A stem, residual blocks, and a classifier of the mean over the pixels."""
+    stem = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    body = [Block(width) for _ in range(blocks)]
+    return nn.Sequential(*stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
 MODELS: dict[str, Callable[..., nn.Sequential]] = {

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit import masks
-from teachkit.lab.data import Data
+from teachkit.core import ranking, weights
+from teachkit.core.types import Batch, Data, Loss, Masks, Scores
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
-from teachkit.lab.types import Batch, Loss, Masks, Scores
 
 Criterion = Callable[[nn.Module, Batch, Loss], Scores]
 
@@ -49,9 +48,9 @@ def prune_and_retrain(
     """
     if not isinstance(data, Data):
         raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
-    ranked = masks.zeros_last(criterion(model, data.train, loss), model)
-    kept = masks.combine(masks.keep_top(ranked, sparsity, scope), masks.nonzero(model))
-    cut = masks.apply(model, kept)
+    ranked = ranking.zeros_last(criterion(model, data.train, loss), model)
+    kept = weights.combine(ranking.keep_top(ranked, sparsity, scope), weights.nonzero(model))
+    cut = weights.apply(model, kept)
     trained, _ = fit(cut, data.train, loss=loss, masks=kept, **options)
     accuracy = [evaluate(net, data.test, loss).accuracy for net in (cut, trained)]
-    return trained, kept, Round(masks.sparsity(kept), *accuracy)
+    return trained, kept, Round(ranking.sparsity(kept), *accuracy)

@@ -17,7 +17,8 @@ from typing import Any
 import joblib
 from tqdm.auto import tqdm
 
-from teachkit.lab import checks, session
+from teachkit.core import checks
+from teachkit.lab import session
 
 Row = dict[str, Any]
 Cell = Callable[..., Row]

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from teachkit.lab import checks
-from teachkit.lab.data import Data
-from teachkit.lab.evaluation import evaluate, measured
-from teachkit.lab.types import Batch, Loss, Masks
+from teachkit.core import checks
+from teachkit.core.objective import measured
+from teachkit.core.types import Batch, Data, Loss, Masks
+from teachkit.lab.evaluation import evaluate
 
 
 class History(NamedTuple):

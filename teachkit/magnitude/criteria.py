@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import masks
-from teachkit.lab.types import Scores
+from teachkit.core.types import Scores
 
 
 def scores(model: nn.Module) -> Scores:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from teachkit import masks
-from teachkit.lab.types import Masks
+from teachkit.core.types import Masks
 from teachkit.magnitude.criteria import lamp_scores, scores
 
 RULES = ("uniform", "erk", "lamp")

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from teachkit import masks
-from teachkit.lab import checks, training
-from teachkit.lab.data import Data
+from teachkit.core import checks
+from teachkit.core.types import Data, Loss, Masks
+from teachkit.lab import training
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Loss, Masks
 from teachkit.magnitude.densities import warn_empty
 
 Quality = float | Mapping[str, float]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import masks
-from teachkit.lab.selection import Numbers, kth_smallest
-from teachkit.lab.types import Masks
+from teachkit.core.selection import Numbers, kth_smallest
+from teachkit.core.types import Masks
 from teachkit.magnitude.densities import warn_empty
 
 PIECE = 1 << 16  # weights at a time: what the masks need beside themselves stays small
@@ -18,7 +18,7 @@ def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int)
     """The k-th smallest |w| (k from 1) over all tensors together, exactly.
 
     Costs five to nine reads of 10 million weights, fewer where the memory is slow, and a hundredth
-    of their memory; see ``lab.selection.kth_smallest``. ``torch.kthvalue`` gives the same number
+    of their memory; see ``core.selection.kth_smallest``. ``torch.kthvalue`` gives the same number
     fifteen times slower or more.
 
     Args:

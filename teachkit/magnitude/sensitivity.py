@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
+from teachkit.core.types import Batch, Loss
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Loss
 from teachkit.magnitude.criteria import scores
 
 

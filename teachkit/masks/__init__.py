@@ -3,7 +3,7 @@
 A mask has the shape of its weight and is boolean: True keeps. A larger score stays.
 """
 
-from teachkit.masks.choice import (
+from teachkit.core.ranking import (
     keep_n_of_m,
     keep_quota,
     keep_top,
@@ -11,20 +11,18 @@ from teachkit.masks.choice import (
     sparsity,
     zeros_last,
 )
-from teachkit.masks.cost import Operations, operations, total
-from teachkit.masks.exchange import from_torch, to_torch
-from teachkit.masks.subsets import BRUTE_FORCE_LIMIT, best_subset, log10_subsets, subset_losses
-from teachkit.masks.weights import (
+from teachkit.core.weights import (
     apply,
     change,
     combine,
     keep_all,
-    layers,
     nonzero,
     prunable,
     split,
-    watch,
 )
+from teachkit.masks.cost import Operations, operations, total
+from teachkit.masks.exchange import from_torch, to_torch
+from teachkit.masks.subsets import BRUTE_FORCE_LIMIT, best_subset, log10_subsets, subset_losses
 
 __all__ = [
     "BRUTE_FORCE_LIMIT",
@@ -38,7 +36,6 @@ __all__ = [
     "keep_n_of_m",
     "keep_quota",
     "keep_top",
-    "layers",
     "log10_subsets",
     "nonzero",
     "operations",
@@ -49,6 +46,5 @@ __all__ = [
     "subset_losses",
     "to_torch",
     "total",
-    "watch",
     "zeros_last",
 ]

@@ -1,15 +1,17 @@
 """What masks save: the scalar operations that are left."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from teachkit.lab import checks
-from teachkit.lab.types import Masks
-from teachkit.masks.weights import layers, prunable, watch
+from teachkit.core import checks
+from teachkit.core.layers import weighted
+from teachkit.core.recorder import Call, record_calls
+from teachkit.core.types import Masks
+from teachkit.core.weights import prunable
 
 
 class Operations(NamedTuple):
@@ -39,17 +41,18 @@ def operations(model: nn.Module, x: Tensor, masks: Masks | None = None) -> dict[
     kept = checks.masks(masks or {}, weights)
     calls: dict[str, int] = {}
     by_weight = {id(weights[name]): mask for name, mask in kept.items()}  # tied layers share a mask
-    for name, module in layers(model):
+    for name, module in weighted(model):
         if isinstance(module, _ConvTransposeNd):
             raise ValueError(f"layer {name!r} is a transposed convolution, which is not counted")
 
-    def see(name: str, module: nn.Module, _: Any, output: Tensor) -> None:
-        calls[name] = calls.get(name, 0) + output.numel() // max(len(module.weight), 1)  # type: ignore[arg-type]
+    def see(call: Call) -> None:
+        units = max(len(call.layer.weight), 1)  # type: ignore[arg-type]
+        calls[call.name] = calls.get(call.name, 0) + call.output.numel() // units
 
-    watch(model, x, see)
+    record_calls(model, x, see)
     return {
         name: _layer_operations(module, by_weight.get(id(module.weight)), calls[name])
-        for name, module in layers(model)
+        for name, module in weighted(model)
         if name in calls
     }
 

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
-from teachkit.lab import checks
-from teachkit.lab.types import Masks
-from teachkit.masks.weights import keep_all, parameter_name, prunable
+from teachkit.core import checks
+from teachkit.core.layers import parameter_name
+from teachkit.core.types import Masks
+from teachkit.core.weights import keep_all, prunable
 
 
 def to_torch(model: nn.Module, masks: Masks) -> nn.Module:

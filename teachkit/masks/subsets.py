@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
-from teachkit.lab import checks
-from teachkit.lab.evaluation import objective
-from teachkit.lab.types import Batch, Loss, Masks
-from teachkit.masks.weights import prunable, split
+from teachkit.core import checks
+from teachkit.core.objective import objective
+from teachkit.core.types import Batch, Loss, Masks
+from teachkit.core.weights import prunable, split
 
 BRUTE_FORCE_LIMIT = 20  # weights; C(20, 10) = 184,756 networks, C(30, 15) = 155 million
 

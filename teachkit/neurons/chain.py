@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import structured
-from teachkit.lab import checks
-from teachkit.lab.types import Batch
+from teachkit.core import checks
+from teachkit.core.types import Batch
 
 POINTWISE = (
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus),

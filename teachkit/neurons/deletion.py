@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, taylor
-from teachkit.lab import checks
-from teachkit.lab.evaluation import measured
-from teachkit.lab.types import Batch, Loss, Scores
+from teachkit.core import checks
+from teachkit.core.objective import measured
+from teachkit.core.types import Batch, Loss, Scores
 from teachkit.neurons.chain import Fold, Reading, hidden, reading, rebuild
 
 CRITERIA = ("random", "magnitude", "taylor", "obd", "leave_one_out")

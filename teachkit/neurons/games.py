@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.lab import checks
-from teachkit.lab.evaluation import measured, predictions
-from teachkit.lab.types import Batch, Loss
+from teachkit.core import checks
+from teachkit.core.objective import measured
+from teachkit.core.types import Batch, Loss
+from teachkit.lab.evaluation import predictions
 from teachkit.neurons.chain import hidden, reading
 from teachkit.neurons.deletion import AT_ONCE, hears
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab.types import Batch
+from teachkit.core.types import Batch
 from teachkit.neurons.chain import Fold, Reading, rebuild
 from teachkit.neurons.deletion import quota
 from teachkit.neurons.repairing import DAMPING, elimination, least_squares

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import structured
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Loss
+from teachkit.core import checks
+from teachkit.core.types import Batch, Loss
 from teachkit.neurons.chain import hidden
 from teachkit.neurons.deletion import CRITERIA, greedy, quota, scores
 from teachkit.neurons.merging import merge

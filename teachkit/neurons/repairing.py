@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import obs
-from teachkit.lab import checks
-from teachkit.lab.types import Batch
+from teachkit.core import checks
+from teachkit.core.types import Batch
 from teachkit.neurons.chain import Fold, Reading, rebuild
 from teachkit.neurons.deletion import quota
 from teachkit.obs.formulas import damped

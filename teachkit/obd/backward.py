@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Loss
+from teachkit.core import checks
+from teachkit.core.types import Batch, Loss
 from teachkit.obd import losses
 from teachkit.obd.chain import chain, forward
 from teachkit.obd.stages import Conv, Mixing, Stage, Weighted

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit import masks
-from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode, objective, refuse_sum
-from teachkit.lab.types import Batch, Loss, Params
+from teachkit.core import checks
+from teachkit.core.objective import eval_mode, objective, refuse_sum
+from teachkit.core.types import Batch, Loss, Params
 from teachkit.obd import losses
 from teachkit.obd.chain import chain, forward
 from teachkit.obd.stages import UncoveredError, Weighted

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Loss, Params
+from teachkit.core import checks
+from teachkit.core.types import Batch, Loss, Params
 from teachkit.obd import backward, estimates
 from teachkit.obd.backward import Layer
 from teachkit.obd.stages import Conv, UncoveredError

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from teachkit.lab.types import Loss
+from teachkit.core.types import Loss
 from teachkit.obd.stages import UncoveredError
 
 

@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, taylor
-from teachkit.lab import checks
-from teachkit.lab.data import Data
+from teachkit.core import checks
+from teachkit.core.types import Batch, Data, Loss, Masks, Scores
 from teachkit.lab.rounds import Criterion, Round, prune_and_retrain
-from teachkit.lab.types import Batch, Loss, Masks, Scores
 from teachkit.obd.estimates import row_sums
 from teachkit.obd.exact import diagonal
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab import checks, data, levenberg
-from teachkit.lab.types import Batch
+from teachkit.core import checks
+from teachkit.core.types import Batch
+from teachkit.lab import data, levenberg
 
 METHODS = ("OBS", "OBD", "magnitude")
 START = 0.5  # standard deviation of the first weights

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 
 def inverse(H: Tensor, *, damping: float = 0.0) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachkit.lab import checks
+from teachkit.core import checks
 from teachkit.obs.formulas import damped, inverse, vector
 
 BLOCK = 128  # removals between two updates of the whole inverse

@@ -7,7 +7,7 @@ The squared change ‖X δ‖² = δᵀHδ is exactly quadratic, with one H = X�
 import torch
 from torch import Tensor
 
-from teachkit.lab import checks
+from teachkit.core import checks
 from teachkit.obs.layer_fit import pass_gram, refit_gram
 from teachkit.obs.layer_trace import Trace, choose, trace_gram
 

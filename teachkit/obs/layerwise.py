@@ -1,15 +1,16 @@
 """Layer-wise OBS for a whole network: the inputs of every layer, and all layers pruned at once."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
 
 from teachkit import masks
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Masks
+from teachkit.core import checks
+from teachkit.core.layers import weighted
+from teachkit.core.recorder import Call, record_calls
+from teachkit.core.types import Batch, Masks
 from teachkit.obs.layer_fit import pass_gram, refit_gram
 from teachkit.obs.layer_trace import Trace, choose, trace_gram
 from teachkit.obs.layers import DAMPING, gram, square
@@ -99,13 +100,13 @@ def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     reached has H = 0: all its inputs are dead.
     """
     names = {id(w): name for name, w in masks.prunable(checks.model(model, x)).items()}
-    grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in masks.layers(model)}
+    grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in weighted(model)}
 
-    def see(name: str, layer: Any, given: tuple[Tensor, ...], _: Tensor) -> None:
-        seen = checks.finite(f"the input of layer {name!r}", given[0].detach())
-        grams[names[id(layer.weight)]] += _gram(layer, seen)
+    def see(call: Call) -> None:
+        seen = checks.finite(f"the input of layer {call.name!r}", call.input.detach())
+        grams[names[id(call.layer.weight)]] += _gram(call.layer, seen)  # type: ignore[arg-type]
 
-    masks.watch(model, x, see)
+    record_calls(model, x, see)
     return grams
 
 

@@ -10,10 +10,10 @@ from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
+from teachkit.core import checks
+from teachkit.core.objective import refuse_coupled
+from teachkit.core.types import Batch, Loss, Params
 from teachkit.hessian import DENSE_LIMIT, of_model
-from teachkit.lab import checks
-from teachkit.lab.evaluation import refuse_coupled
-from teachkit.lab.types import Batch, Loss, Params
 
 Kind = Literal["exact", "gauss-newton", "fisher"]
 KINDS = ("exact", "gauss-newton", "fisher")

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit import masks
-from teachkit.lab import checks
-from teachkit.lab.types import Batch, Loss, Masks
+from teachkit.core import checks
+from teachkit.core.types import Batch, Loss, Masks
 from teachkit.obs.greedy import surgeon
 from teachkit.obs.matrix import Kind, curvature
 

@@ -13,11 +13,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from teachkit import masks
-from teachkit.lab import checks, rounds
-from teachkit.lab.data import Data
+from teachkit.core import checks
+from teachkit.core.types import Data, Loss, Masks
+from teachkit.lab import rounds
 from teachkit.lab.rounds import Criterion, Round
 from teachkit.lab.training import Adam
-from teachkit.lab.types import Loss, Masks
 from teachkit.schedule.shapes import Schedule
 
 

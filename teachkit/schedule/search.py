@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 
 class Search(NamedTuple):

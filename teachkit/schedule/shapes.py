@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 Schedule = Callable[[float], float]
 

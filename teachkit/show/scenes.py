@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from teachkit import fisher, hessian, magnitude, masks, obs, schedule, taylor
+from teachkit.core.types import Batch, Scores
 from teachkit.lab.curves import spearman
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
-from teachkit.lab.types import Batch, Scores
 from teachkit.show import plots
 from teachkit.show.pictures import Picture
 

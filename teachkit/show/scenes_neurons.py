@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from teachkit import neurons
+from teachkit.core.types import Data
 from teachkit.lab import sweep
 from teachkit.lab.curves import interval
-from teachkit.lab.data import Data
 from teachkit.lab.evaluation import evaluate, predictions
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.lab.sweep import Row

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import magnitude, masks, obd, paradox, taylor
+from teachkit.core.types import Batch, Masks, Params, Scores
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
-from teachkit.lab.types import Batch, Masks, Params, Scores
 from teachkit.show import plots
 from teachkit.show.pictures import Picture
 

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from teachkit import structured
+from teachkit.core.types import Batch
 from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
-from teachkit.lab.types import Batch
 from teachkit.show import plots
 from teachkit.show.pictures import Picture
 

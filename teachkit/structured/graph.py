@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import fx, nn
 
-from teachkit.lab import checks
+from teachkit.core import checks
 from teachkit.structured.tracing import (
     CONV,
     LINEAR,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from teachkit import masks
-from teachkit.lab import checks
-from teachkit.lab.types import Masks, Scores
+from teachkit.core import checks
+from teachkit.core.types import Masks, Scores
 
 Shape = tuple[int, ...]
 # In the words of a convolution a row is a filter, and a column is a channel.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab import checks
+from teachkit.core import checks
 from teachkit.structured.graph import Channels
 from teachkit.structured.tracing import CONV, LINEAR, trace
 

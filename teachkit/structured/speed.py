@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode
+from teachkit.core import checks
+from teachkit.core.objective import eval_mode
 
 SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock's step does not count
 

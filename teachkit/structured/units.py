@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import taylor
-from teachkit.lab.types import Batch, Loss, Scores
+from teachkit.core.types import Batch, Loss, Scores
 from teachkit.structured.graph import Channels
 from teachkit.structured.groups import wide
 from teachkit.structured.shrinking import Keep, coupled, resolve, selections, tensors

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.func import grad, vjp
 from torch.nn.functional import cross_entropy
 
-from teachkit.lab import checks
-from teachkit.lab.evaluation import objective
-from teachkit.lab.types import Batch, Loss, Params
+from teachkit.core import checks
+from teachkit.core.objective import objective
+from teachkit.core.types import Batch, Loss, Params
 
 
 def gradient(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Params:

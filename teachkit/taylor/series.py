@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import sympy
 from sympy import Expr, Symbol
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 Point = Mapping[Symbol, object] | Sequence[object]
 

@@ -12,40 +12,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bench import Case, Competitor, Table
+from benchmarks.second_order import lazily
 from teachkit import lab, masks, structured
-from teachkit.course.bench import Case, Competitor, Table
-from teachkit.course.benches.second_order import lazily
 
 IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)
 Keep = dict[str, Tensor]
-
-
-class Block(nn.Module):
-    """Two convolutions whose result is added to what they read (He et al. 2016)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.a, self.norm_a = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
-        self.b, self.norm_b = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (n, width, h, w) of the same size out as in."""
-        inner = torch.relu(self.norm_a(self.a(x)))
-        return torch.relu(x + self.norm_b(self.b(inner)))
-
-
-def residual(width: int, blocks: int) -> nn.Sequential:
-    """A stem, residual blocks, and a classifier of the mean over the pixels."""
-    stem = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    body = [Block(width) for _ in range(blocks)]
-    return nn.Sequential(*stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "VGG-like, conv, norm, linear": (partial(lab.models.vgg_like, IMAGE), IMAGE),
     "LeNet-5": (partial(lab.models.lenet5, IMAGE), IMAGE),
     "LeNet-300-100": (partial(lab.models.lenet_300_100, IMAGE), IMAGE),
-    "residual, 8 blocks of 64": (partial(residual, 64, 8), IMAGE),
+    "residual, 8 blocks of 64": (partial(lab.models.residual, 64, 8), IMAGE),
 }
 TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "VGG-like on digits": (partial(lab.models.vgg_like, DIGIT), DIGIT)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from teachkit.lab import checks
+from teachkit.core import checks
 
 Numbers = NDArray[Any]
 

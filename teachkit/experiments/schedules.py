@@ -1,6 +1,6 @@
 """Does a schedule help? Gradual against one-shot pruning, and what to start retraining from.
 
-``python -m teachkit.course.experiments.schedules`` writes data/experiments/schedules.jsonl and
+``python -m teachkit.experiments.schedules`` writes data/experiments/schedules.jsonl and
 data/experiments/retraining.jsonl; about ten minutes on one core. With MNIST in the folder that
 ``TEACHKIT_DATA`` names it also writes schedules_mnist.jsonl, in half an hour. A run that is
 interrupted goes on.
@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from teachkit import magnitude, masks, schedule
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, masks, schedule
+from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.sweep import Cell
 from teachkit.lab.training import fit
-from teachkit.lab.types import Batch, Loss, Scores
 
 STEPS, END = 10, 7  # ten cuts; the last is reached at step 7, so that four steps train what stays
 SHAPES: dict[str, Any] = {

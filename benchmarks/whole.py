@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from teachkit.course.bench import Case, Table
-from teachkit.course.benches import surgeon
+from benchmarks.bench import Case, Table
+from teachkit.experiments import removals as surgeon
 
 
 def cases(quick: bool) -> list[Case]:
@@ -13,7 +13,7 @@ def cases(quick: bool) -> list[Case]:
 
 
 def tables(quick: bool) -> list[Table]:
-    """The rows that :mod:`teachkit.course.benches.surgeon` measures."""
+    """The rows that :mod:`teachkit.experiments.removals` measures."""
     sizes, repeats, n = ((40,), 1, 20) if quick else ((500, 1000, 2000), 5, 400)
     return [
         as_table(

@@ -1,4 +1,4 @@
-"""Reproduce Han et al. (2015) on MNIST: ``python -m teachkit.course.experiments.han [processes]``.
+"""Reproduce Han et al. (2015) on MNIST: ``python -m teachkit.experiments.han [processes]``.
 
 LeNet-300-100 and LeNet-5 are trained, and pruned by the course's recipe; retrained at a tenth of
 the rate, as the paper does, or at the full one. The control is the dense network, trained on for
@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from teachkit import magnitude, masks
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, masks
 from teachkit.lab import models
 from teachkit.lab.curves import Interval, interval
 from teachkit.lab.evaluation import evaluate

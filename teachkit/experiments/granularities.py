@@ -1,4 +1,4 @@
-"""What does a coarser granularity cost? ``python -m teachkit.course.experiments.granularities``.
+"""What does a coarser granularity cost? ``python -m teachkit.experiments.granularities``.
 
 Writes data/experiments/granularities.jsonl; about five minutes on one core. A run that is
 interrupted goes on.
@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from teachkit import magnitude, masks, structured
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, masks, structured
 from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from benchmarks.bench import Case, Competitor, Table
+from benchmarks.second_order import PASS, one_pass
 from teachkit import lab, masks, obd, paradox
-from teachkit.course.bench import Case, Competitor, Table
-from teachkit.course.benches.second_order import PASS, one_pass
-from teachkit.course.experiments import schedules
+from teachkit.core.types import Batch, Scores
+from teachkit.experiments import schedules
 from teachkit.lab import sweep
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Scores
 
 NETS = {"A, 64-64-32-10": (64, 32), "C, 64-256-128-10": (256, 128)}
 

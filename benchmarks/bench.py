@@ -90,7 +90,7 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What one module of :mod:`teachkit.course.benches` gave."""
+    """What one module of :mod:`benchmarks` gave."""
 
     name: str
     title: str
@@ -221,9 +221,9 @@ def sections(
     """Measure every module of a suite that is there, or only one of them."""
     found = []
     for name in SUITES[suite] if only is None else (only,):
-        if importlib.util.find_spec(f"teachkit.course.benches.{name}") is None:
+        if importlib.util.find_spec(f"benchmarks.{name}") is None:
             continue
-        module = importlib.import_module(f"teachkit.course.benches.{name}")
+        module = importlib.import_module(f"benchmarks.{name}")
         title = (module.__doc__ or name).strip().splitlines()[0].rstrip(".")
         cases: list[Case] = module.cases(quick)
         rows: list[Row] = []
@@ -238,7 +238,7 @@ def sections(
 
 def main(arguments: Iterable[str]) -> int:
     """The command ``python -m teachkit bench``."""
-    from teachkit.course import report  # matplotlib is slow to import, and --help should not be
+    from benchmarks import report  # matplotlib is slow to import, and --help should not be
 
     parser = argparse.ArgumentParser("python -m teachkit bench", description=__doc__)
     parser.add_argument("suite", choices=sorted(SUITES), metavar="SUITE", help=", ".join(SUITES))

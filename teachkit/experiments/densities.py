@@ -1,4 +1,4 @@
-"""Which rule for the layers, when the net is retrained? ``python -m teachkit.course.experiments.densities``.
+"""Which rule for the layers, when the net is retrained? ``python -m teachkit.experiments.densities``.
 
 Writes data/experiments/densities.jsonl; about five minutes on one core. A run that is interrupted
 goes on.
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from teachkit import magnitude, masks
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, masks
 from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit

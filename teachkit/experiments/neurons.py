@@ -1,6 +1,6 @@
 """Whole units: delete, merge or repair, on three networks; and what equal parameters are worth.
 
-``python -m teachkit.course.experiments.neurons`` writes three tables into data/experiments; about
+``python -m teachkit.experiments.neurons`` writes three tables into data/experiments; about
 ten minutes on one core. A run that is interrupted goes on.
 """
 
@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from teachkit import magnitude, masks, neurons, obd, obs
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, masks, neurons, obd, obs
 from teachkit.lab import data, models, sweep
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit

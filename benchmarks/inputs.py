@@ -5,8 +5,7 @@ import os
 import torch
 
 from teachkit import lab
-from teachkit.lab.data import Data
-from teachkit.lab.types import Batch
+from teachkit.core.types import Batch, Data
 
 
 def mnist() -> Data | None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from benchmarks.bench import Case, Competitor
 from teachkit import magnitude, masks
-from teachkit.course.bench import Case, Competitor
-from teachkit.lab.types import Masks
+from teachkit.core.layers import weighted
+from teachkit.core.types import Masks
 
 READ = "one read"
 SPARSITY = 0.9
@@ -94,7 +95,7 @@ def _masks(n: int, name: str) -> Case:
 def pytorch(net: nn.Module) -> Masks:
     """The masks that torch.nn.utils.prune gives."""
     own = copy.deepcopy(net)
-    layers = [(module, "weight") for _, module in masks.layers(own)]
+    layers = [(module, "weight") for _, module in weighted(own)]
     prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=SPARSITY)
     found = dict(own.named_buffers())
     return {name: found[f"{name}_mask"] for name in masks.prunable(net)}

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 from torch.nn.functional import cross_entropy, one_hot
 
+from benchmarks.bench import Case, Competitor
+from benchmarks.inputs import images
 from teachkit import lab, masks, obd
-from teachkit.course.bench import Case, Competitor
-from teachkit.course.benches.inputs import images
-from teachkit.lab.evaluation import objective
-from teachkit.lab.types import Batch, Params
+from teachkit.core.objective import objective
+from teachkit.core.types import Batch, Params
 
 PASS = "forward + backward"  # noqa: S105 -- a pass through the network, not a password
 IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)

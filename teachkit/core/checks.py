@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab.types import Batch
+from teachkit.core.types import Batch
 
 
 def fraction(name: str, value: object) -> float:

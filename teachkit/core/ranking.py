@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit.lab import checks
-from teachkit.lab.selection import kth_smallest
-from teachkit.lab.types import Masks, Scores
-from teachkit.masks.weights import boolean, combine, nonzero, split
+from teachkit.core import checks
+from teachkit.core.selection import kth_smallest
+from teachkit.core.types import Masks, Scores
+from teachkit.core.weights import boolean, combine, nonzero, split
 
 
 def sparsity(masks: Masks) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.bench import Row, Section, clock
 from teachkit import show
-from teachkit.course.bench import Row, Section, clock
 from teachkit.course.setup import replace
 from teachkit.lab.session import COLOURS
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from benchmarks.bench import Case, Competitor, Table
+from benchmarks.inputs import images, mnist
 from teachkit import lab, magnitude, masks, obs
-from teachkit.course.bench import Case, Competitor, Table
-from teachkit.course.benches.inputs import images, mnist
+from teachkit.core.types import Batch, Data, Masks
 from teachkit.lab.curves import interval
-from teachkit.lab.data import Data
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Masks
 from teachkit.obs import layerwise
 from teachkit.obs.layer_trace import choose
 from teachkit.obs.layers import DAMPING, gram

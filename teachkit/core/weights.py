@@ -5,43 +5,15 @@ A mask has the shape of its weight and is boolean: True keeps.
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
-from teachkit.lab import checks
-from teachkit.lab.evaluation import eval_mode
-from teachkit.lab.types import Masks, Params
-
-
-def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules whose weights the course prunes, by name: Linear and Conv layers."""
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, _ConvNd)):
-            yield name, module
-
-
-def watch(
-    model: nn.Module, x: Tensor, see: Callable[[str, nn.Module, tuple[Any, ...], Tensor], None]
-) -> None:
-    """Run the model on x and call see(name, layer, inputs, output) at each call of a layer."""
-    hooks = []
-    for name, layer in layers(model):
-
-        def record(layer: nn.Module, given: Any, output: Tensor, name: str = name) -> None:
-            see(name, layer, given, output)
-
-        hooks.append(layer.register_forward_hook(record))
-    try:
-        with torch.no_grad(), eval_mode(model):
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+from teachkit.core import checks
+from teachkit.core.layers import parameter_name, weighted
+from teachkit.core.types import Masks, Params
 
 
 def prunable(model: nn.Module, *, biases: bool = False) -> Params:
@@ -59,7 +31,7 @@ def prunable(model: nn.Module, *, biases: bool = False) -> Params:
     """
     kinds = ("weight", "bias") if biases else ("weight",)
     wanted: set[str] = set()
-    for name, module in layers(checks.model(model)):
+    for name, module in weighted(checks.model(model)):
         if prune.is_pruned(module):
             raise ValueError(
                 f"layer {name!r} is masked by torch.nn.utils.prune; "
@@ -128,11 +100,6 @@ def split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: part.reshape(*flat.shape[:-1], *tensor.shape)
         for (name, tensor), part in zip(like.items(), parts, strict=True)
     }
-
-
-def parameter_name(layer: str, kind: str) -> str:
-    """The name of a layer's parameter in named_parameters(); the model itself has the name ''."""
-    return f"{layer}.{kind}" if layer else kind
 
 
 def boolean(masks: Masks) -> None:

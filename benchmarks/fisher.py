@@ -7,15 +7,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from benchmarks.bench import Case, Competitor, Table
+from benchmarks.inputs import images, mnist
+from benchmarks.second_order import PASS, one_pass
 from teachkit import fisher, lab, magnitude, obd
-from teachkit.course.bench import Case, Competitor, Table
-from teachkit.course.benches.inputs import images, mnist
-from teachkit.course.benches.second_order import PASS, one_pass
+from teachkit.core.types import Batch, Data, Scores
 from teachkit.fisher.pruning import Update
 from teachkit.lab.curves import accuracy_curve, interval
-from teachkit.lab.data import Data
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.types import Batch, Scores
 
 SEEDS, SPARSITIES = 5, (0.8, 0.9, 0.95)
 SAMPLES = (8, 32, 128, 512, 1400)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import magnitude, masks, obd, obs
-from teachkit.lab.types import Batch
+from teachkit.core.types import Batch
 
 Row = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """The random-baseline paradox: which criteria lose to random, on which networks, and why.
 
-``python -m teachkit.course.experiments.paradox`` writes four tables into data/experiments; about
+``python -m teachkit.experiments.paradox`` writes four tables into data/experiments; about
 fifteen minutes on one core. A run that is interrupted goes on. With TEACHKIT_DATA set to a folder
 that holds MNIST it writes a fifth, for LeNet-300-100; float32, so that its last digits depend on
 the processor.
@@ -15,13 +15,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from teachkit import magnitude, obd, paradox
-from teachkit.course import experiments
+from teachkit import experiments, magnitude, obd, paradox
+from teachkit.core.types import Batch, Scores
 from teachkit.lab import data, models
 from teachkit.lab.curves import accuracy_curve
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.training import fit
-from teachkit.lab.types import Batch, Scores
 
 SPARSITIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 DRAWS = 20

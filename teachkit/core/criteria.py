@@ -1,0 +1,98 @@
+"""The one registry of criteria: what each is called, costs and needs, and where it comes from.
+
+Tests, sweeps, benchmarks and the showdown walk through this registry, so that a criterion that
+enters here once is held to everything and compared with everything. Importing a lesson registers
+its criteria; a learner's own enters in the same way.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from teachkit.core import checks
+
+NEEDS = ("data", "labels", "second order")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Entry(NamedTuple):
+    """A registered function.
+
+    ``passes``: its cost in forward and backward passes over the batch, as a rough number.
+    ``needs``: of "data", "labels" and "second order" what it looks at. ``source``: author and year.
+    ``chains``: it refuses what is not a chain of known layers. ``scope``: over which weights the
+    number that goes is exact, "global" or "layer". ``limit``: the most weights that it takes.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    passes: float
+    needs: tuple[str, ...]
+    source: str
+    chains: bool = False
+    scope: str = "global"
+    limit: int | None = None
+
+
+SCORES: dict[str, Entry] = {}
+"""Functions (model, batch, loss) -> Scores; a larger score stays."""
+
+PRUNES: dict[str, Entry] = {}
+"""Functions (model, batch, sparsity, *, loss) -> (model, Masks), which may move what is left."""
+
+
+def criterion(
+    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
+) -> Callable[[Function], Function]:
+    """Register a function that scores weights, (model, batch, loss) -> Scores; use it as a decorator.
+
+    Args:
+        name: how tables and figures call it.
+        passes: its cost in forward and backward passes.
+        source: author and year.
+        needs: of "data", "labels" and "second order" what it looks at.
+        more: ``chains``, ``scope`` or ``limit``, see :class:`Entry`.
+
+    Raises:
+        ValueError: another function has this name already, or a need that is not known.
+
+    """
+    return _entering(SCORES, name, passes, needs, source, more)
+
+
+def pruner(
+    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
+) -> Callable[[Function], Function]:
+    """Register a function that prunes a network, (model, batch, sparsity, *, loss) -> (model, Masks).
+
+    The arguments are those of :func:`criterion`.
+    """
+    return _entering(PRUNES, name, passes, needs, source, more)
+
+
+def _entering(
+    registry: dict[str, Entry],
+    name: str,
+    passes: float,
+    needs: tuple[str, ...],
+    source: str,
+    more: dict[str, Any],
+) -> Callable[[Function], Function]:
+    unknown = [need for need in needs if need not in NEEDS]
+    if unknown:
+        raise ValueError(f"needs must be of {NEEDS}, got {unknown[0]!r}")
+    checks.number("passes", passes)
+
+    def enter(function: Function) -> Function:
+        known = registry.get(name)
+        if known is not None and _place(known.function) != _place(function):
+            raise ValueError(f"there is a criterion {name!r} already: {_place(known.function)}")
+        registry[name] = Entry(name, function, passes, tuple(needs), source, **more)
+        return function
+
+    return enter
+
+
+def _place(function: Any) -> str:
+    """Where a function stands; a module that is loaded again registers the same one once more."""
+    inner = getattr(function, "func", function)
+    return f"{inner.__module__}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"

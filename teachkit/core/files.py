@@ -1,0 +1,37 @@
+"""Write a file whole or not at all.
+
+Standard library only: the set-up uses it before anything is installed.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[Path]:
+    """Lend a new path beside ``path``; what is written there takes its place at the end.
+
+    If the block raises or is interrupted, ``path`` stays as it was and nothing is left beside it.
+    The lent name cannot be guessed, so two writers never meet and no link lies in wait there.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, writing(f"{folder}/new/a.txt") as part:
+    ...     _ = part.write_text("whole", "utf-8")
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace(path: Path | str, content: str | bytes) -> None:
+    """Write a text in UTF-8 with Unix line ends, or bytes, whole or not at all."""
+    with writing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)

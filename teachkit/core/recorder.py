@@ -1,0 +1,59 @@
+"""The one recorder of what flows through a network: the input and output of each call of a layer."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from teachkit.core.layers import weighted
+from teachkit.core.objective import eval_mode
+
+
+class Call(NamedTuple):
+    """One call of a layer: its name in the model, the layer, what it got and what it gave."""
+
+    name: str
+    layer: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+def record_calls(
+    model: nn.Module,
+    x: Tensor,
+    at_call: Callable[[Call], Tensor | None],
+    layers: Iterable[tuple[str, nn.Module]] | None = None,
+    *,
+    graph: bool = False,
+) -> Tensor:
+    """Run the model on x in evaluation mode, with ``at_call`` at each call of a layer; the output.
+
+    Args:
+        model: any module; it is unchanged.
+        x: the input.
+        at_call: looks at a call; a tensor that it returns takes the place of the layer's output.
+        layers: which layers, by name; all Linear and Conv layers by default.
+        graph: keep what autograd needs to differentiate.
+
+    >>> seen = []
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> _ = record_calls(net, torch.ones(5, 2), lambda call: seen.append((call.name, call.output.shape)))
+    >>> seen
+    [('0', torch.Size([5, 3]))]
+
+    """
+    hooks = []
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        return lambda layer, given, output: at_call(Call(name, layer, given[0], output))
+
+    try:
+        for name, layer in weighted(model) if layers is None else layers:
+            hooks.append(layer.register_forward_hook(record(name)))
+        with torch.set_grad_enabled(graph), eval_mode(model):
+            output: Tensor = model(x)
+            return output
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -165,19 +165,6 @@ def _widest(two: Flow) -> int:
     return max(sizes) // 2 * two.output.element_size()
 
 
-def pull(source: Tensor, targets: list[Tensor], column: Tensor) -> list[Tensor | None]:
-    """Jᵀ s for a column s at ``source``: to each target, None where the source does not depend on it."""
-    if not targets:
-        return []
-    return list(grad(source, targets, column, retain_graph=True, allow_unused=True))
-
-
-def slope(top: Tensor, z: Tensor) -> Tensor:
-    """The derivative of each entry of ``top`` with respect to its one entry of z, shaped as z."""
-    (found,) = grad(top, z, torch.ones_like(top), retain_graph=True)
-    return found
-
-
 def _weighted_kinds() -> tuple[type[nn.Module], ...]:
     return (nn.Linear, nn.modules.conv._ConvNd)
 

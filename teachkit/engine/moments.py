@@ -17,8 +17,9 @@ from torch.nn.functional import cross_entropy
 from teachkit.core import checks, losses, weights
 from teachkit.core.layers import positions
 from teachkit.core.types import Batch, Loss, Params
-from teachkit.engine.curvature import Curvature, from_loss
-from teachkit.engine.flow import Flow, parts, pull
+from teachkit.engine.columns import Curvature, pull
+from teachkit.engine.curvature import from_loss
+from teachkit.engine.flow import Flow, parts
 
 
 class Spread(NamedTuple):

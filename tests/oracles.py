@@ -5,71 +5,11 @@ import itertools
 import math
 
 import numpy as np
-import sympy
 import torch
 
 from teachkit import masks, taylor
 from teachkit.hessian import of_model
 from teachkit.lab.evaluation import evaluate
-
-
-def keep_top(scores, sparsity):
-    """Sort (score, position) in Python and keep the first ones."""
-    flat = [
-        (-float(v), i) for i, v in enumerate(torch.cat([s.reshape(-1) for s in scores.values()]))
-    ]
-    kept = {i for _, i in sorted(flat)[: len(flat) - round(sparsity * len(flat))]}
-    flags = iter([i in kept for i in range(len(flat))])
-    return {
-        n: torch.tensor([next(flags) for _ in range(s.numel())]).reshape(s.shape)
-        for n, s in scores.items()
-    }
-
-
-def keep_n_of_m(score, n, m):
-    """One group of m neighbouring inputs (o, i, place) at a time."""
-    mask = torch.zeros(score.shape, dtype=torch.bool)
-    places = itertools.product(*(range(size) for size in score.shape[2:]))
-    for place, o, start in itertools.product(
-        places, range(score.shape[0]), range(0, score.shape[1], m)
-    ):
-        group = sorted(range(start, start + m), key=lambda i: (-float(score[o, i, *place]), i))
-        for i in group[:n]:
-            mask[o, i, *place] = True
-    return mask
-
-
-def linear_operations(weight, mask, bias, rows):
-    """Walk through every output of every row and count."""
-    multiplications = additions = 0
-    for _, o in itertools.product(range(rows), range(weight.shape[0])):
-        terms = sum(bool(mask[o, i]) for i in range(weight.shape[1]))
-        multiplications += terms
-        additions += max(terms - 1, 0) + (1 if bias and terms else 0)
-    return multiplications, additions
-
-
-def conv_operations(layer, mask, x):
-    """As linear_operations, at every output pixel."""
-    n, _, height, width = layer(x).shape
-    flat = mask.reshape(len(mask), -1)
-    return linear_operations(flat, flat, layer.bias is not None, n * height * width)
-
-
-def log10_subsets(n, k):
-    """The exact integer's logarithm."""
-    return math.log10(math.comb(n, k))
-
-
-def subset_losses(model, batch, k):
-    """Apply every mask to a copy of the model and evaluate it."""
-    weights = masks.prunable(model)
-    n = sum(w.numel() for w in weights.values())
-    found = []
-    for kept in itertools.combinations(range(n), k):
-        flat = torch.tensor([i in kept for i in range(n)])
-        found.append(evaluate(masks.apply(model, masks.split(flat, weights)), batch).loss)
-    return found
 
 
 def gradient(model, batch, loss):
@@ -93,29 +33,6 @@ def hessian(model, batch, loss):
 def flat(tensors):
     """A dict of tensors as one vector."""
     return torch.cat([t.reshape(-1) for t in tensors.values()])
-
-
-def taylor_polynomial(f, variables, point, order):
-    """The sum over all multi-indices of ∂^α f(a) (x − a)^α / α!."""
-    total = sympy.Integer(0)
-    at = dict(zip(variables, point, strict=True))
-    for alpha in itertools.product(range(order + 1), repeat=len(variables)):
-        if sum(alpha) > order:
-            continue
-        term = f
-        for v, times in zip(variables, alpha, strict=True):
-            term = sympy.diff(term, v, times) if times else term
-        term = term.subs(at)
-        for v, times in zip(variables, alpha, strict=True):
-            term *= (v - at[v]) ** times / sympy.factorial(times)
-        total += term
-    return total
-
-
-def eigenvalue_signs(H):
-    """Solve for the eigenvalues numerically."""
-    values = np.linalg.eigvalsh(np.array(H.tolist(), float))
-    return int((values > 1e-9).sum()), int((values < -1e-9).sum())
 
 
 def evaluation(model, batch, loss):

@@ -166,11 +166,11 @@ def output_gradients(
     loss = plain(loss)
     if kind == "true":
         return _expected(output, loss)
-    labels = y if kind == "empirical" else drawn(output, loss, generator)
-    found: Tensor = vmap(grad(_single(loss)))(output, labels)
     if kind == "empirical":
         refuse_coupled(loss, output, y)
-    return found[None]
+    labels = y if kind == "empirical" else drawn(output, loss, generator)
+    at_labels: Tensor = vmap(grad(_single(loss)))(output, labels)
+    return at_labels[None]
 
 
 def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tensor:

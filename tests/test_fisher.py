@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from teachkit import fisher, lab, masks
+from teachkit.core.criteria import PRUNES, SCORES
 from teachkit.engine import blocks as wood
 from teachkit.engine import gradients as single
 
@@ -159,6 +160,29 @@ def test_scores_are_half_f_w_squared():
     f, found = fisher.diagonal(net, batch), fisher.scores(net, batch)
     for name, w in masks.prunable(net).items():
         close(found[name], f[name] * w.detach() ** 2 / 2)
+
+
+@settings(max_examples=15)
+@given(SEEDS, st.integers(1, 9))
+def test_squares_of_a_layer_are_squares_of_its_gradients(seed, samples):
+    layer, loss = nn.Linear(4, 3, bias=False).double(), cross_entropy
+    x, y = torch.randn(samples, 4, generator=dice(seed)), torch.arange(samples) % 3
+    delta = layer(x).detach().softmax(1) - nn.functional.one_hot(y, 3)
+    G = fisher.gradients_naive(layer, (x, y), loss)
+    close(fisher.squares(x, delta).reshape(-1), (G**2).sum(0))
+
+
+def test_the_registered_functions_are_those_of_the_lesson():
+    net, batch = case(3)
+    for name, kind in {"true Fisher": "true", "sampled Fisher": "sampled"}.items():
+        found = SCORES[name].function(net, batch)
+        want = fisher.scores(net, batch, kind=kind, generator=dice(0))
+        assert all(torch.equal(found[n], s) for n, s in want.items())
+    assert SCORES["empirical Fisher"].function is fisher.scores
+    assert PRUNES["Fisher blocks"].function is fisher.prune
+    twice = PRUNES["Fisher blocks, 2 steps"].function(net, batch, 0.5)[1]
+    want = fisher.prune(net, batch, 0.5, steps=2)[1]
+    assert all(torch.equal(twice[n], m) for n, m in want.items())
 
 
 MATRICES = (SEEDS, st.integers(1, 12), st.integers(1, 11), st.sampled_from([1e-3, 0.1, 10.0]))

@@ -245,6 +245,6 @@ def prune_naive(w: Tensor, F: Tensor, k: int) -> Tensor:
     return left
 
 
-pruner("Fisher blocks", passes=10, needs=("data", "labels"), source=WOODFISHER)(prune)
+pruner("Fisher blocks", passes=200, needs=("data", "labels"), source=WOODFISHER)(prune)
 two_steps = partial(prune, steps=2)
-pruner("Fisher blocks, 2 steps", passes=20, needs=("data", "labels"), source=WOODFISHER)(two_steps)
+pruner("Fisher blocks, 2 steps", passes=400, needs=("data", "labels"), source=WOODFISHER)(two_steps)

@@ -12,7 +12,7 @@ from benchmarks.inputs import images, mnist
 from benchmarks.second_order import PASS, one_pass
 from teachkit import fisher, lab, magnitude, obd
 from teachkit.core.types import Batch, Data, Scores
-from teachkit.fisher.pruning import Update
+from teachkit.engine.blocks import Update
 from teachkit.lab.curves import accuracy_curve, interval
 from teachkit.lab.evaluation import evaluate
 

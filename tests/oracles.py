@@ -161,52 +161,12 @@ def cheapest_fronts(losses, k):
     return taken
 
 
-def fisher_gradients(model, batch, loss):
-    """One backward pass for each sample, at its label."""
-    rows = []
-    for x, y in zip(*batch, strict=True):
-        value = loss(model(x[None]), y[None])
-        parts = torch.autograd.grad(value, list(masks.prunable(model).values()))
-        rows.append(torch.cat([part.reshape(-1) for part in parts]))
-    return torch.stack(rows)
-
-
 def fisher_matrix(gradients, damping=0.0):
     """Add up g gᵀ / m, one gradient at a time."""
     F = damping * torch.eye(gradients.shape[1], dtype=gradients.dtype)
     for g in gradients:
         F = F + torch.outer(g, g) / len(gradients)
     return F
-
-
-def fisher_true(model, batch, loss):
-    """Σ_n Σ_c p_c g_nc g_ncᵀ / N with the gradient at every class in turn."""
-    x, y = batch
-    p = model(x).detach().softmax(1)
-    total = 0.0
-    for c in range(p.shape[1]):
-        G = fisher_gradients(model, (x, torch.full_like(y, c)), loss)
-        total = total + (p[:, c, None, None] * G[:, :, None] * G[:, None]).sum(0) / len(x)
-    return total
-
-
-def fisher_step(F, w, damping, remove, block):
-    """Prune once with explicit inverses of the blocks: the mask, and the weights left."""
-    n, saliency = len(w), torch.zeros(len(w), dtype=w.dtype)
-    F = F + damping * torch.eye(n, dtype=w.dtype)
-    ranges = [range(i, min(i + block, n)) for i in range(0, n, block)]
-    for part in ranges:
-        A = torch.linalg.inv(F[np.ix_(part, part)])
-        for i, q in enumerate(part):
-            saliency[q] = w[q] ** 2 / (2 * A[i, i])
-    gone = sorted(range(n), key=lambda q: (float(saliency[q]), -q))[:remove]
-    left = w.clone()
-    for part in ranges:
-        Q, S = [q for q in part if q in gone], [q for q in part if q not in gone]
-        if Q and S:
-            left[S] += torch.linalg.inv(F[np.ix_(S, S)]) @ F[np.ix_(S, Q)] @ w[Q]
-    left[gone] = 0.0
-    return left
 
 
 def group_of(index, granularity, block, shape):

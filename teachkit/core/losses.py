@@ -175,11 +175,11 @@ def output_gradients(
     loss = plain(loss)
     if kind == "true":
         return _expected(output, loss)
-    labels = y if kind == "empirical" else drawn(output, loss, generator)
-    found: Tensor = vmap(grad(_single(loss)))(output, labels)
     if kind == "empirical":
         refuse_coupled(loss, output, y)
-    return found[None]
+    labels = y if kind == "empirical" else drawn(output, loss, generator)
+    at_labels: Tensor = vmap(grad(_single(loss)))(output, labels)
+    return at_labels[None]
 
 
 def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tensor:
@@ -194,14 +194,16 @@ def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tens
     loss = plain(loss)
     _refuse_unknown(output, loss)
     if loss is functional.cross_entropy:
-        return torch.multinomial(output.softmax(1), 1, generator=generator)[:, 0]
+        p = output.softmax(1).to(generator.device)
+        return torch.multinomial(p, 1, generator=generator)[:, 0].to(output.device)
     if loss is functional.mse_loss:
         noise = torch.randn(
             output.shape, generator=generator, dtype=output.dtype, device=generator.device
         ).to(output.device)
         spread: float = (output[0].numel() / 2) ** 0.5
         return output + spread * noise
-    return torch.bernoulli(output.sigmoid(), generator=generator)
+    p = output.sigmoid().to(generator.device)
+    return torch.bernoulli(p, generator=generator).to(output.device)
 
 
 def _expected(output: Tensor, loss: Loss) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from teachkit.core import checks
 from teachkit.core.losses import Labels, output_gradients
 from teachkit.core.types import Batch, Loss, Params
-from teachkit.core.weights import prunable
+from teachkit.core.weights import prunable, split
 
 STORE_LIMIT = 4e9  # bytes of gradients kept at once
 CHUNK = 2**23  # numbers in work at once: 64 MB in float64
@@ -99,6 +99,26 @@ def gradient_chunks(
     for label in toward:
         for part, s in zip(torch.split(x, rows), torch.split(label, rows), strict=True):
             yield side_by_side(vmap(grad(pulled), (None, 0, 0))(weights, part, s), 1)
+
+
+def mean_squares(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    kind: Labels = "empirical",
+    generator: torch.Generator | None = None,
+) -> Params:
+    """(1/m) Σ g², the diagonal of the Fisher matrix, one tensor per prunable weight.
+
+    The arguments are those of :func:`gradients`; nothing is stored.
+    """
+    total: Tensor | float = 0.0
+    m = 0
+    for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
+        total = total + (G * G).sum(0)
+        m += len(G)
+    return split(total / m, prunable(model))  # type: ignore[arg-type]
 
 
 def frozen_copy(model: nn.Module, biases: bool) -> tuple[nn.Module, Params]:

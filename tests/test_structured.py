@@ -15,8 +15,9 @@ from torch.nn import functional
 from benchmarks import bench
 from benchmarks import structured as suite
 from teachkit import lab, magnitude, masks, structured
+from teachkit.engine.tracing import trace
+from teachkit.lab import storage, timing
 from teachkit.show import scenes_structured
-from teachkit.structured import speed, tracing
 
 KINDS = ["connection", "row", "filter", "column", "channel", "block"]
 IMAGE_KINDS = [*KINDS, "kernel", "position"]
@@ -53,8 +54,8 @@ SHAPES = st.lists(st.integers(1, 6), min_size=2, max_size=4)
 def test_group_scores_are_those_of_a_walk_through_all_weights(shape, seed, height, width):
     score = torch.rand(shape, generator=dice(seed), dtype=torch.float64)
     for kind in IMAGE_KINDS if len(shape) > 2 else KINDS:
-        found = oracles.groups(score, kind, (height, width))
-        lists = [[value for _, value in members] for members in found.values()]
+        found = structured.groups(tuple(score.shape), kind, (height, width))
+        lists = [[float(score[index]) for index in members] for members in found.values()]
         for norm, one in {
             "sum": sum,
             "mean": lambda v: sum(v) / len(v),
@@ -65,19 +66,19 @@ def test_group_scores_are_those_of_a_walk_through_all_weights(shape, seed, heigh
             torch.testing.assert_close(got["w"], want)
         ids = structured.group_ids(tuple(shape), kind, (height, width))
         for number, members in enumerate(found.values()):
-            assert all(int(ids[index]) == number for index, _ in members)
+            assert all(int(ids[index]) == number for index in members)
 
 
 @given(st.integers(0, 99), st.sampled_from(IMAGE_KINDS), st.floats(0, 0.8))
 def test_group_masks_remove_whole_groups_and_exactly_as_many(seed, kind, sparsity):
     score = torch.rand(4, 3, 2, 3, generator=dice(seed), dtype=torch.float64)
     kept = structured.group_masks({"w": score}, sparsity, kind, block=(2, 4))["w"]
-    found = oracles.groups(score, kind, (2, 4))
-    alive = [all(kept[index] for index, _ in members) for members in found.values()]
-    dead = [not any(kept[index] for index, _ in members) for members in found.values()]
+    found = structured.groups(tuple(score.shape), kind, (2, 4))
+    alive = [all(kept[index] for index in members) for members in found.values()]
+    dead = [not any(kept[index] for index in members) for members in found.values()]
     assert sum(dead) == masks.removed(len(found), sparsity)
     assert sum(alive) + sum(dead) == len(found)
-    means = [sum(v for _, v in members) / len(members) for members in found.values()]
+    means = [sum(float(score[i]) for i in members) / len(members) for members in found.values()]
     stay = [m for m, a in zip(means, alive, strict=True) if a]
     go = [m for m, d in zip(means, dead, strict=True) if d]
     assert not stay or not go or min(stay) >= max(go)
@@ -216,7 +217,7 @@ def test_random_chains_shrink_to_what_is_rebuilt_by_hand(seed, share):
     assert groups == [(name,) for name in wide[:-1]]
     keep = {n: some(len(model.get_submodule(n).weight), share, g) for (n,) in groups}
     small = structured.shrink(model, keep)
-    want = oracles.without_units(model, x, keep)
+    want = structured.shrink_chain(model, x, keep).eval()
     assert list(small.state_dict()) == list(want.state_dict())
     for key, tensor in want.state_dict().items():
         assert torch.equal(small.state_dict()[key], tensor), key
@@ -351,7 +352,7 @@ def test_what_was_there_stays_as_it_was():
 def test_the_graph_of_a_chain_is_the_one_torch_traces():
     for make in lab.models.MODELS.values():
         model = make((1, 8, 8))
-        ours, theirs = tracing.trace(model), fx.Tracer().trace(model)
+        ours, theirs = trace(model), fx.Tracer().trace(model)
         for a, b in zip(ours.nodes, theirs.nodes, strict=True):
             assert (a.op, [str(n) for n in a.all_input_nodes]) == (
                 b.op,
@@ -704,18 +705,18 @@ def test_every_form_gives_the_weights_back_in_the_bytes_it_counts(shape, seed, s
     weight = torch.randn(shape, generator=g, dtype=dtype) * (
         torch.rand(shape, generator=g) >= share
     )
-    for form in structured.FORMS:
-        content = structured.packed(weight, form)
-        assert torch.equal(structured.unpacked(content, weight, form), weight)
-    values, columns, starts = oracles.csr_parts(weight.reshape(shape[0], math.prod(shape[1:])))
+    for form in storage.FORMS:
+        content = storage.packed(weight, form)
+        assert torch.equal(storage.unpacked(content, weight, form), weight)
+    values, columns, starts = structured.csr_parts(weight.reshape(shape[0], math.prod(shape[1:])))
     item = weight.element_size()
-    assert len(structured.packed(weight, "csr")) == item * len(values) + 4 * (
+    assert len(storage.packed(weight, "csr")) == item * len(values) + 4 * (
         len(columns) + len(starts)
     )
-    assert len(structured.packed(weight, "bitmask")) == item * len(values) + math.ceil(
+    assert len(storage.packed(weight, "bitmask")) == item * len(values) + math.ceil(
         weight.numel() / 8
     )
-    assert len(structured.packed(weight, "dense")) == item * weight.numel()
+    assert len(storage.packed(weight, "dense")) == item * weight.numel()
 
 
 def test_stored_counts_biases_and_buffers_once_and_refuses_other_forms():
@@ -724,12 +725,12 @@ def test_stored_counts_biases_and_buffers_once_and_refuses_other_forms():
     rest += sum(b.numel() * b.element_size() for b in model.buffers())
     for form in ("dense", "csr", "bitmask"):
         weights = masks.prunable(model).values()
-        want = rest + sum(len(structured.packed(w, form)) for w in weights)
+        want = rest + sum(len(storage.packed(w, form)) for w in weights)
         assert structured.stored(model, form) == want
-    raw = b"".join(structured.packed(w, "dense") for w in masks.prunable(model).values())
+    raw = b"".join(storage.packed(w, "dense") for w in masks.prunable(model).values())
     assert structured.stored(model, "gzip") == rest + len(gzip.compress(raw, 9, mtime=0))
     assert structured.stored(model) == structured.count(model).bytes
-    for call in (structured.packed, lambda w, f: structured.unpacked(b"", w, f)):
+    for call in (storage.packed, lambda w, f: storage.unpacked(b"", w, f)):
         with pytest.raises(ValueError, match="form must be one of .* got 'zip'"):
             call(torch.ones(2, 2), "zip")
     with pytest.raises(ValueError, match="form must be one of .* got 'zip'"):
@@ -744,8 +745,8 @@ def test_the_sparse_product_is_the_dense_one(outputs, inputs, batch, share):
     weight = weight * (torch.rand(weight.shape, generator=g) >= share)
     x = torch.randn(batch, inputs, generator=g, dtype=torch.float64)
     sparse = structured.csr(weight)
-    torch.testing.assert_close(structured.sparse_product(sparse, x), x @ weight.T)
-    values, columns, starts = oracles.csr_parts(weight)
+    torch.testing.assert_close(timing.sparse_product(sparse, x), x @ weight.T)
+    values, columns, starts = structured.csr_parts(weight)
     assert sparse.values().tolist() == values
     assert sparse.col_indices().tolist() == columns
     assert sparse.crow_indices().tolist() == starts
@@ -760,33 +761,33 @@ def test_blocked_products_store_blocks_and_equal_the_dense_one(rows, columns, bl
     mask = alive.repeat_interleave(block, 0).repeat_interleave(block, 1)
     weight = torch.randn(mask.shape, generator=g, dtype=torch.float64) * mask
     x = torch.randn(3, columns * block, generator=g, dtype=torch.float64)
-    sparse = structured.bsr(weight, block)
+    sparse = timing.bsr(weight, block)
     assert len(sparse.values()) == int(alive.sum())
-    torch.testing.assert_close(structured.sparse_product(sparse, x), x @ weight.T)
+    torch.testing.assert_close(timing.sparse_product(sparse, x), x @ weight.T)
     with pytest.raises(ValueError, match="must be a matrix of 7x7 blocks"):
-        structured.bsr(torch.ones(7, 8), 7)
+        timing.bsr(torch.ones(7, 8), 7)
 
 
 def test_times_are_the_quickest_of_rounds_in_turn(monkeypatch):
     now, log = [0.0], []
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     costs = {"a": iter([9, 1, 3, 1, 5, 2, 3]), "b": iter([9, 2, 4, 4, 2, 3, 2])}
 
     def work(name):
         log.append(name)
         now[0] += next(costs[name])
 
-    found = structured.times({n: lambda n=n: work(n) for n in costs}, rounds=5)
+    found = timing.times({n: lambda n=n: work(n) for n in costs}, rounds=5)
     assert found == {"a": 1, "b": 2}
     assert log == ["a", "a", "b", "b", *["a", "b"] * 5]
     with pytest.raises(ValueError, match="rounds must be a whole number from 1, got 0"):
-        structured.times({}, 0)
+        timing.times({}, 0)
 
 
 def test_break_even_is_the_last_crossing():
-    assert structured.crossing([0.1, 0.5, 0.9], [2.0, 0.5, 2.0]) == 0.7
-    assert structured.crossing([0.1, 0.5], [2.0, 3.0]) == 0.1
-    assert structured.crossing([0.1, 0.5], [2.0, 0.5]) is None
+    assert timing.crossing([0.1, 0.5, 0.9], [2.0, 0.5, 2.0]) == 0.7
+    assert timing.crossing([0.1, 0.5], [2.0, 3.0]) == 0.1
+    assert timing.crossing([0.1, 0.5], [2.0, 0.5]) is None
     blocked = structured.break_even(20, 30, 4, (0.5, 0.9), block=5, rounds=1)
     assert len(blocked.speedup) == 2
     found = structured.break_even(20, 30, 4, (0.5, 0.9), rounds=1)
@@ -795,14 +796,14 @@ def test_break_even_is_the_last_crossing():
     assert all(ratio > 0 for ratio in found.speedup)
     for values in ([], [0.0], [1.0, 2.0]):
         with pytest.raises(ValueError, match="crossing needs a positive speedup for each sparsity"):
-            structured.crossing([0.5], values)
+            timing.crossing([0.5], values)
     with pytest.raises(ValueError, match="block must divide outputs 5 and inputs 4, got 2"):
         structured.break_even(5, 4, 1, block=2)
 
 
 def test_break_even_removes_the_share_it_says(monkeypatch):
     made = []
-    monkeypatch.setattr(speed, "csr", lambda w: made.append(w) or w)
+    monkeypatch.setattr(timing, "csr", lambda w: made.append(w) or w)
     structured.break_even(40, 50, 2, (0.0, 0.5, 1.0), rounds=1)
     assert [round(float((w == 0).double().mean()), 1) for w in made] == [0.0, 0.5, 1.0]
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import taylor
+from teachkit.core.layers import UncoveredError, chain
 from teachkit.core.objective import eval_mode
 from teachkit.core.types import Batch, Loss, Scores
 from teachkit.engine.groups import (
@@ -41,7 +42,6 @@ __all__ = [
     "latencies", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
 ]  # fmt: skip
 
-# --- groups of weights
 Index = tuple[int, ...]
 
 
@@ -94,7 +94,6 @@ def group_mask_naive(
     return kept
 
 
-# --- scores of units
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "l1": lambda w: w.abs().sum(1),
     "l2": lambda w: (w**2).sum(1).sqrt(),
@@ -135,7 +134,6 @@ def _incoming(model: nn.Module, name: str, g: Mapping[str, Tensor]) -> Tensor:
     return (w * g[name] if g else w).flatten(1)
 
 
-# --- real removal
 Layer = nn.Linear | nn.Conv2d
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
@@ -171,36 +169,35 @@ def cut_norm(layer: Norm, channels: Sequence[int]) -> Norm:
     return small
 
 
-def shrink_chain(chain: nn.Sequential, x: Tensor, keep: Keep) -> nn.Sequential:
-    """Real removal by hand, in a chain of layers: what one layer loses, the next does not read.
+def shrink_chain(net: nn.Sequential, x: Tensor, keep: Keep) -> nn.Sequential:
+    """Real removal by hand in a chain: what one layer loses, the next does not read. See :func:`shrink`.
 
-    The plain twin of :func:`shrink`. ``alive`` lists the channels that are left at each place; a flatten
-    turns each into height · width neighbours, which the shape of the data x tells.
+    ``alive`` lists the channels that are left at each place; a flatten turns each into height · width
+    neighbours, as the shape of the data x tells.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> shrink_chain(net, torch.ones(1, 2), {"0": torch.tensor([True, False, True])})[2]
     Linear(in_features=2, out_features=1, bias=True)
     """
     alive, layers = list(range(x.shape[1])), list[nn.Module]()
-    for name, layer in chain.named_children():
-        if isinstance(layer, Layer):
-            mask = keep.get(name, torch.ones(len(layer.weight), device=layer.weight.device))
-            outputs = mask.nonzero().flatten().tolist()
+    for name, layer in chain(net):
+        if isinstance(layer, Layer) and getattr(layer, "groups", 1) == 1:
+            outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
             layers.append(cut_layer(layer, outputs, alive))
             alive = outputs
         elif isinstance(layer, Norm):
             layers.append(cut_norm(layer, alive))
-        else:
+        elif next(layer.parameters(), None) is None:
             layers.append(copy.deepcopy(layer))
+        else:
+            raise UncoveredError(f"{type(layer).__name__} is not cut by hand; shrink cuts it")
         if isinstance(layer, nn.Flatten):
-            places = x[0, 0].numel()
-            alive = [channel * places + p for channel in alive for p in range(places)]
+            alive = [c * x[0, 0].numel() + p for c in alive for p in range(x[0, 0].numel())]
         with torch.no_grad(), eval_mode(layer):
             x = layer(x)
     return nn.Sequential(*layers)
 
 
-# --- numbers and bytes
 class Count(NamedTuple):
     """Parameters, and bytes of parameters and buffers together."""
 

@@ -1,4 +1,4 @@
-"""The slow, obvious twin of every fast function."""
+"""The slow, obvious twin of every fast function that no lesson shows."""
 
 import copy
 import itertools
@@ -169,70 +169,6 @@ def fisher_matrix(gradients, damping=0.0):
     return F
 
 
-def group_of(index, granularity, block, shape):
-    """The name of the group that one weight belongs to."""
-    o, i, *place = index
-    flat = i * math.prod(shape[2:]) + int(np.ravel_multi_index(place, shape[2:]) if place else 0)
-    return {
-        "connection": index,
-        "row": (o,),
-        "filter": (o,),
-        "column": (i,),
-        "channel": (i,),
-        "kernel": (o, i),
-        "position": tuple(place),
-        "block": (o // block[0], flat // block[1]),
-    }[granularity]
-
-
-def groups(score, granularity, block):
-    """Walk through all weights and put each into its group: {name: [(index, score), ...]}, sorted."""
-    found = {}
-    for index in itertools.product(*map(range, score.shape)):
-        name = group_of(index, granularity, block, score.shape)
-        found.setdefault(name, []).append((index, float(score[index])))
-    return dict(sorted(found.items()))
-
-
-def without_units(chain, x, keep):
-    """A chain of layers rebuilt number by number, with the lists of what is still alive."""
-    alive, made = None, []
-    for name, layer in chain.named_children():
-        new = layer
-        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
-            inputs = range(layer.weight.shape[1]) if alive is None else alive
-            outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
-            if isinstance(layer, torch.nn.Linear):
-                new = torch.nn.Linear(len(inputs), len(outputs), bias=layer.bias is not None)
-            else:
-                new = torch.nn.Conv2d(
-                    len(inputs),
-                    len(outputs),
-                    layer.kernel_size,
-                    padding=layer.padding,
-                    bias=layer.bias is not None,
-                )
-            new = new.to(layer.weight.dtype)
-            for a, o in enumerate(outputs):
-                for b, i in enumerate(inputs):
-                    new.weight.data[a, b] = layer.weight.data[o, i]
-                if layer.bias is not None:
-                    new.bias.data[a] = layer.bias.data[o]
-            alive = outputs
-        elif isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            new = type(layer)(len(alive)).to(layer.weight.dtype)
-            for kind in ("weight", "bias", "running_mean", "running_var"):
-                values = [float(getattr(layer, kind).detach()[c]) for c in alive]
-                getattr(new, kind).data.copy_(torch.tensor(values, dtype=torch.float64))
-        after = layer.eval()(x)
-        if isinstance(layer, torch.nn.Flatten) and alive is not None:
-            places = x.shape[2] * x.shape[3]
-            alive = [c * places + p for c in alive for p in range(places)]
-        x = after.detach()
-        made.append(new)
-    return torch.nn.Sequential(*made).eval()
-
-
 def knocked_out(model, x, keep):
     """The output with the channels of these modules set to zero as they come out."""
     hooks = []
@@ -246,18 +182,6 @@ def knocked_out(model, x, keep):
     for hook in hooks:
         hook.remove()
     return result.detach()
-
-
-def csr_parts(matrix):
-    """Row by row: the numbers that are not zero, their columns, and where each row begins."""
-    values, columns, starts = [], [], [0]
-    for row in matrix.tolist():
-        for column, value in enumerate(row):
-            if value != 0:
-                values.append(value)
-                columns.append(column)
-        starts.append(len(values))
-    return values, columns, starts
 
 
 def lamp(w):

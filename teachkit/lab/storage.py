@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from teachkit import masks
+from teachkit.core.weights import prunable
 
 FORMS = ("dense", "gzip", "csr", "bitmask")
 
@@ -34,12 +34,9 @@ def stored(model: nn.Module, form: str = "dense") -> int:
     >>> [stored(net, form) for form in ("dense", "csr", "bitmask")]
     [64, 44, 18]
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
-    weights = {name: w.detach() for name, w in masks.prunable(model).items()}
-    rest = [t for name, t in model.named_parameters() if name not in weights] + list(
-        model.buffers()
-    )
+    _known(form)
+    weights = {name: w.detach() for name, w in prunable(model).items()}
+    rest = [*(t for n, t in model.named_parameters() if n not in weights), *model.buffers()]
     others = sum(t.numel() * t.element_size() for t in rest)
     if form == "gzip" and weights:
         content = b"".join(packed(w, "dense") for w in weights.values())
@@ -49,8 +46,7 @@ def stored(model: nn.Module, form: str = "dense") -> int:
 
 def packed(weight: Tensor, form: str) -> bytes:
     """The bytes of one weight in a form; :func:`unpacked` reads them back."""
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
+    _known(form)
     matrix = _numbers(weight)
     if form in ("dense", "gzip"):
         content: bytes = matrix.tobytes()
@@ -71,30 +67,31 @@ def unpacked(content: bytes, like: Tensor, form: str) -> Tensor:
     >>> all(torch.equal(unpacked(packed(w, form), w, form), w) for form in FORMS)
     True
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
-    kind = _numbers(like).dtype
-    outputs, n = len(like), like.numel()
+    _known(form)
+    dtype = _numbers(like[:0]).dtype
+    flat = np.zeros((len(like), prod(like.shape[1:])), dtype)
     if form in ("dense", "gzip"):
         raw = gzip.decompress(content) if form == "gzip" else content
-        return (
-            torch.from_numpy(np.frombuffer(raw, kind).copy()).view(like.dtype).reshape(like.shape)
-        )
-    flat = np.zeros((outputs, prod(like.shape[1:])), kind)
-    if form == "bitmask":
-        bits = np.frombuffer(content, np.uint8, -(-n // 8))
-        alive = np.unpackbits(bits, count=n).astype(bool).reshape(flat.shape)
-        flat[alive] = np.frombuffer(content, kind, offset=len(bits))
+        flat[:] = np.frombuffer(raw, dtype).reshape(flat.shape)
+    elif form == "bitmask":
+        bits = np.frombuffer(content, np.uint8, -(-like.numel() // 8))
+        alive = np.unpackbits(bits, count=like.numel()).astype(bool).reshape(flat.shape)
+        flat[alive] = np.frombuffer(content, dtype, offset=len(bits))
     else:
-        starts = np.frombuffer(content, np.int32, outputs + 1)
+        starts = np.frombuffer(content, np.int32, len(like) + 1)
         columns = np.frombuffer(content, np.int32, int(starts[-1]), offset=starts.nbytes)
-        rows = np.repeat(np.arange(outputs), np.diff(starts))
-        flat[rows, columns] = np.frombuffer(content, kind, offset=starts.nbytes + columns.nbytes)
-    return torch.from_numpy(flat).view(like.dtype).reshape(like.shape)
+        rows = np.repeat(np.arange(len(like)), np.diff(starts))
+        flat[rows, columns] = np.frombuffer(content, dtype, offset=starts.nbytes + columns.nbytes)
+    return torch.from_numpy(flat).view(like.dtype).reshape(like.shape).to(like.device)
+
+
+def _known(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
 
 
 def _numbers(weight: Tensor) -> NDArray[Any]:
     """The weight for numpy, which knows no bfloat16: its two bytes pass as a whole number."""
     w = weight.detach().cpu().contiguous()
-    found: NDArray[Any] = (w.view(torch.int16) if w.dtype == torch.bfloat16 else w).numpy()
-    return found
+    numbers: NDArray[Any] = (w.view(torch.int16) if w.dtype == torch.bfloat16 else w).numpy()
+    return numbers

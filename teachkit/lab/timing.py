@@ -1,4 +1,10 @@
-"""How long a layer or a network takes on this machine: dense, sparse, shrunk."""
+"""How long something takes on this machine: the one clock, and layers that are dense, sparse or shrunk.
+
+Two times can be meant. The *processor's* (:func:`clock`) counts what this process computes: other
+programs do not disturb it, so benchmarks compare by it. The *wall's* is what a user waits, also for
+other threads and for a GPU: :func:`times` and :func:`latencies` measure that, and take the least of
+several rounds, since other programs only ever add to it.
+"""
 
 import time
 import warnings
@@ -15,6 +21,7 @@ from teachkit.core import checks
 from teachkit.core.objective import eval_mode
 
 SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock's step does not count
+Clock = Callable[[], float]
 
 
 class BreakEven(NamedTuple):
@@ -28,10 +35,32 @@ class BreakEven(NamedTuple):
     sparsity: float | None
 
 
-def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
-    """Seconds that each work takes: the least over rounds, in each of which all take their turn.
+def clock() -> Clock:
+    """The process's own time, which other programs do not disturb, where it is fine enough."""
+    fine = time.get_clock_info("process_time").resolution <= 1e-6
+    return time.process_time if fine else time.perf_counter
 
-    Other programs only ever add time, so the quickest round is the nearest to the work itself.
+
+def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
+    """The time of one run, a mean over repeats.
+
+    Args:
+        run: what to time. What it starts on a GPU is waited for.
+        repeats: 1 or more.
+        now: a clock; None for :func:`clock`.
+
+    """
+    now = now or clock()
+    start = now()
+    for _ in range(repeats):
+        run()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return (now() - start) / repeats
+
+
+def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
+    """Seconds on the wall that each work takes: the least over rounds, in which all take their turn.
 
     Args:
         works: what to run, by name; each runs once before, uncounted.
@@ -39,15 +68,15 @@ def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str,
 
     """
     checks.whole("rounds", rounds, 1)
-    repeats = {}
+    wall, repeats = time.perf_counter, {}
     for name, work in works.items():
         work()
-        repeats[name] = max(1, ceil(SHORTEST / max(_seconds(work, 1), 1e-7)))
-    found: dict[str, list[float]] = {name: [] for name in works}
+        repeats[name] = max(1, ceil(SHORTEST / max(seconds(work, 1, wall), 1e-7)))
+    taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            found[name].append(_seconds(work, repeats[name]))
-    return {name: min(values) for name, values in found.items()}
+            taken[name].append(seconds(work, repeats[name], wall))
+    return {name: min(values) for name, values in taken.items()}
 
 
 def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[str, float]:
@@ -67,9 +96,7 @@ def csr(weight: Tensor) -> Tensor:
     if checks.finite("weight", weight).ndim != 2:
         raise ValueError(f"weight must have shape (outputs, inputs), got {tuple(weight.shape)}")
     with warnings.catch_warnings(action="ignore"):  # torch calls its CSR support a beta version
-        sparse = weight.detach().to_sparse_csr()
-        rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
-        return torch.sparse_csr_tensor(rows, columns, sparse.values(), size=sparse.shape)
+        return _short(weight.detach().to_sparse_csr(), torch.sparse_csr_tensor)
 
 
 def bsr(weight: Tensor, block: int) -> Tensor:
@@ -78,14 +105,17 @@ def bsr(weight: Tensor, block: int) -> Tensor:
     >>> bsr(torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 3.0]]), 2).values().shape
     torch.Size([1, 2, 2])
     """
-    if checks.finite("weight", weight).ndim != 2 or any(
-        size % checks.whole("block", block, 1) for size in weight.shape
-    ):
+    side = checks.whole("block", block, 1)
+    if checks.finite("weight", weight).ndim != 2 or any(size % side for size in weight.shape):
         raise ValueError(f"weight must be a matrix of {block}x{block} blocks, got {weight.shape}")
     with warnings.catch_warnings(action="ignore"):  # torch calls this a beta version, too
-        sparse = weight.detach().to_sparse_bsr((block, block))
-        rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
-        return torch.sparse_bsr_tensor(rows, columns, sparse.values(), size=sparse.shape)
+        return _short(weight.detach().to_sparse_bsr((block, block)), torch.sparse_bsr_tensor)
+
+
+def _short(sparse: Tensor, build: Callable[..., Tensor]) -> Tensor:
+    """The same matrix with indices of 4 bytes."""
+    rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
+    return build(rows, columns, sparse.values(), size=sparse.shape)
 
 
 def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
@@ -111,8 +141,7 @@ def break_even(
     """From which sparsity on a sparse layer is faster than a dense one, on this machine.
 
     Random weights with zeros in random places, and CSR; or zeros in random blocks, and blocked
-    sparse rows. Between two sparsities the logarithm of the
-    ratio is taken as linear.
+    sparse rows. Between two sparsities the logarithm of the ratio is taken as linear.
 
     Args:
         outputs: rows of the weight.
@@ -125,23 +154,21 @@ def break_even(
         seed: of the weights.
 
     """
-    if block is not None and (
-        outputs % checks.whole("block", block, 1) or inputs % checks.whole("block", block, 1)
-    ):
+    side = 1 if block is None else checks.whole("block", block, 1)
+    if outputs % side or inputs % side:
         raise ValueError(f"block must divide outputs {outputs} and inputs {inputs}, got {block}")
     dice = torch.Generator().manual_seed(seed)
-    weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype)
-    x = torch.randn(batch, inputs, generator=dice, dtype=dtype)
-    side = block or 1
-    order = torch.rand(-(-outputs // side), -(-inputs // side), generator=dice)
-    order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)[:outputs, :inputs]
+    weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype, device="cpu")
+    x = torch.randn(batch, inputs, generator=dice, dtype=dtype, device="cpu")
+    order = torch.rand(outputs // side, inputs // side, generator=dice, device="cpu")
+    order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)
     works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
     for s in sparsities:
         pruned = weight * (order >= checks.fraction("sparsity", s))
         sparse = csr(pruned) if block is None else bsr(pruned, block)
         works[f"{s}"] = partial(sparse_product, sparse, x)
-    found = times(works, rounds)
-    speedup = [found["dense"] / found[f"{s}"] for s in sparsities]
+    taken = times(works, rounds)
+    speedup = [taken["dense"] / taken[f"{s}"] for s in sparsities]
     return BreakEven(list(sparsities), speedup, crossing(sparsities, speedup))
 
 
@@ -164,10 +191,3 @@ def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | N
         return None
     share = -logs[i] / (logs[i + 1] - logs[i])
     return round(sparsities[i] + share * (sparsities[i + 1] - sparsities[i]), 3)
-
-
-def _seconds(work: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - start) / repeats

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from teachkit import masks, taylor
 from teachkit.core import checks
 from teachkit.core.types import Batch, Data, Loss, Masks, Scores
-from teachkit.lab.rounds import Criterion, Round, prune_and_retrain
+from teachkit.lab.rounds import Criterion, Round, by_criterion, retrain
 from teachkit.obd.estimates import row_sums
 from teachkit.obd.exact import diagonal
 
@@ -106,12 +106,18 @@ def recipe(
     """
     if any(a > b for a, b in pairwise(sparsities)):
         raise ValueError(f"the sparsities must not fall, got {list(sparsities)}")
-    kept, record = masks.keep_all(model), []
-    for i, sparsity in enumerate(sparsities):
-        options: dict[str, Any] = {"epochs": epochs, "seed": seed + i, "progress": progress}
-        model, kept, new = prune_and_retrain(model, data, criterion, sparsity, loss=loss, **options)
-        record.append(new)
-    return Recipe(model, kept, record)
+    return Recipe(
+        *retrain(
+            model,
+            data,
+            by_criterion(criterion, loss),
+            sparsities,
+            epochs=epochs,
+            loss=loss,
+            seed=seed,
+            progress=progress,
+        )
+    )
 
 
 class Assumptions(NamedTuple):

@@ -100,6 +100,8 @@ def losses(
 
 def behind(z: Tensor, layers: Sequence[nn.Module]) -> After:
     """What comes after a Linear layer with the output z (n, units): the layers behind it, in order."""
+    if z.ndim != 2:
+        raise UncoveredError(f"a Linear layer puts out {tuple(z.shape)}, not (samples, units)")
     cut = next((i for i, each in enumerate(layers) if kind(each).role not in ALONE), len(layers))
     activation, rest = nn.Sequential(*layers[:cut]), list(layers[cut:])
     h = activation(z)

@@ -27,7 +27,7 @@ from teachkit.core.ranking import removed
 from teachkit.core.recorder import record_calls
 from teachkit.core.types import Batch, Loss, Scores
 from teachkit.engine.leave_one_out import losses, still
-from teachkit.structured import shrink
+from teachkit.engine.shrinking import shrink
 
 
 class Hidden(NamedTuple):

@@ -214,18 +214,6 @@ def han(w, quality):
     return [abs(v) > quality * spread for v in w]
 
 
-def leave_one_out(model, batch, name):
-    """Set one weight of a copy to zero, measure, and do the same with the next."""
-    before = evaluate(model, batch).loss
-    found = []
-    for i in range(model.get_parameter(name).numel()):
-        mask = torch.ones(model.get_parameter(name).numel(), dtype=torch.bool)
-        mask[i] = False
-        cut = masks.apply(model, {name: mask.reshape(model.get_parameter(name).shape)})
-        found.append(evaluate(cut, batch).loss - before)
-    return torch.tensor(found, dtype=torch.float64)
-
-
 def hidden_layers(model):
     """Positions of the Linear layers that have a Linear layer behind them, and of those."""
     linear = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.Linear)]
@@ -237,16 +225,6 @@ def without_unit(model, reader, j):
     deaf = copy.deepcopy(model)
     deaf[reader].weight.data[:, j] = 0
     return deaf
-
-
-def unit_leave_one_out(model, batch, loss):
-    """Silence one unit after the other in a copy of the network."""
-    whole = loss(model(batch[0]), batch[1]).item()
-    found = {}
-    for maker, reader in hidden_layers(model):
-        deaf = [without_unit(model, reader, j) for j in range(model[maker].out_features)]
-        found[str(maker)] = [loss(net(batch[0]), batch[1]).item() - whole for net in deaf]
-    return found
 
 
 def unit_fit(net, model, maker, reader, x, kept, damping):
@@ -322,28 +300,3 @@ def unit_merge(model, x, count, by):
         c += level * V[:, j]
         units.remove(j)
     return A[:, units] @ V[:, units].T + c
-
-
-def banzhaf(value, n, keep=0.5):
-    """The mean of what a unit adds, over every team of the others; value maps a set to a number."""
-    worth = []
-    for j in range(n):
-        others = [k for k in range(n) if k != j]
-        total = 0.0
-        for size in range(n):
-            chance = keep**size * (1 - keep) ** (n - 1 - size)
-            for team in itertools.combinations(others, size):
-                total += chance * (value[frozenset({*team, j})] - value[frozenset(team)])
-        worth.append(total)
-    return worth
-
-
-def shapley(value, n):
-    """The mean of what a unit adds when it joins, over all orders."""
-    worth = [0.0] * n
-    for order in itertools.permutations(range(n)):
-        team = frozenset()
-        for j in order:
-            worth[j] += (value[team | {j}] - value[team]) / math.factorial(n)
-            team |= {j}
-    return worth

@@ -45,7 +45,7 @@ SCORES = {
     "T2": paradox.second_order,
     "T2, absolute": paradox.absolute,
     "SD": paradox.spread,
-    "MEAN + SD": paradox.dial,
+    "MEAN + SD": paradox.mean_plus_spread,
     "sampled Fisher": lambda m, b, loss=cross_entropy: fisher.scores(
         m, b, loss, kind="sampled", generator=dice()
     ),

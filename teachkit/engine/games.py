@@ -2,6 +2,11 @@
 
 Think of the units of one layer as players. A team is a set of units that stay, a mask; its value
 is what the network is worth with those alone. A unit's worth is what it adds to teams.
+
+:func:`game` plays many masks side by side: a mask multiplies what the units put out, and only what
+follows the reader runs again. All 2ⁿ teams stand in a vector whose index *is* the team, in binary
+digits. So the team with unit j and the one without it are 2ⁿ⁻¹⁻ʲ apart, and the exact values of all
+units are a few gathers instead of a walk through sets.
 """
 
 import math
@@ -14,9 +19,8 @@ from torch.nn.functional import cross_entropy
 from teachkit.core import checks
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Loss
-from teachkit.lab.evaluation import predictions
-from teachkit.neurons.chain import hidden, reading
-from teachkit.neurons.deletion import AT_ONCE, hears
+from teachkit.engine.leave_one_out import AT_ONCE
+from teachkit.engine.units import observed, read
 
 MOST_PLAYERS = 16  # 65,536 masks
 
@@ -29,15 +33,15 @@ class Regression(NamedTuple):
     errors: Tensor
 
 
-def every_mask(units: int) -> Tensor:
+def every_mask(units: int, device: torch.device | str = "cpu") -> Tensor:
     """All 2ⁿ masks (2ⁿ, n), boolean; row r holds the binary digits of r, the first unit first.
 
     >>> every_mask(2).int().tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     checks.whole("units", units, 1, MOST_PLAYERS)
-    digits = torch.arange(units - 1, -1, -1)
-    return (torch.arange(2**units)[:, None] >> digits & 1).bool()
+    digits = torch.arange(units - 1, -1, -1, device=device)
+    return (torch.arange(2**units, device=device)[:, None] >> digits & 1).bool()
 
 
 def random_masks(
@@ -46,45 +50,35 @@ def random_masks(
     """Dropout masks (count, units), boolean: each unit stays with probability ``keep``."""
     checks.whole("count", count, 1)
     checks.fraction("keep", keep)
-    return torch.rand(count, units, generator=generator) < keep
+    return torch.rand(count, units, generator=generator, device=generator.device) < keep
 
 
 def game(
-    model: nn.Module,
-    batch: Batch,
-    layer: str,
-    masks: Tensor,
-    loss: Loss = cross_entropy,
-    *,
-    accuracy: bool = False,
+    model: nn.Module, batch: Batch, layer: str, masks: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """The value of each mask over one layer's units, (m,): minus the loss, or the accuracy.
+    """The value of each mask over one layer's units, (m,): minus the loss.
 
-    A unit that is left out says 0; the others are not scaled up.
+    A unit that is left out puts out 0; the others are not scaled up.
 
     Args:
         model: a chain of Linear layers.
         batch: (x, y).
         layer: the name of a hidden layer.
         masks: (m, units), boolean, True keeps.
-        loss: a mean loss.
-        accuracy: the share of samples classified correctly instead.
+        loss: a mean loss, or minus anything else that a team may be worth, as its accuracy.
 
     """
     x, y = checks.batch(batch)
-    found = {u.name: u for u in hidden(checks.model(model, x))}
-    if layer not in found:
-        raise ValueError(f"layer must be one of {sorted(found)}, got {layer!r}")
-    seen = reading(model, found[layer], x, x)
-    _boolean(masks, seen.said.shape[1])
-    values = []
+    layers = observed(checks.model(model, x), x)
+    if layer not in layers:
+        raise ValueError(f"layer must be one of {sorted(layers)}, got {layer!r}")
+    played = layers[layer]
+    _check_boolean(masks, len(played.incoming))
+    at_once = max(1, AT_ONCE // (len(x) * max(played.weight.shape)))
     with torch.no_grad():
-        for part in torch.split(masks, max(1, AT_ONCE // (len(x) * max(seen.weight.shape)))):
-            heard = hears(seen.said * part[:, None, :], seen.weight, seen.bias)
-            for output in seen.rest(heard):
-                right = (predictions(output) == y.reshape(len(y), -1)[:, 0]).to(x.dtype).mean()
-                values.append(right if accuracy else -measured(loss, output, y))
-    return torch.stack(values)
+        parts = (part[:, None].to(x.device) for part in torch.split(masks, at_once))
+        outputs = (output for part in parts for output in played.rest(read(played, part)))
+        return -torch.stack([measured(loss, output, y) for output in outputs])
 
 
 def regress(masks: Tensor, values: Tensor) -> Regression:
@@ -103,20 +97,21 @@ def regress(masks: Tensor, values: Tensor) -> Regression:
 
     """
     checks.finite("values", values)
-    _boolean(masks, masks.shape[-1])
+    _check_boolean(masks, masks.shape[-1])
     if values.shape != masks.shape[:1]:
         raise ValueError(f"{tuple(values.shape)} values do not fit masks {tuple(masks.shape)}")
-    X = torch.cat([torch.ones(len(masks), 1), masks.double()], 1).double()
+    v = values.double()
+    X = torch.cat([v.new_ones(len(v), 1), masks.to(v)], 1)
     if len(X) <= X.shape[1] or int(torch.linalg.matrix_rank(X)) < X.shape[1]:
         raise ValueError(
             f"{len(masks)} masks do not determine the worth of {masks.shape[1]} units: draw more"
         )
     pseudo = torch.linalg.pinv(X)
-    found = pseudo @ values.double()
+    fit = pseudo @ v
     leverage = (X * pseudo.T).sum(1)
-    residual = (values.double() - X @ found) / (1 - leverage).clamp(min=1e-12)
+    residual = (v - X @ fit) / (1 - leverage).clamp(min=1e-12)
     errors = ((pseudo * residual) ** 2).sum(1).sqrt()
-    return Regression(float(found[0]), found[1:], errors[1:])
+    return Regression(float(fit[0]), fit[1:], errors[1:])
 
 
 def banzhaf(values: Tensor, *, keep: float = 0.5) -> Tensor:
@@ -159,8 +154,8 @@ def shapley(values: Tensor) -> Tensor:
 def _added(values: Tensor, share: list[float]) -> Tensor:
     """Σ over the teams S without j of share[|S|] (v(S ∪ j) − v(S)), for each unit j."""
     n = len(share)
-    teams = every_mask(n)
-    weights = torch.tensor(share, dtype=values.dtype)
+    teams = every_mask(n, values.device)
+    weights = torch.tensor(share, dtype=values.dtype, device=values.device)
     worth = []
     for j in range(n):
         without = (~teams[:, j]).nonzero()[:, 0]
@@ -180,7 +175,7 @@ def _players(values: Tensor) -> int:
     return n
 
 
-def _boolean(masks: Tensor, units: int) -> None:
+def _check_boolean(masks: Tensor, units: int) -> None:
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
         raise TypeError(f"masks must be boolean (True keeps), got {getattr(masks, 'dtype', masks)}")
     if masks.ndim != 2 or masks.shape[1] != units or not len(masks):

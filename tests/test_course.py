@@ -11,8 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from teachkit.core.files import replace
 from teachkit.course import cli, notebooks, setup
-from teachkit.course.setup import Environment, SetupError, explain, replace, requirements
+from teachkit.course.setup import Environment, SetupError, explain, requirements
 
 
 @pytest.fixture
@@ -271,7 +272,8 @@ def test_a_second_run_changes_no_byte_even_with_widgets(tmp_path):
         *CELLS,
         widget,
         figure,
-        "show.explore(show.scenes.quadratic, a=(0, 1, 1), b=(0, 1, 1), c=(0, 1, 1))",
+        "from teachkit.show.lessons import hessian as scenes\n"
+        "show.explore(scenes.quadratic, a=(0, 1, 1), b=(0, 1, 1), c=(0, 1, 1))",
     )
     assert notebooks.write(path)
     first = path.read_bytes()

@@ -1,23 +1,56 @@
-"""The exercises of lesson 02."""
+"""Lesson 02: what its explorers and figures draw, and its exercises."""
 
 import random
-from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import sympy
 import torch
 from sympy import Expr, Symbol
 from torch import Tensor
 
 from teachkit import taylor
-from teachkit.show.task import Task
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.pictures import Picture
 
 x = sympy.Symbol("x")
 
+FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.log(1 + x)}
 
-def generator(rng: random.Random) -> torch.Generator:
-    """A torch generator seeded from Python's."""
-    return torch.Generator().manual_seed(rng.randrange(10**6))
+
+def polynomial(function: str, centre: float, order: int) -> Picture:
+    """A function of one variable and its Taylor polynomial about a centre."""
+    f = FUNCTIONS[function]
+    p = taylor.polynomial(f, x, (sympy.nsimplify(centre),), order)
+    grid = np.linspace(-0.9, 4, 200)
+    curves = {
+        function: sympy.lambdify(x, f, "numpy")(grid),
+        f"order {order}": np.broadcast_to(sympy.lambdify(x, p, "numpy")(grid), grid.shape),
+    }
+    error = np.abs(np.subtract(*curves.values())).max()
+    alt = (
+        f"{function} and its Taylor polynomial of order {order} about {centre:g}; "
+        f"on [-0.9, 4] they differ by at most {error:.3g}."
+    )
+    return plots.lines(grid, curves, xlabel="x", ylabel="value", alt=alt, ylim=(-2, 4))
+
+
+def steps(path: taylor.Path) -> Picture:
+    """How far the first- and second-order predictions are off, against the size of the step."""
+    figure, (axes,) = plots.canvas()
+    for i, (label, predicted) in enumerate(
+        {"gᵀδ": path.first, "gᵀδ + ½ δᵀHδ": path.second}.items()
+    ):
+        error = (predicted - path.actual).abs()
+        axes.loglog(path.t, error, "o", color=COLOURS[i], linestyle=LINES[i], label=label)
+    axes.set(xlabel="step size t", ylabel="|predicted − true change|")
+    axes.legend(frameon=False, title="prediction")
+    alt = (
+        "Error of two predictions against the step size, both axes logarithmic: the straight line "
+        "of the second order is steeper and lower for small steps."
+    )
+    return Picture(figure, alt)
 
 
 def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,18 +69,6 @@ def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient, curvature and value of four weights."""
     g, h, w = torch.randn(3, 4, generator=generator(rng), dtype=torch.float64)
     return g, h.abs(), w
-
-
-def curved(rng: random.Random) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """A function with a Hessian that is not constant, a place and a direction."""
-    A = torch.randn(3, 3, generator=generator(rng), dtype=torch.float64)
-    at, v = torch.randn(2, 3, generator=generator(rng), dtype=torch.float64)
-    return (lambda p: (A @ p).pow(3).sum() + p.prod()), at, v
-
-
-def full(f: Callable[[Tensor], Tensor], at: Tensor) -> Any:
-    """The Hessian of f."""
-    return torch.func.jacrev(torch.func.grad(f))(at)
 
 
 def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
@@ -94,12 +115,12 @@ TASKS = {
     ),
     "02.4": Task(
         draw=curved,
-        answer=lambda f, at, v: full(f, at) @ v,
+        answer=lambda f, at, v: full_hessian(f, at) @ v,
         mistakes={
-            "these are the row sums of H: the direction v is not used": lambda f, at, v: full(
-                f, at
-            ).sum(1),
-            "this uses the diagonal of H only": lambda f, at, v: full(f, at).diagonal() * v,
+            "these are the row sums of H: the direction v is not used": lambda f, at, v: (
+                full_hessian(f, at).sum(1)
+            ),
+            "this uses the diagonal of H only": lambda f, at, v: full_hessian(f, at).diagonal() * v,
             "this is the gradient; differentiate gᵀv once more": lambda f, at, v: torch.func.grad(
                 f
             )(at),

@@ -191,11 +191,15 @@ def _same_symbols(given: Any, expected: Any) -> bool:
 
 
 def _vanishes(entry: sympy.Expr) -> bool:
-    """A number is compared to 12 digits, which is quick; anything else symbolically."""
+    """A number is compared to 12 digits; anything else symbolically, if it is zero at a place."""
     if entry.has(sympy.nan, sympy.zoo):
         return False
     if not entry.free_symbols:
         return bool(abs(sympy.N(entry)) < 1e-12)
+    symbols = sorted(entry.free_symbols, key=str)
+    here = sympy.N(entry.subs({s: sympy.Rational(7 + i, 5) for i, s in enumerate(symbols)}))
+    if here.is_number and here.is_finite and abs(here) > 1e-6:  # quick, and says most of them
+        return False
     return bool(sympy.expand(entry) == 0 or sympy.simplify(entry) == 0)
 
 

@@ -1,6 +1,7 @@
 """Lesson 02: what its explorers and figures draw, and its exercises."""
 
 import random
+from functools import cache
 
 import numpy as np
 import sympy
@@ -59,10 +60,13 @@ def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     return g[0], H + H.T, delta[0]
 
 
+ORDERS = [2, 3, 4]
+
+
 def function_at(rng: random.Random) -> tuple[Expr, Symbol, int, int]:
     """A function, its variable, an expansion point and an order of at least 2."""
     f = rng.choice([sympy.exp(2 * x), sympy.sin(x) + x**5, sympy.cos(3 * x) * x])
-    return f, x, rng.choice([1, 2]), rng.choice([2, 3, 4])
+    return f, x, rng.choice([1, 2]), rng.choice(ORDERS)
 
 
 def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +76,14 @@ def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
-    """The coefficient of (x − a)ᵏ, read off the polynomial of order k."""
-    return sympy.diff(taylor.polynomial(f, v, (a,), k), v, k) / sympy.factorial(k)
+    """The coefficient of (x − a)ᵏ, read off the polynomial."""
+    return sympy.diff(highest(f, v, a), v, k).subs(v, a) / sympy.factorial(k)
+
+
+@cache
+def highest(f: Expr, v: Symbol, a: int) -> Expr:
+    """The polynomial of the highest order that is asked; few are drawn, each takes a while."""
+    return taylor.polynomial(f, v, (a,), max(ORDERS))
 
 
 TASKS = {

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.bench import Row, Section, clock
 from teachkit import show
-from teachkit.course.setup import replace
+from teachkit.core.files import replace
 from teachkit.lab.session import COLOURS
 
 PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from teachkit.course.setup import ROOT, requirements
+from teachkit.show import pages
 
 PACKAGE = ROOT / "teachkit"
 LESSONS = [  # in the order of the course
@@ -40,7 +41,7 @@ def imported(path):
             assert node.level == 0, f"{path}: relative import"
             assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
             yield node.module
-            if node.module in ("teachkit", "teachkit.lab", "teachkit.show"):
+            if node.module in ("teachkit", "teachkit.core", "teachkit.lab", "teachkit.show"):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -103,9 +104,7 @@ def test_lab_is_free_of_circles():
         ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for p in MODULES
     ]
-    first = [
-        n for n in names if not n.endswith("__main__") and n.count(".") <= 2 and "tasks" not in n
-    ]
+    first = [n for n in names if not n.endswith("__main__") and n.count(".") <= 2]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -117,18 +116,26 @@ def test_lab_is_free_of_circles():
     assert done.returncode == 0, done.stderr
 
 
+def ours(name):
+    """The files of ours that an import of this name runs."""
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        base = ROOT.joinpath(*parts[:i])
+        yield from (f for f in (base / "__init__.py", base.with_suffix(".py")) if f.exists())
+
+
 def test_start_needs_the_standard_library_only():
     """``python -m teachkit`` runs before anything is installed."""
-    for name in (
-        "__init__.py",
-        "__main__.py",
-        "course/__init__.py",
-        "course/cli.py",
-        "course/setup.py",
-    ):
-        for module in imported(PACKAGE / name):
+    waiting, seen = [PACKAGE / "__init__.py", PACKAGE / "__main__.py"], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for module in imported(path):
             top = module.split(".")[0]
-            assert top == "teachkit" or top in sys.stdlib_module_names, f"{name} imports {module}"
+            assert top == "teachkit" or top in sys.stdlib_module_names, f"{path}: {module}"
+            waiting += [file for file in ours(module) if file not in seen]
+    here = {path.relative_to(PACKAGE).as_posix() for path in seen}
+    assert here >= {"course/cli.py", "course/setup.py", "core/__init__.py", "core/files.py"}
 
 
 def test_an_old_python_can_read_the_version_check():
@@ -211,7 +218,24 @@ def test_readme_table_lists_the_notebooks():
 
 def test_the_map_in_lesson_00_lists_the_other_lessons():
     book = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
-    text = "\n".join(cell.source for cell in book.cells)
+    text = "\n".join(
+        output["data"]["text/markdown"]
+        for cell in book.cells
+        if cell.source.endswith("show.course_map()")
+        for output in cell.outputs
+    )
     listed = re.findall(r"^\| \[.*?\]\((.+?)\.ipynb\)", text, re.MULTILINE)
     there = sorted(path.stem for path in Path(ROOT / "notebooks").glob("*.ipynb"))
     assert ["00_start", *listed] == there
+    assert "Where a gradient is zero, is it a minimum? | 40 |" in text
+
+
+def test_readme_and_notebooks_say_the_same_of_a_lesson():
+    """The README's table is written by hand: question and minutes are those of the notebooks."""
+    rows = re.findall(
+        r"^\| \[(.*?)\].*?\| (.*?) \| .*? \| (\d+) \|$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    lessons = [pages.lesson(path) for path in pages.notebooks()]
+    assert rows == [(it.title, it.question, it.minutes) for it in lessons]

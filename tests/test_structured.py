@@ -15,7 +15,7 @@ from benchmarks import bench
 from benchmarks import structured as suite
 from teachkit import lab, magnitude, masks, structured
 from teachkit.core.layers import UncoveredError
-from teachkit.show import scenes_structured
+from teachkit.show.lessons import structured as scenes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8])
@@ -75,7 +75,7 @@ def test_the_benchmark_runs_and_peers_give_the_same_weights():
 @pytest.mark.parametrize("kind", structured.GRANULARITIES)
 def test_kernels_are_drawn_for_every_granularity(kind):
     for sparsity in (0.0, 0.5, 0.9):
-        picture = scenes_structured.kernels(kind, sparsity)
+        picture = scenes.kernels(kind, sparsity)
         stay = int(picture.alt.rpartition(": ")[2].split(" of ")[0])
         assert stay == 108 if kind == "2:4" else abs(stay / 216 - (1 - sparsity)) <= 0.17
 
@@ -83,7 +83,7 @@ def test_kernels_are_drawn_for_every_granularity(kind):
 def test_the_tradeoff_is_a_mean_and_the_bound_picks_the_smallest():
     data, net = lab.data.digits().test, lab.models.mlp(hidden=(8,))
     small = structured.shrink(net, {"1": torch.arange(8) < 4})
-    point = scenes_structured.tradeoff([net, net], [net, small], data)
+    point = scenes.tradeoff([net, net], [net, small], data)
     one = structured.count(copy.deepcopy(small).float()).bytes
     whole = structured.count(copy.deepcopy(net).float()).bytes
     assert point.saved == pytest.approx((1 - one / whole) / 2)
@@ -91,12 +91,12 @@ def test_the_tradeoff_is_a_mean_and_the_bound_picks_the_smallest():
     assert point.drop == pytest.approx((accuracy[0] - accuracy[1]) / 2)
     assert point.drop - point.low == pytest.approx(point.high - point.drop)
     found = [
-        scenes_structured.Point(s, d, d - 0.01, d + 0.01)
+        scenes.Point(s, d, d - 0.01, d + 0.01)
         for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))
     ]
     points = {"a": found}
     for bound, best in ((0.5, 20), (1.0, 60), (20, 90), (-1, 0)):
-        assert f"each saves: a {best} %." in scenes_structured.size_accuracy(points, bound).alt
+        assert f"each saves: a {best} %." in scenes.size_accuracy(points, bound).alt
 
 
 def test_magnitudes_join_groups():

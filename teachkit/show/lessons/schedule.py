@@ -1,16 +1,39 @@
-"""The exercises of lesson 08."""
+"""Lesson 08: what its explorers and figures draw, and its exercises."""
 
 import itertools
 import math
 import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from teachkit import masks, schedule
-from teachkit.show.task import Task
-from teachkit.show.tasks.taylor import generator
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int) -> Picture:
+    """The sparsity of a schedule over 20 steps, and how much of it is gone halfway."""
+    make = {"linear": schedule.linear, "cubic": schedule.cubic, "exponential": schedule.exponential}
+    rule = schedule.every(schedule.delayed(make[shape](0, final, 0, end), warm_up), every)
+    steps = np.arange(21)
+    figure, (axes,) = plots.canvas()
+    levels = [rule(int(t)) for t in steps]
+    axes.step(steps, levels, where="post", color=COLOURS[0], label=shape)
+    axes.plot(steps, levels, "o", color=COLOURS[0], markersize=4)
+    axes.set(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02), xticks=range(0, 21, 4))
+    half = levels[warm_up + end // 2] / final
+    says = f"{100 * half:.0f} % of all removals are done {warm_up + end // 2} steps in"
+    axes.set_title(says, fontsize=10)
+    alt = (
+        f"The {shape} schedule to {final:g} with a warm-up of {warm_up} steps, {end} steps long, "
+        f"changing every {every}: {says}."
+    )
+    return Picture(figure, alt)
 
 
 def share_and_target(rng: random.Random) -> tuple[float, float]:

@@ -1,12 +1,43 @@
-"""The exercises of lesson 06."""
+"""Lesson 06: what its explorers and figures draw, and its exercises."""
 
 import random
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from teachkit.show.task import Task
-from teachkit.show.tasks.taylor import generator
+from teachkit import fisher, masks
+from teachkit.core.types import Batch, Scores
+from teachkit.lab.curves import spearman
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def fisher_ranking(
+    model: nn.Module, batch: Batch, exact: Scores, samples: int, damping_exponent: int
+) -> Picture:
+    """Exact saliencies against ½ (f + λ) w² with f from the first samples and λ = 10^exponent."""
+    part = (batch[0][:samples], batch[1][:samples])
+    f, weights = fisher.diagonal(model, part), masks.prunable(model)
+    scores = {
+        n: 0.5 * (f[n] + 10.0**damping_exponent) * w.detach() ** 2 for n, w in weights.items()
+    }
+    h, s = (torch.cat([t.reshape(-1) for t in each.values()]) for each in (exact, scores))
+    both = (h.argsort(descending=True)[: len(h) // 10], s.argsort(descending=True)[: len(h) // 10])
+    same = np.intersect1d(*both).size / len(both[0])
+    shown = (h > 1e-12) & (s > 1e-12)
+    figure, (axes,) = plots.canvas(width=4.8, height=4.2)
+    axes.loglog(h[shown][::3], s[shown][::3], ".", markersize=3, alpha=0.5, rasterized=True)
+    axes.set(xlabel="½ h w², exact Hessian", ylabel="½ (f + λ) w²")
+    decades = [1e-12, 1e-9, 1e-6, 1e-3, 1]
+    axes.set(xlim=(1e-12, 1), ylim=(1e-12, 1), xticks=decades, yticks=decades)
+    axes.minorticks_off()
+    says = f"rank correlation {spearman(h, s):.3f}, {100 * same:.0f} % of the best tenth shared"
+    axes.set_title(says, fontsize=10)
+    given = f"{samples} samples, damping 10^{damping_exponent}"
+    alt = f"Saliencies from the Fisher diagonal, {given}, against exact ones: {says}."
+    return Picture(figure, alt)
 
 
 def gradients(rng: random.Random) -> tuple[Tensor]:

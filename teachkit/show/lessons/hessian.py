@@ -1,4 +1,4 @@
-"""The exercises of lesson 01."""
+"""Lesson 01: what its explorers and figures draw, and its exercises."""
 
 import random
 from collections.abc import Callable
@@ -7,9 +7,24 @@ import sympy
 from sympy import Expr, Matrix, Symbol
 
 from teachkit import hessian
-from teachkit.show.task import Task
+from teachkit.show import plots
+from teachkit.show.exercises import Task
+from teachkit.show.pictures import Picture
 
 x, y = sympy.symbols("x y")
+
+
+def quadratic(a: float, b: float, c: float) -> Picture:
+    """Level lines of f = a x² + b x y + c y² with its D and the verdict at the origin."""
+    f = sympy.nsimplify(a) * x**2 + sympy.nsimplify(b) * x * y + sympy.nsimplify(c) * y**2
+    kind = hessian.kind(hessian.hessian(f, (x, y)))
+    D = float(hessian.discriminant(f, (x, y)))
+    point = hessian.CriticalPoint(
+        {x: sympy.S.Zero, y: sympy.S.Zero}, kind, sympy.S.Zero, sympy.eye(2)
+    )
+    says = f"D = {D:g}, f_xx = {2 * a:g}: {kind}"
+    alt = f"Level lines of f = {a:g} x² + {b:g} x y + {c:g} y². {says} at the origin."
+    return plots.contours(f, (x, y), [point], alt=alt, title=says)
 
 
 def second_derivatives(rng: random.Random) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""The exercises of lesson 03."""
+"""Lesson 03: what its explorers and figures draw, and its exercises."""
 
 import itertools
 import math
@@ -6,10 +6,29 @@ import random
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from teachkit import masks
-from teachkit.show.task import Task
+from teachkit import magnitude, masks
+from teachkit.core.types import Batch
+from teachkit.lab.evaluation import evaluate
+from teachkit.show import plots
+from teachkit.show.exercises import Task
+from teachkit.show.pictures import Picture
+
+
+def pruned(model: nn.Module, batch: Batch, sparsity: float, scope: str) -> Picture:
+    """The masks of magnitude pruning, layer by layer, and what accuracy they leave."""
+    kept = masks.keep_top(
+        magnitude.scores(model), sparsity, "layer" if scope == "per layer" else "global"
+    )
+    accuracy = evaluate(masks.apply(model, kept), batch).accuracy
+    shown = {f"{name}\n{int(m.sum())} of {m.numel()} kept": m.numpy() for name, m in kept.items()}
+    alt = (
+        f"Masks at sparsity {sparsity:g}, {scope}, black keeps; test accuracy {accuracy:.3f}. "
+        + "; ".join(title.replace("\n", " ") for title in shown)
+    )
+    return plots.matrices(shown, alt=alt, title=f"test accuracy {accuracy:.3f}")
+
 
 Loss = Callable[[tuple[bool, ...]], float]
 

@@ -1,13 +1,56 @@
-"""The exercises of lesson 05."""
+"""Lesson 05: what its explorers and figures draw, and its exercises."""
 
 import random
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from teachkit import obs
-from teachkit.show.task import Task
-from teachkit.show.tasks.taylor import generator
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def surgery(method: str, correlation: float, damping: float) -> Picture:
+    """Two weights, the level lines of their loss, and where a pruning method moves them.
+
+    H = [[5, c], [c, 1]] with c = correlation · √5, weights (1, 2) at the minimum.
+    """
+    c = correlation * 5**0.5
+    H, w = torch.tensor([[5.0, c], [c, 1.0]]), torch.tensor([1.0, 2.0])
+    P = obs.inverse(H, damping=damping)
+    scores = {
+        "magnitude": w.abs(),
+        "OBD": 0.5 * H.diagonal() * w**2,
+        "OBS": obs.saliencies(w, P),
+    }[method]
+    q = int(scores.argmin())
+    step = obs.update(w, P, q) if method == "OBS" else torch.where(torch.arange(2) == q, -w, 0.0)
+    rise = float(0.5 * step @ H @ step)
+    grid = np.linspace(-1, 4, 101)
+    u, v = np.meshgrid(grid - 1, grid - 2)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.0)
+    loss = 2.5 * u**2 + c * u * v + 0.5 * v**2
+    levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
+    axes.clabel(levels, fontsize=8)
+    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
+    axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
+    axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
+    axes.axvline(0, color="0.4", linewidth=1, linestyle=":")
+    says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
+    axes.set_title(says, fontsize=10)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    axes.legend(loc="upper right", fontsize=8)
+    axes.grid(False)
+    end = ", ".join(f"{value:.2f}" for value in (w + step).tolist())
+    alt = (
+        f"Level lines of a loss of two weights with correlation {correlation:g}. {says}; "
+        f"the weights move from (1, 2) to ({end})."
+    )
+    return Picture(figure, alt)
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor]:

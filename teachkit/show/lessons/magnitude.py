@@ -1,4 +1,4 @@
-"""The exercises of lesson 07."""
+"""Lesson 07: what its explorers and figures draw, and its exercises."""
 
 import math
 import random
@@ -6,9 +6,33 @@ import random
 import torch
 from torch import Tensor, nn
 
-from teachkit import magnitude
-from teachkit.show.task import Task
-from teachkit.show.tasks.taylor import generator
+from teachkit import magnitude, masks
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
+    """The weights of a layer, Han's threshold of quality × σ on both sides, and what it removes."""
+    w = masks.prunable(model)[layer].detach()
+    w = w[w != 0]
+    at = quality * float(w.std(correction=0))
+    gone = float((w.abs() <= at).double().mean())
+    figure, (axes,) = plots.canvas()
+    axes.hist(w.numpy(), bins=60, color="0.75", edgecolor="0.45", linewidth=0.5)
+    axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
+    for side in (-at, at):
+        axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
+    expected = magnitude.removed_share(quality)
+    says = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
+    axes.set_title(f"q = {quality:g}, threshold {at:.3f}: {says}", fontsize=10)
+    axes.set(xlabel=f"weight of layer {layer}", ylabel="number of weights")
+    axes.legend(frameon=False, loc="upper right")
+    return Picture(
+        figure, f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {says}."
+    )
+
 
 Shapes = list[tuple[int, int]]
 
@@ -56,9 +80,9 @@ def lamp(w: Tensor) -> Tensor:
 def cumulative(w: Tensor, descending: bool) -> Tensor:
     """The sum of the squares up to each weight, in one order or the other."""
     order = w.abs().argsort(descending=descending)
-    found = torch.empty_like(w)
-    found[order] = (w[order] ** 2).cumsum(0)
-    return found
+    sums = torch.empty_like(w)
+    sums[order] = (w[order] ** 2).cumsum(0)
+    return sums
 
 
 def uncapped(sizes: Shapes, keep: int) -> list[float]:
@@ -68,10 +92,10 @@ def uncapped(sizes: Shapes, keep: int) -> list[float]:
 
 def densities(sizes: Shapes, keep: int) -> list[float]:
     """ERK densities, with a layer that would exceed 1 left dense and the rest shared again."""
-    found = uncapped(sizes, keep)
-    dense = [f >= 1 for f in found]
+    shares = uncapped(sizes, keep)
+    dense = [share >= 1 for share in shares]
     if not any(dense):
-        return found
+        return shares
     free = [s for s, d in zip(sizes, dense, strict=True) if not d]
     full = sum(math.prod(s) for s, d in zip(sizes, dense, strict=True) if d)
     rest = iter(densities(free, keep - full))

@@ -1,14 +1,41 @@
-"""The exercises of lesson 04."""
+"""Lesson 04: what its explorers and figures draw, and its exercises."""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.show.task import Task
-from teachkit.show.tasks.taylor import curved, full, generator
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.pictures import Picture
+
+
+def two_saliencies(b: float, w2: float) -> Picture:
+    """A quadratic loss with its minimum at (1, w2) and what removing each weight costs.
+
+    H = [[6, b], [b, 2]]: Optimal Brain Damage reads the diagonal, the row-sum trap the sums of rows.
+    """
+    H, w = np.array([[6.0, b], [b, 2.0]]), np.array([1.0, w2])
+    grid = np.linspace(-1, 4, 121)
+    at = np.stack(np.meshgrid(grid, grid), -1) - w
+    loss = 0.5 * np.einsum("...i,ij,...j", at, H, at)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.4)
+    axes.contour(grid, grid, loss, levels=np.arange(0.5, 30, 1.5), cmap="cividis", linewidths=1)
+    ends = {"trained": w, "without w1": np.array([0, w2]), "without w2": np.array([1.0, 0])}
+    for i, (label, end) in enumerate(ends.items()):
+        axes.plot(*end, "ov^"[i], color=COLOURS[i], markersize=9, label=label)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    cost, rows = 0.5 * H.diagonal() * w**2, 0.5 * H.sum(1) * w**2
+    says = f"removing w1 costs {cost[0]:.2f}, w2 {cost[1]:.2f}; row sums say {rows[0]:.2f}, {rows[1]:.2f}"
+    axes.set_title(says, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return Picture(
+        figure, f"Level lines of a quadratic loss with b = {b:g} and w2 = {w2:g}: {says}."
+    )
 
 
 def saliencies(rng: random.Random) -> tuple[Tensor, Tensor]:
@@ -62,13 +89,13 @@ TASKS = {
     ),
     "04.2": Task(
         draw=place,
-        answer=lambda f, at: full(f, at).diagonal(),
+        answer=lambda f, at: full_hessian(f, at).diagonal(),
         mistakes={
             "these are the row sums: the gradient was summed before it was differentiated": (
-                lambda f, at: full(f, at).sum(1)
+                lambda f, at: full_hessian(f, at).sum(1)
             ),
             "this is the gradient; differentiate once more": lambda f, at: torch.func.grad(f)(at),
-            "this is the whole Hessian; only its diagonal is wanted": full,
+            "this is the whole Hessian; only its diagonal is wanted": full_hessian,
         },
     ),
     "04.3": Task(

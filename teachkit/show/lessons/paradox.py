@@ -1,5 +1,6 @@
-"""The figures of the lesson on the random-baseline paradox."""
+"""Lesson 11: what its explorers and figures draw, and its exercises."""
 
+import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,12 +13,13 @@ from teachkit.core.types import Batch, Masks, Params, Scores
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
 from teachkit.show.pictures import Picture
 
 
-def flat(found: Params) -> Tensor:
+def flat(params: Params) -> Tensor:
     """All entries of a dict as one vector."""
-    return torch.cat([t.reshape(-1) for t in found.values()])
+    return torch.cat([t.reshape(-1) for t in params.values()])
 
 
 def arms(
@@ -27,7 +29,7 @@ def arms(
     scores: Scores = {n: m + spread_weight * change.sd[n] for n, m in change.mean.items()}
     kept = masks.keep_top(scores, sparsity)
     accuracy = evaluate(masks.apply(model, kept), test).accuracy
-    mean, sd, stay = (flat(found).numpy() for found in (change.mean, change.sd, kept))
+    mean, sd, stay = (flat(part).numpy() for part in (change.mean, change.sd, kept))
     shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
     figure, (axes,) = plots.canvas(width=5.8, height=4.2)
     for i, (label, part) in enumerate({"stays": stay & shown, "goes": ~stay & shown}.items()):
@@ -99,19 +101,116 @@ def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: flo
         name: sum(after(c.model, s) for s in c.chance) / len(c.chance) for name, c in nets.items()
     }
     figure, (axes,) = plots.canvas(height=3.2)
-    for i, (label, found) in enumerate({"T2": by_t2, "random": by_chance}.items()):
+    for i, (label, accuracy) in enumerate({"T2": by_t2, "random": by_chance}.items()):
         axes.plot(
-            list(found),
-            list(found.values()),
+            list(accuracy),
+            list(accuracy.values()),
             color=COLOURS[i],
             linestyle=LINES[i],
             marker="o",
             label=label,
         )
-        axes.plot([units], [found[units]], "o", color=COLOURS[i], markersize=12, fillstyle="none")
+        axes.plot(
+            [units], [accuracy[units]], "o", color=COLOURS[i], markersize=12, fillstyle="none"
+        )
     axes.set(xlabel="units in the first hidden layer", ylabel="test accuracy", ylim=(0, 1))
     axes.legend(frameon=False, loc="lower left")
     both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
     says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
     axes.set_title(says, fontsize=10)
     return Picture(figure, f"Test accuracy after pruning by T2 and at random, by width. {says}.")
+
+
+def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient, Hessian, weights and which of them go."""
+    g, w = torch.randn(2, 4, generator=generator(rng), dtype=torch.float64)
+    A = torch.randn(4, 4, generator=generator(rng), dtype=torch.float64)
+    return (
+        g,
+        A + A.T,
+        w,
+        torch.tensor(rng.choice([[True, True, False, True], [False, True, True, False]])),
+    )
+
+
+def samples(rng: random.Random) -> tuple[Tensor]:
+    """Changes of six samples' losses for three weights, partly in step."""
+    common = torch.randn(6, 1, generator=generator(rng), dtype=torch.float64)
+    return (common + 0.5 * torch.randn(6, 3, generator=generator(rng), dtype=torch.float64),)
+
+
+def with_weight(rng: random.Random) -> tuple[Tensor, float]:
+    """Changes of eight samples' losses for five weights, and λ."""
+    return torch.randn(8, 5, generator=generator(rng), dtype=torch.float64), rng.choice([0.5, 2.0])
+
+
+def joint(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
+    """The prediction of the quadratic model for removing all of them."""
+    step = torch.where(gone, -w, 0.0)
+    return g @ step + 0.5 * step @ H @ step
+
+
+def single(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
+    """The sum of the predictions for each alone."""
+    return (-g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
+
+
+def ratio(c: Tensor) -> Tensor:
+    """SD of the sum, in units of the SD of a sum of independent ones."""
+    return c.sum(1).std(correction=0) / c.var(0, correction=0).sum().sqrt()
+
+
+TASKS = {
+    "11.1": Task(
+        draw=quadratic,
+        answer=single,
+        mistakes={
+            "this is the joint prediction; the promise leaves the cross terms out": joint,
+            "the gradient's term has the wrong sign: the step to zero is −w": lambda g, H, w, gone: (
+                (g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
+            ),
+            "sum over the weights that go, not over those that stay": lambda g, H, w, gone: single(
+                g, H, w, ~gone
+            ),
+        },
+    ),
+    "11.2": Task(
+        draw=quadratic,
+        answer=lambda g, H, w, gone: joint(g, H, w, gone) - single(g, H, w, gone),
+        mistakes={
+            "this is the whole joint prediction; take the promise off": joint,
+            "the sign is turned round: joint less promised": lambda g, H, w, gone: (
+                single(g, H, w, gone) - joint(g, H, w, gone)
+            ),
+        },
+    ),
+    "11.3": Task(
+        draw=samples,
+        answer=ratio,
+        mistakes={
+            "divide by the root of the sum of the variances": lambda c: c.sum(1).std(correction=0),
+            "variances add, standard deviations do not: divide by the root of the summed variances": (
+                lambda c: c.sum(1).std(correction=0) / c.std(0, correction=0).sum()
+            ),
+            "take the root of both: these are variances": lambda c: (
+                c.sum(1).var(correction=0) / c.var(0, correction=0).sum()
+            ),
+        },
+    ),
+    "11.4": Task(
+        draw=with_weight,
+        answer=lambda c, weight: c.mean(0) + weight * c.std(0, correction=0),
+        mistakes={
+            "this is the mean alone; add λ times the spread": lambda c, weight: c.mean(0),
+            "use the standard deviation, not the variance": lambda c, weight: (
+                c.mean(0) + weight * c.var(0, correction=0)
+            ),
+            "divide by n, not by n − 1 (correction=0)": lambda c, weight: (
+                c.mean(0) + weight * c.std(0)
+            ),
+            "mean and spread are taken over the samples, the first axis": lambda c, weight: (
+                c.mean(1) + weight * c.std(1, correction=0)
+            ),
+        },
+    ),
+}

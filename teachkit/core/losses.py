@@ -174,7 +174,7 @@ def output_gradients(
 
 
 def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tensor:
-    """One label per sample from the model's own distribution.
+    """One label per sample from the model's own distribution, drawn on the generator's device.
 
     >>> dice = torch.Generator().manual_seed(0)
     >>> drawn(torch.tensor([[9.0, -9.0], [-9.0, 9.0]]), functional.cross_entropy, dice)
@@ -184,15 +184,15 @@ def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tens
         raise TypeError(f"sampled labels need a torch.Generator, got {type(generator).__name__}")
     loss = plain(loss)
     _refuse_unknown(output, loss)
+    z = output.to(generator.device)
     if loss is functional.cross_entropy:
-        return torch.multinomial(output.softmax(1), 1, generator=generator)[:, 0]
-    if loss is functional.mse_loss:
-        noise = torch.randn(
-            output.shape, generator=generator, dtype=output.dtype, device=generator.device
-        ).to(output.device)
-        spread: float = (output[0].numel() / 2) ** 0.5
-        return output + spread * noise
-    return torch.bernoulli(output.sigmoid(), generator=generator)
+        labels = torch.multinomial(z.softmax(1), 1, generator=generator)[:, 0]
+    elif loss is functional.mse_loss:
+        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=generator.device)
+        labels = z + (z[0].numel() / 2) ** 0.5 * noise
+    else:
+        labels = torch.bernoulli(z.sigmoid(), generator=generator)
+    return labels.to(output.device)
 
 
 def _expected(output: Tensor, loss: Loss) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.bench import Case, Competitor, Table
-from benchmarks.second_order import PASS, one_pass
+from benchmarks.cases import Case, Competitor, Table
+from benchmarks.inputs import PASS, one_pass
 from teachkit import lab, masks, obd, paradox
 from teachkit.core.types import Batch, Scores
 from teachkit.experiments import schedules

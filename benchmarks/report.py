@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench import Row, Section, clock
+from benchmarks.cases import Row, Section, clock
 from teachkit import show
-from teachkit.course.setup import replace
+from teachkit.core.files import replace
 from teachkit.lab.session import COLOURS
 
 PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")
@@ -32,13 +31,12 @@ def missing_peers(peers: Sequence[str] = PEERS) -> dict[str, str]:
 
 def save(suite: str, sections: Sequence[Section], folder: Path, *, quick: bool = False) -> str:
     """Write SUITE.md, SUITE.json and a picture for each section; return the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = markdown(suite, sections, quick=quick)
     for section in sections:
         if any(row.ratio for row in section.rows):
             name = f"{suite}.png" if section is sections[0] else f"{suite}-{section.name}.png"
             shown = picture(section)
-            _replace_bytes(folder / name, shown.png)
+            replace(folder / name, shown.png)
             text += f"\n![{shown.alt}]({name})\n"
     replace(folder / f"{suite}.md", text)
     content = {"suite": suite, "quick": quick, "machine": machine(), "sections": _plain(sections)}
@@ -155,12 +153,6 @@ def _plain(sections: Sequence[Section]) -> list[dict[str, object]]:
         }
         for section in sections
     ]
-
-
-def _replace_bytes(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _version(name: str) -> str:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from teachkit.lab import timing
+
 SHORTEST = 0.03  # seconds; what takes less is repeated, so that the clock's step does not count
 ROUNDS, BUDGET = 7, 15.0  # rounds a case, fewer (at least 3) when they take longer than this
 SLOW = 2.0  # seconds; a part that takes longer, and is scaled up anyway, runs in one round only
@@ -82,21 +84,6 @@ class Section(NamedTuple):
     tables: list[Table]
 
 
-def clock() -> Callable[[], float]:
-    """The process's own time, which other programs do not disturb, where it is fine enough."""
-    fine = time.get_clock_info("process_time").resolution <= 1e-6
-    return time.process_time if fine else time.perf_counter
-
-
-def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
-    """The time of one run, a mean over repeats."""
-    now = clock()
-    start = now()
-    for _ in range(repeats):
-        run()
-    return (now() - start) / repeats
-
-
 def peak(run: Callable[[], Any]) -> float | None:
     """MB that a run takes at its peak above what the process holds before; None where not available.
 
@@ -147,14 +134,15 @@ def measure(
     failed: dict[str, str] = {}
     memory: dict[str, float | None] = {}
     repeats: dict[str, int] = {}
+    now = timing.clock()
     for name, competitor in case.competitors.items():
         if bar:
             bar(f"{case.title}: {name}")
         try:
             values[name] = competitor.run()
-            start = clock()()
+            start = now()
             memory[name] = peak(competitor.run)
-            once = max(clock()() - start, 1e-6)
+            once = max(now() - start, 1e-6)
             repeats[name] = 1 if quick else math.ceil(SHORTEST / once)
         except Exception as error:  # a peer that cannot do it is a result, not an end
             failed[name] = f"not measured: {type(error).__name__}: {error}".split("\n")[0][:160]
@@ -175,7 +163,8 @@ def _rounds(case: Case, repeats: dict[str, int], quick: bool) -> dict[str, list[
             competitor = case.competitors[name]
             if turn and competitor.factor > 1 and times[name][0] > SLOW * competitor.factor:
                 continue
-            times[name].append(seconds(competitor.run, repeats[name]) * competitor.factor)
+            took = timing.seconds(competitor.run, repeats[name])
+            times[name].append(took * competitor.factor)
         if turn >= 2 and time.perf_counter() - start > BUDGET:
             break
     return times

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.cases import Row, Section, clock
+from benchmarks.cases import Row, Section
 from teachkit import show
 from teachkit.core.files import replace
+from teachkit.lab import timing
 from teachkit.lab.session import COLOURS
 
 PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")
@@ -53,7 +54,7 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
-        "clock": clock().__name__,
+        "clock": timing.clock().__name__,
         **versions,
     }
 

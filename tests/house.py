@@ -8,10 +8,8 @@ from pathlib import Path
 
 import nbformat
 
-LESSONS = [  # in the order of the course
-    *("hessian", "taylor", "masks", "obd", "obs", "fisher", "magnitude", "schedule", "structured"),
-    *("sparse_training", "paradox", "neurons", "compression", "scale", "showdown"),
-]
+ROOT = Path(__file__).parents[1]
+LESSONS = [path.stem[3:] for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 FOUNDATION = {"core", "engine", "lab"}
 OURS = ("teachkit", "benchmarks", "tests")
 ROOMS = {*FOUNDATION, *LESSONS, "show", "experiments", "course", "__main__", *OURS[1:]}

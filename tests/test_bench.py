@@ -16,6 +16,7 @@ from benchmarks.cases import Case, Competitor, Section, Table
 from teachkit import lab, masks, obs
 from teachkit.course import cli, setup
 from teachkit.course.setup import Environment, SetupError
+from teachkit.lab import timing
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 0.0
         self.log = []
-        monkeypatch.setattr(cases, "clock", lambda: lambda: self.now)
+        monkeypatch.setattr(timing, "clock", lambda: lambda: self.now)
 
     def work(self, name, cost):
         def run():

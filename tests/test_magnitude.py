@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teachkit import experiments, lab, magnitude, masks
-from teachkit.core import selection
+from teachkit.core import criteria, selection
 from teachkit.core.selection import SMALL, kth_smallest, largest
 from teachkit.experiments import han
+from teachkit.lab.curves import spearman
 from teachkit.lab.data import Data
 
 
@@ -496,3 +497,37 @@ def test_the_saved_experiment_is_what_the_settings_say(net):
     for row in experiments.table(f"han_{net}"):
         assert row["settings"] == han.SETTINGS[net]
         assert all(len(row[k]) == len(row["settings"]["qualities"]) for k in ("kept", "retrained"))
+
+
+def test_the_criteria_are_registered_and_need_no_data():
+    model, batch = lab.models.mlp(), (None, None)
+    for name in ("magnitude", "LAMP", "random"):
+        entry = criteria.SCORES[name]
+        assert (entry.passes, entry.needs) == (0, ())
+        first, again = (entry.function(model, batch, None) for _ in range(2))
+        assert all(torch.equal(again[n], s) for n, s in first.items())
+    assert criteria.SCORES["magnitude"].function is magnitude.scores
+    assert criteria.SCORES["LAMP"].function is magnitude.lamp_scores
+    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, batch, 0.7)
+    want = masks.keep_top(magnitude.scores(model), 0.7)
+    assert all(torch.equal(kept[n], m) for n, m in want.items())
+    assert masks.sparsity(masks.nonzero(pruned)) == masks.sparsity(want)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_random_criterion_is_no_half_magnitude(seed):
+    """Draws of the seed that made the weights would rank as the weights do."""
+    model = lab.models.lenet_300_100((1, 8, 8), seed=seed)
+    for name, score in magnitude.random(model).items():
+        w = model.get_parameter(name).detach().flatten()
+        for v in (w, w.abs()):
+            assert abs(spearman(v, score.flatten())) < 5 / len(v) ** 0.5
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**20), st.floats(0, 3))
+def test_a_mask_of_han_is_its_oracle(seed, q):
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(4, 5, generator=generator) * (torch.rand(4, 5, generator=generator) < 0.7)
+    assert magnitude.han_mask(w, q).flatten().tolist() == oracles.han(w.flatten().tolist(), q)
+    assert not magnitude.han_mask(torch.zeros(3), q).any()

@@ -292,18 +292,28 @@ def test_the_test_of_devices_can_fail(line, count):
 
 
 # The environment and the pages -----------------------------------------------------------------
+
+
+def ours(name):
+    """The files of ours that an import of this name runs."""
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        base = ROOT.joinpath(*parts[:i])
+        yield from (f for f in (base / "__init__.py", base.with_suffix(".py")) if f.exists())
+
+
 def test_start_needs_the_standard_library_only():
     """``python -m teachkit`` runs before anything is installed."""
-    for name in (
-        "__init__.py",
-        "__main__.py",
-        "course/__init__.py",
-        "course/cli.py",
-        "course/setup.py",
-    ):
-        for module in house.imported(house.parsed(PACKAGE / name)):
+    waiting, seen = [PACKAGE / "__init__.py", PACKAGE / "__main__.py"], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for module in house.imported(house.parsed(path)):
             top = module.split(".")[0]
-            assert top == "teachkit" or top in sys.stdlib_module_names, f"{name} imports {module}"
+            assert top == "teachkit" or top in sys.stdlib_module_names, f"{path}: {module}"
+            waiting += [file for file in ours(module) if file not in seen]
+    here = {path.relative_to(PACKAGE).as_posix() for path in seen}
+    assert here >= {"course/cli.py", "course/setup.py", "core/__init__.py", "core/files.py"}
 
 
 def test_an_old_python_can_read_the_version_check():

@@ -56,7 +56,7 @@ def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int
 
 
 def finite(name: str, tensor: object) -> Tensor:
-    """Return a real tensor without NaN or infinity; one on the meta device has no values to check."""
+    """Return a real tensor without NaN or infinity; on the meta device there are no values to look at."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.is_complex():

@@ -13,6 +13,7 @@ import pytest
 from house import FOUNDATION, LESSONS
 
 from teachkit.course.setup import ROOT, requirements
+from teachkit.show import pages
 
 PACKAGE = ROOT / "teachkit"
 MODULES = house.files(ROOT)
@@ -402,7 +403,24 @@ def test_readme_table_lists_the_notebooks():
 
 def test_the_map_in_lesson_00_lists_the_other_lessons():
     book = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
-    text = "\n".join(cell.source for cell in book.cells)
+    text = "\n".join(
+        output["data"]["text/markdown"]
+        for cell in book.cells
+        if cell.source.endswith("show.course_map()")
+        for output in cell.outputs
+    )
     listed = re.findall(r"^\| \[.*?\]\((.+?)\.ipynb\)", text, re.MULTILINE)
     there = sorted(path.stem for path in Path(ROOT / "notebooks").glob("*.ipynb"))
     assert ["00_start", *listed] == there
+    assert "Where a gradient is zero, is it a minimum? | 40 |" in text
+
+
+def test_readme_and_notebooks_say_the_same_of_a_lesson():
+    """The README's table is written by hand: question and minutes are those of the notebooks."""
+    rows = re.findall(
+        r"^\| \[(.*?)\].*?\| (.*?) \| .*? \| (\d+) \|$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    lessons = [pages.lesson(path) for path in pages.notebooks()]
+    assert rows == [(it.title, it.question, it.minutes) for it in lessons]

@@ -47,12 +47,18 @@ def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) 
     What the runs start on a GPU is waited for.
     """
     now = now or clock()
+    _wait()
     start = now()
     for _ in range(repeats):
         run()
+    _wait()
+    return (now() - start) / repeats
+
+
+def _wait() -> None:
+    """Until a GPU, if one is in use, has done what it was told."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
-    return (now() - start) / repeats
 
 
 def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:

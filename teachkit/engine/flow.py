@@ -210,7 +210,7 @@ def _check_graph(
         else:
             below = [child for child, _ in node.next_functions if child is not None]
             for leaf in (child for child in below if hasattr(child, "variable")):
-                name = names.get(id(leaf.variable))
+                name = names.get(id(leaf.variable))  # type: ignore[union-attr]
                 raise UncoveredError(f"the weight {name!r} is read without a call of its layer")
             _refuse_operation(node, below)
         for child in below:

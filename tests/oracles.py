@@ -9,7 +9,6 @@ import torch
 
 from teachkit import masks, taylor
 from teachkit.hessian import of_model
-from teachkit.lab.evaluation import evaluate
 
 
 def gradient(model, batch, loss):
@@ -218,13 +217,6 @@ def hidden_layers(model):
     """Positions of the Linear layers that have a Linear layer behind them, and of those."""
     linear = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.Linear)]
     return list(itertools.pairwise(linear))
-
-
-def without_unit(model, reader, j):
-    """A copy whose layer ``reader`` does not listen to unit j."""
-    deaf = copy.deepcopy(model)
-    deaf[reader].weight.data[:, j] = 0
-    return deaf
 
 
 def unit_fit(net, model, maker, reader, x, kept, damping):

@@ -21,7 +21,7 @@ def sparsity(masks: Masks) -> float:
     """
     boolean(masks)
     total = sum(mask.numel() for mask in masks.values())
-    kept = sum(_count(mask) for mask in masks.values())
+    kept = sum(count(mask) for mask in masks.values())
     return 1 - kept / total if total else 0.0
 
 
@@ -161,7 +161,7 @@ def zeros_last(scores: Scores, model: nn.Module) -> Scores:
     }
 
 
-def _count(mask: Tensor) -> int:
+def count(mask: Tensor) -> int:
     """How many are True; numpy counts 40 times faster than torch's bool sum."""
     return int(np.count_nonzero(mask.detach().cpu().numpy()))
 

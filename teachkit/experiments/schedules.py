@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from teachkit import experiments, magnitude, masks, schedule
-from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.sweep import Cell
@@ -40,11 +39,6 @@ RETRAINING: dict[str, list[Any]] = {
     "start": STARTS,
     "sparsity": [0.8, 0.9, 0.95, 0.98],
 }
-
-
-def by_magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
-    """The criterion of these experiments."""
-    return magnitude.scores(model)
 
 
 @cache
@@ -116,7 +110,7 @@ def _accuracy(
     run = schedule.gradual(
         net,
         parts,
-        by_magnitude,
+        magnitude.scores,
         SHAPES[shape](sparsity),
         steps=1 if shape == "one-shot" else STEPS,
         epochs=budget,
@@ -135,7 +129,9 @@ def sparsest(net: nn.Module, parts: data.Data, drop: float) -> schedule.Search:
 
     def make(sparsity: float) -> nn.Module:
         rule = schedule.constant(sparsity)
-        run = schedule.gradual(net, parts, by_magnitude, rule, steps=1, epochs=10, progress=False)
+        run = schedule.gradual(
+            net, parts, magnitude.scores, rule, steps=1, epochs=10, progress=False
+        )
         return run.model
 
     def accuracy(model: nn.Module) -> float:

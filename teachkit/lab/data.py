@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, files
 from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
 
@@ -86,8 +86,9 @@ def xor() -> Data:
     >>> xor().train[1]
     tensor([0, 1, 1, 0])
     """
-    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.get_default_dtype())
-    both = (x, torch.tensor([0, 1, 1, 0]))
+    kind = torch.get_default_dtype()
+    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=kind, device="cpu")
+    both = (x, torch.tensor([0, 1, 1, 0], device="cpu"))
     return Data(both, both)
 
 
@@ -122,8 +123,8 @@ def monks(k: int) -> Data:
         [a == v for a, n in zip(row, MONKS_VALUES, strict=True) for v in range(1, n + 1)]
         for row in rows
     ]
-    x = torch.tensor(one_hot, dtype=torch.get_default_dtype())
-    y = torch.tensor([int(monks_rule(k, row)) for row in rows])
+    x = torch.tensor(one_hot, dtype=torch.get_default_dtype(), device="cpu")
+    y = torch.tensor([int(monks_rule(k, row)) for row in rows], device="cpu")
     rng = np.random.default_rng(432 + k)
     drawn = torch.from_numpy(np.sort(rng.choice(len(rows), MONKS_TRAIN[k], replace=False)))
     targets = y[drawn]
@@ -206,16 +207,13 @@ def cached(cache: Path, name: str, sha256: str, mirrors: Sequence[str]) -> bytes
 
 def download(url: str, path: Path, sha256: str) -> bytes:
     """Fetch a gzip, verify what it holds, and only then keep it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar:  # pooch sets the total
-        try:
-            pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)
-            content = verified(url, uncompressed(part), sha256)
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with (
+        files.writing(path) as part,
+        tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar,
+    ):
+        pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)  # sets the total
+        content = verified(url, uncompressed(part), sha256)
+        part.write_bytes(content)
     return content
 
 

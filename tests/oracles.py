@@ -197,13 +197,6 @@ def hidden_layers(model):
     return list(itertools.pairwise(linear))
 
 
-def without_unit(model, reader, j):
-    """A copy whose layer ``reader`` does not listen to unit j."""
-    deaf = copy.deepcopy(model)
-    deaf[reader].weight.data[:, j] = 0
-    return deaf
-
-
 def unit_fit(net, model, maker, reader, x, kept, damping):
     """Least squares with a row for every sample and every damped weight: its error, W and units."""
     with torch.no_grad():

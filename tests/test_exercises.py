@@ -88,6 +88,7 @@ def test_check_needs_a_known_exercise_and_a_function():
             torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
             "transposed",
         ),
+        (torch.ones(2, 3), torch.arange(6.0).reshape(2, 3), "the values differ"),
         (torch.tensor([1.0, -2.0]), torch.tensor([1.0, 2.0]), "sign of some entries"),
         (torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]), "same amount everywhere"),
         (torch.tensor([2.0, 5.0]), torch.tensor([1.0, 2.0]), "the values differ"),

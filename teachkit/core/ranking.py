@@ -37,7 +37,7 @@ def removed(n: int, sparsity: float) -> int:
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
     """The k-th smallest |w| (k from 1) over all tensors together, exactly.
 
-    Beyond half a million weights it costs five to nine reads of them, fewer where the memory is slow,
+    Beyond half a million weights it costs four to seven reads of them, fewer where memory is slow,
     and a hundredth of their memory; see ``core.selection``. ``torch.kthvalue`` gives the same number
     fifteen times slower or more.
 

@@ -50,10 +50,10 @@ def scores(model: nn.Module, batch: Batch | None = None, loss: Loss = cross_entr
     return {name: w.detach().abs() for name, w in masks.prunable(model).items()}
 
 
-def lamp_plain(w: Sequence[float]) -> list[float]:
+def lamp_naive(w: Sequence[float]) -> list[float]:
     """w² / Σ v² over the weights v of the same tensor that are at least as large, w included.
 
-    >>> [round(share, 3) for share in lamp_plain([-2.0, 1.0, 2.0])]
+    >>> [round(share, 3) for share in lamp_naive([-2.0, 1.0, 2.0])]
     [1.0, 0.111, 0.5]
     """
     order = sorted(range(len(w)), key=lambda i: -abs(w[i]))
@@ -63,7 +63,7 @@ def lamp_plain(w: Sequence[float]) -> list[float]:
 
 @criterion("LAMP", passes=0, source="Lee, Park, Mo, Ahn & Shin 2021")
 def lamp_scores(model: nn.Module, batch: Batch | None = None, loss: Loss = cross_entropy) -> Scores:
-    """:func:`lamp_plain` of every prunable weight, by one sort of each tensor.
+    """:func:`lamp_naive` of every prunable weight, by one sort of each tensor.
 
     The largest weight of a tensor scores 1, so a global ranking empties no layer before it has
     reached one weight in each. Of equal weights the first counts as the larger; a zero scores 0.
@@ -118,14 +118,14 @@ def keep_largest(model: nn.Module, sparsity: float) -> Masks:
     return warn_empty(masks.keep_top(masks.prunable(model), sparsity, absolute=True))
 
 
-def quotas_plain(shapes: Sequence[Sequence[int]], keep: int, rule: str) -> list[float]:
+def quotas_naive(shapes: Sequence[Sequence[int]], keep: int, rule: str) -> list[float]:
     """Of a tensor with n weights keep min(n, ε · pull), with the ε that keeps ``keep`` in all: bisect on it.
 
     The pull is n ("uniform": the same density everywhere), or the sum of the tensor's sizes ("erk",
     Erdős–Rényi kernel: narrow layers keep more). :func:`quotas` gives whole numbers, and fast.
     Source: Mocanu et al., Nature Communications 2018; Evci et al., Rigging the Lottery, ICML 2020.
 
-    >>> [round(kept, 3) for kept in quotas_plain([(10, 100), (2, 10)], 510, "erk")]
+    >>> [round(kept, 3) for kept in quotas_naive([(10, 100), (2, 10)], 510, "erk")]
     [490.0, 20.0]
     """
     sizes = [math.prod(shape) for shape in shapes]

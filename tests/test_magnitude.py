@@ -211,7 +211,7 @@ def test_lamp_scores_are_their_oracle(seed, kind):
     model = nn.Linear(5, 4).double()
     model.weight.data = torch.from_numpy(inputs(kind, 20, rng)).reshape(4, 5)
     found = magnitude.lamp_scores(model)["weight"]
-    want = magnitude.lamp_plain(model.weight.detach().flatten().tolist())
+    want = magnitude.lamp_naive(model.weight.detach().flatten().tolist())
     torch.testing.assert_close(found.flatten(), torch.tensor(want, dtype=torch.float64))
     assert float(found.max()) in (0.0, 1.0)
 
@@ -247,7 +247,7 @@ def test_quotas_add_up_and_follow_their_rule(widths, sparsity, rule):
         assert total < len(sizes) or not magnitude.empty_layers(kept)
         return
     shapes = [tuple(w.shape) for w in masks.prunable(model).values()]
-    want = magnitude.quotas_plain(shapes, total, rule)
+    want = magnitude.quotas_naive(shapes, total, rule)
     assert all(abs(a - b) < 1 + 1e-6 for a, b in zip(found.values(), want, strict=True))
 
 

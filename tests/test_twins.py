@@ -1,6 +1,6 @@
 """One suite for every plain function of a lesson: on random input it gives what the fast one gives.
 
-The pairs are found by name: ``keep_top_plain`` stands in a lesson beside ``keep_top``, or
+The pairs are found by name: ``keep_top_naive`` stands in a lesson beside ``keep_top``, or
 ``gradients_naive`` beside ``gradients``. TWINS says for each how its input is drawn, and, where the
 two do not take the same, how they are called.
 """
@@ -24,7 +24,7 @@ from teachkit import fisher, magnitude, masks, neurons, structured
 from teachkit.engine.dense import dense
 
 X, Y = sympy.symbols("x y", real=True)
-SUFFIX = re.compile(r"_(plain|naive)$")
+SUFFIX = re.compile(r"_naive$")
 seeds = st.integers(0, 10**6)
 sizes = st.integers(1, 4)
 sparsities = st.floats(0, 1)
@@ -196,27 +196,27 @@ def whole_quotas(shapes, keep, rule):
 
 shapes = st.lists(st.tuples(sizes, sizes), min_size=1, max_size=4)
 TWINS = {
-    "hessian.dense_plain": Twin(
+    "hessian.dense_naive": Twin(
         st.tuples(curved, st.builds(lambda n, seed: normal(n, seed=seed), sizes, seeds)), dense
     ),
-    "hessian.eigenvalue_signs_plain": Twin(matrices()),
-    "taylor.polynomial_plain": Twin(
+    "hessian.eigenvalue_signs_naive": Twin(matrices()),
+    "taylor.polynomial_naive": Twin(
         st.tuples(functions, st.just((X, Y)), st.tuples(at, at), st.integers(0, 3)).filter(
             lambda it: not it[0].subs({X: it[2][0], Y: it[2][1]}).has(sympy.zoo)
         )
     ),
-    "taylor.alone_plain": Twin(positions()),
-    "masks.keep_top_plain": Twin(
+    "taylor.alone_naive": Twin(positions()),
+    "masks.keep_top_naive": Twin(
         st.tuples(
             st.fixed_dictionaries({"b": scores((3, 4), (7,)), "a": scores((2, 2), (1, 5))}),
             sparsities,
         )
     ),
-    "masks.keep_n_of_m_plain": Twin(
+    "masks.keep_n_of_m_naive": Twin(
         st.tuples(scores((2, 4), (3, 8), (2, 4, 2, 1)), st.integers(0, 4), st.just(4)),
         fast=lambda s, n, m: masks.keep_n_of_m({"w": s}, n, m)["w"],
     ),
-    "masks.operations_plain": Twin(
+    "masks.operations_naive": Twin(
         st.tuples(scores((2, 3), (4, 1)).map(lambda s: s > 0), sizes, st.booleans()),
         fast=lambda mask, rows, bias: masks.operations(
             nn.Linear(mask.shape[1], len(mask), bias=bias),
@@ -224,7 +224,7 @@ TWINS = {
             {"weight": mask},
         )[""],
     ),
-    "masks.subset_losses_plain": Twin(smaller(), fast=lambda *a: masks.subset_losses(*a)[1]),
+    "masks.subset_losses_naive": Twin(smaller(), fast=lambda *a: masks.subset_losses(*a)[1]),
     "obd.diagonal_naive": Twin(networks),
     "fisher.gradients_naive": Twin(networks),
     "fisher.true_naive": Twin(
@@ -242,11 +242,11 @@ TWINS = {
         fast=lambda G, damping: fisher.inverse(G, damping).diagonal(),
         within=1e-7,  # digits cancel, as it says
     ),
-    "magnitude.lamp_plain": Twin(
+    "magnitude.lamp_naive": Twin(
         st.tuples(st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=8)),
         fast=lambda w: magnitude.lamp_scores(linear(w))["weight"][0].tolist(),
     ),
-    "magnitude.quotas_plain": Twin(
+    "magnitude.quotas_naive": Twin(
         shapes.flatmap(
             lambda s: st.tuples(
                 st.just(s),
@@ -293,7 +293,7 @@ def linear(w):
 
 
 def both_quotas(shapes, keep, rule):
-    plain = magnitude.quotas_plain(shapes, keep, rule)
+    plain = magnitude.quotas_naive(shapes, keep, rule)
     return zip(whole_quotas(shapes, keep, rule), plain, strict=True)
 
 

@@ -3,12 +3,12 @@
 A rule for the layers gives each a pull, and layer l with n_l weights keeps the density ε · pull_l, at
 most 1. :func:`capped` finds the ε at which the whole network keeps what it should. Layers that reach 1
 leave the equation for good, since ε only grows when they do, so as many rounds as layers are enough,
-where bisection on ε would go on to the last bit (``magnitude.quotas_plain``).
+where bisection on ε would go on to the last bit (``magnitude.quotas_naive``).
 :func:`whole_shares` turns the fractions into counts that add up exactly.
 
 LAMP divides each w² by the sum over the weights that are at least as large:
 :func:`lamp_share` does it for all n weights of a tensor by one sort and one running sum, n log n, in place
-of n sums (``magnitude.lamp_plain``).
+of n sums (``magnitude.lamp_naive``).
 """
 
 import warnings
@@ -53,7 +53,7 @@ def quotas(model: nn.Module, sparsity: float, rule: str = "uniform") -> dict[str
     "uniform": the same density everywhere. "erk" (Erdős–Rényi kernel): the density of a tensor is
     proportional to (sum of its sizes) / (product of its sizes), at most 1, so that narrow layers
     keep more. "lamp": what the ranking by ``lamp_scores`` keeps. Fractions, see
-    :func:`quotas_plain`, are rounded by largest remainder. Give the result to ``masks.keep_quota``.
+    :func:`quotas_naive`, are rounded by largest remainder. Give the result to ``masks.keep_quota``.
 
     Source: Mocanu et al., Nature Communications 2018 (ER); Evci et al., Rigging the Lottery,
     ICML 2020 (ERK); Lee et al., ICLR 2021 (LAMP).

@@ -31,7 +31,7 @@ PARTS = {
     "schedules": [{"seed": 0, "budget": 10, "sparsity": 0.9}],
     "retraining": [
         {"seed": 0, "start": start, "sparsity": 0.9}
-        for start in ("trained, rate / 10", "epoch 3", "new weights")
+        for start in ("trained, rate / 10", "new weights")
     ],
     "densities": [{"seed": 0, "rule": "erk", "sparsity": 0.95}],
     "granularities": [{"seed": 0, "granularity": "filter"}],

@@ -47,11 +47,9 @@ def by_magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
     return magnitude.scores(model)
 
 
-@cache
 def trained(seed: int, epochs: int = 30) -> nn.Module:
     """A 64-64-32-10 network on the digits, Adam with a rate of 0.001."""
-    start = models.mlp(seed=seed)
-    return fit(start, data.digits(), epochs=epochs, seed=seed, progress=False)[0]
+    return experiments.trained(seed, epochs=epochs)
 
 
 def gradual(seed: int, shape: str, budget: int, sparsity: float) -> dict[str, Any]:

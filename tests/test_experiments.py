@@ -43,8 +43,8 @@ PARTS = {
         {"seed": 0, "net": "A", "share": 0.5},
         *({"seed": 0, "net": net, "share": 0.75, "method": "magnitude"} for net in "CD"),
     ],
-    "neurons_greedy": [{"seed": 0, "net": "A", "share": 0.125}],
-    "neurons_equal": [{"seed": 0, "net": "A", "share": 0.5}],
+    "neurons_greedy": [{"seed": 0, "net": "A", "share": 0.5}],
+    "neurons_equal": [{"seed": 0, "net": "A", "share": 0.875}],
 }
 
 

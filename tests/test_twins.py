@@ -29,6 +29,7 @@ from drawers import (
     networks,
     normal,
     positions,
+    removals,
     scores,
     seeds,
     sizes,
@@ -121,6 +122,7 @@ TWINS = {
     ),
     "masks.subset_losses_plain": Twin(smaller(), fast=lambda *a: masks.subset_losses(*a)[1]),
     "obd.diagonal_naive": Twin(networks),
+    "obs.surgeon_naive": Twin(removals(), within=1e-7),  # the Hessian may be badly conditioned
     "fisher.gradients_naive": Twin(networks),
     "fisher.true_naive": Twin(
         networks,

@@ -1,4 +1,4 @@
-"""Make nbval notice a dead kernel at once, and keep every message of a talkative cell."""
+"""Run notebooks on a kernel that is watched: its death is noticed, no message of it is lost."""
 
 import time
 from collections import deque
@@ -7,6 +7,7 @@ from queue import Empty
 import pytest
 from hypothesis import Phase, settings
 from nbval.kernel import RunningKernel
+from nbval.plugin import IPyNbFile
 
 # The same examples for everyone; look for new ones with --hypothesis-profile=explore.
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
@@ -14,47 +15,69 @@ settings.register_profile("course", deadline=None, derandomize=True, max_example
 settings.register_profile("explore", deadline=None, max_examples=1000, phases=PHASES)
 settings.load_profile("course")
 
-_receive = RunningKernel.get_message
-
 
 class KernelDiedError(RuntimeError):
     """The kernel process is gone."""
 
 
-def _waiting(kernel):
-    return kernel.__dict__.setdefault("_waiting_messages", deque())
+class WatchedKernel(RunningKernel):
+    """A kernel that nbval has started, with its messages drained while a cell runs.
 
+    nbval alone waits 2000 seconds for a kernel that has died, and reads the output only after the
+    reply: of ten thousand messages the queue between the processes has dropped some by then.
+    """
 
-def get_message(self, stream, timeout=None):
-    """Hand out messages that were drained while waiting, then ask nbval."""
-    if stream == "iopub" and _waiting(self):
-        return _waiting(self).popleft()
-    return _receive(self, stream, timeout=timeout)
+    def __init__(self, started):  # not RunningKernel's: the kernel runs already
+        self.km, self.kc = started.km, started.kc
+        self.drained = deque()
 
+    def get_message(self, stream, timeout=None):
+        """Hand out what was drained first."""
+        if stream == "iopub" and self.drained:
+            return self.drained.popleft()
+        return super().get_message(stream, timeout=timeout)
 
-def await_reply(self, msg_id, timeout=None):
-    """Wait as nbval does, but drain the output meanwhile and fail when the kernel has died."""
-    end = time.monotonic() + timeout if timeout is not None else float("inf")
-    while True:
+    def await_reply(self, msg_id, timeout=None):
+        """Wait as nbval does, but drain the output meanwhile and fail when the kernel has died."""
+        end = time.monotonic() + timeout if timeout is not None else float("inf")
+        while True:
+            self._drain()
+            try:
+                reply = super().get_message("shell", timeout=0.05)
+            except Empty:
+                if not self.is_alive():
+                    raise KernelDiedError("the kernel died while it ran this cell") from None
+                if time.monotonic() > end:
+                    raise
+                continue
+            if reply["parent_header"].get("msg_id") == msg_id:
+                return
+
+    def _drain(self):
         try:
             while True:
-                _waiting(self).append(_receive(self, "iopub", timeout=0))
+                self.drained.append(super().get_message("iopub", timeout=0))
         except Empty:
-            pass
-        try:
-            reply = _receive(self, "shell", timeout=0.05)
-        except Empty:
-            if not self.is_alive():
-                raise KernelDiedError("the kernel died while it ran this cell") from None
-            if time.monotonic() > end:
-                raise
-            continue
-        if reply["parent_header"].get("msg_id") == msg_id:
             return
 
 
-RunningKernel.get_message = get_message
-RunningKernel.await_reply = await_reply
+class Notebook(IPyNbFile):
+    """nbval's notebook on a watched kernel."""
+
+    def setup(self):
+        """Start as nbval does, then watch."""
+        super().setup()
+        self.kernel = WatchedKernel(self.kernel)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """Collect as Notebook what nbval would collect."""
+    collectors = yield
+    return [
+        Notebook.from_parent(parent, path=file_path) if isinstance(one, IPyNbFile) else one
+        for one in collectors
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from benchmarks.bench import Case, Competitor, Table
-from benchmarks.inputs import images, mnist
-from benchmarks.second_order import PASS, one_pass
+from benchmarks.cases import Case, Competitor, Table
+from benchmarks.inputs import PASS, images, mnist, one_pass
 from teachkit import fisher, lab, magnitude, obd
 from teachkit.core.types import Batch, Data, Scores
-from teachkit.fisher.pruning import Update
+from teachkit.engine.blocks import Update
 from teachkit.lab.curves import accuracy_curve, interval
 from teachkit.lab.evaluation import evaluate
 

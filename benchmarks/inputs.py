@@ -1,11 +1,20 @@
-"""The data of the benchmarks: MNIST where ``TEACHKIT_DATA`` leads to it, else random numbers."""
+"""What several benchmarks share: data, the pass that is their unit, peers that may be absent.
+
+The data is MNIST where ``TEACHKIT_DATA`` leads to it, else random numbers.
+"""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from teachkit import lab
 from teachkit.core.types import Batch, Data
+
+PASS = "forward + backward"  # noqa: S105 -- a pass through the network, not a password
 
 
 def mnist() -> Data | None:
@@ -24,3 +33,20 @@ def images(n: int, shape: tuple[int, int, int]) -> tuple[Batch, str]:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(n, *shape, generator=generator)
     return (x, torch.randint(10, (n,), generator=generator)), "random inputs"
+
+
+def one_pass(net: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """The gradient of the mean loss for all parameters."""
+    return torch.autograd.grad(cross_entropy(net(batch[0]), batch[1]), list(net.parameters()))
+
+
+def lazily(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
+    """Prepare at the first run, so that a peer that is absent or cannot do it fails there."""
+    made: list[Callable[[], Any]] = []
+
+    def run() -> Any:
+        if not made:
+            made.append(make(*arguments))
+        return made[0]()
+
+    return run

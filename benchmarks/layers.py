@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from benchmarks.bench import Case, Competitor, Table
+from benchmarks.cases import Case, Competitor, Table
 from benchmarks.inputs import images, mnist
 from teachkit import lab, magnitude, masks, obs
 from teachkit.core.types import Batch, Data, Masks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from benchmarks.bench import Case, Competitor
+from benchmarks.cases import Case, Competitor
 from teachkit import magnitude, masks
 from teachkit.core.layers import weighted
 from teachkit.core.types import Masks

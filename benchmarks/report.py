@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench import Row, Section, clock
+from benchmarks.cases import Row, Section
 from teachkit import show
-from teachkit.course.setup import replace
+from teachkit.core.files import replace
+from teachkit.lab import timing
 from teachkit.lab.session import COLOURS
 
 PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")
@@ -32,13 +32,12 @@ def missing_peers(peers: Sequence[str] = PEERS) -> dict[str, str]:
 
 def save(suite: str, sections: Sequence[Section], folder: Path, *, quick: bool = False) -> str:
     """Write SUITE.md, SUITE.json and a picture for each section; return the Markdown."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = markdown(suite, sections, quick=quick)
     for section in sections:
         if any(row.ratio for row in section.rows):
             name = f"{suite}.png" if section is sections[0] else f"{suite}-{section.name}.png"
             shown = picture(section)
-            _replace_bytes(folder / name, shown.png)
+            replace(folder / name, shown.png)
             text += f"\n![{shown.alt}]({name})\n"
     replace(folder / f"{suite}.md", text)
     content = {"suite": suite, "quick": quick, "machine": machine(), "sections": _plain(sections)}
@@ -55,7 +54,7 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__,
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
-        "clock": clock().__name__,
+        "clock": timing.clock().__name__,
         **versions,
     }
 
@@ -155,12 +154,6 @@ def _plain(sections: Sequence[Section]) -> list[dict[str, object]]:
         }
         for section in sections
     ]
-
-
-def _replace_bytes(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _version(name: str) -> str:

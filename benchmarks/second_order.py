@@ -9,20 +9,19 @@ import importlib
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 from torch.nn.functional import cross_entropy, one_hot
 
-from benchmarks.bench import Case, Competitor
-from benchmarks.inputs import images
+from benchmarks.cases import Case, Competitor
+from benchmarks.inputs import PASS, images, lazily, one_pass
 from teachkit import lab, masks, obd
 from teachkit.core.objective import objective
 from teachkit.core.types import Batch, Params
 
-PASS = "forward + backward"  # noqa: S105 -- a pass through the network, not a password
 IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)
 mlp = lab.models.mlp
 
@@ -81,23 +80,6 @@ def _case(name: str, kind: Net, n: int) -> Case:
         ),
     }
     return Case(f"{name}, N = {n}, {what}", PASS, competitors, truth="teachkit")
-
-
-def one_pass(net: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    """The gradient of the mean loss for all parameters."""
-    return torch.autograd.grad(cross_entropy(net(batch[0]), batch[1]), list(net.parameters()))
-
-
-def lazily(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
-    """Prepare at the first run, so that a peer that is absent or cannot do it fails there."""
-    made: list[Callable[[], Any]] = []
-
-    def run() -> Any:
-        if not made:
-            made.append(make(*arguments))
-        return made[0]()
-
-    return run
 
 
 def backpack(net: nn.Module, batch: Batch, extension: str) -> Callable[[], Params]:

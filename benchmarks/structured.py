@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.bench import Case, Competitor, Table
-from benchmarks.second_order import lazily
+from benchmarks.cases import Case, Competitor, Table
+from benchmarks.inputs import lazily
 from teachkit import lab, masks, structured
 
 IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)

@@ -1,9 +1,13 @@
-"""Optimal Brain Surgeon on a whole matrix: time against slower ways, and drift by condition."""
+"""Optimal Brain Surgeon on a whole matrix: time against slower ways, and drift by condition.
+
+The matrices are random, so that their size and condition can be chosen; what happens in one layer of
+a network and to its accuracy is measured in :mod:`benchmarks.layers`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.bench import Case, Table
+from benchmarks.cases import Case, Table
 from teachkit.experiments import removals as surgeon
 
 

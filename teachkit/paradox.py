@@ -13,14 +13,27 @@ from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, taylor
 from teachkit.core import checks
-from teachkit.core.objective import eval_mode, measured
-from teachkit.core.types import Batch, Loss, Masks, Scores
+from teachkit.core.criteria import criterion
+from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
+from teachkit.engine.leave_one_out import leave_one_out
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.rounds import Criterion
 from teachkit.obd import backward
-from teachkit.obd.activations import DERIVATIVES, SMOOTH
-from teachkit.obd.chain import chain
 from teachkit.obd.stages import Conv
+
+__all__ = ["Account", "absolute", "account", "changes", "coherence", "first_order"]
+__all__ += ["leave_one_out", "leave_one_out_naive", "matched", "mean_plus_spread"]
+__all__ += ["second_order", "spread", "stepwise", "sum_per_sample"]
+LABELS = ("data", "labels")
+CURVED = (*LABELS, "second order")
+
+
+def predicted_change(g: Tensor, h: Tensor, w: Tensor) -> Tensor:
+    """c = −g w + ½ h w², the change of the loss that is promised for w → 0.
+
+    >>> predicted_change(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0]), torch.tensor([3.0, 0.5]))
+    tensor([ 6.0000, -0.2500])
+    """
+    return -g * w + 0.5 * h * w**2
 
 
 def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> obd.Spread:
@@ -33,26 +46,28 @@ def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> obd.S
     return obd.per_sample(model, batch, loss).change
 
 
+@criterion("T1", passes=1, needs=LABELS, source="Molchanov et al. 2017, with the sign")
 def first_order(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
-    """T1 = −g w with its sign: what promises to lower the loss most goes first.
-
-    Source of the first-order criterion: Molchanov et al. 2017, who take the absolute value.
-    """
+    """T1 = −g w with its sign: what promises to lower the loss most goes first."""
     g = taylor.gradient(model, batch, loss)
     return {name: -g[name] * w.detach() for name, w in masks.prunable(model).items()}
 
 
+@criterion("T2", passes=3, needs=CURVED, source="LeCun, Denker & Solla 1989, with the gradient")
 def second_order(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """T2 = −g w + ½ h w² with its sign, h the exact diagonal."""
-    first, saliency = first_order(model, batch, loss), obd.scores(model, batch, loss)
-    return {name: first[name] + saliency[name] for name in first}
+    g, h = taylor.gradient(model, batch, loss), obd.diagonal(model, batch, loss)
+    weights = masks.prunable(model).items()
+    return {name: predicted_change(g[name], h[name], w.detach()) for name, w in weights}
 
 
+@criterion("T2, absolute", passes=3, needs=CURVED, source="after Molchanov et al. 2017")
 def absolute(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """|T2|: what promises to change the loss least, in either direction, goes first."""
     return {name: t.abs() for name, t in second_order(model, batch, loss).items()}
 
 
+@criterion("SD", passes=4, needs=CURVED, source="after Engelbrecht 2001", chains=True)
 def spread(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """SD of c_ni over the samples: what does about the same to every sample goes first.
 
@@ -63,77 +78,27 @@ def spread(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores
     return changes(model, batch, loss).sd
 
 
-def dial(
+@criterion("MEAN + SD", passes=4, needs=CURVED, source="this course", chains=True)
+def mean_plus_spread(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, weight: float = 1.0
 ) -> Scores:
     """MEAN + λ · SD of c_ni with λ = ``weight``: 0 is T2, large is the spread alone."""
     if not weight >= 0:
         raise ValueError(f"weight must not be negative, got {weight!r}")
-    found = changes(model, batch, loss)
-    return {name: m + weight * found.sd[name] for name, m in found.mean.items()}
+    mean, sd = changes(model, batch, loss)
+    return {name: m + weight * sd[name] for name, m in mean.items()}
 
 
-def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
-    """L(θ − w_i e_i) − L(θ), measured for every prunable weight: no Taylor polynomial at all.
-
-    Removing W_ij changes output i of its layer alone, by −W_ij a_j; only what comes after is run
-    again, a row of weights at a time.
-
-    Raises:
-        ValueError: the network is not a chain of known layers, or has a convolution.
-
-    """
-    x, y = checks.batch(batch)
-    names = {id(p): name for name, p in checks.model(model, x).named_parameters()}
-    layers = chain(model)
-    if any(isinstance(layer, nn.Conv2d) for layer in layers):
-        raise obd.UncoveredError("leave_one_out covers Linear layers; the model has a Conv2d")
-    found: Scores = {}
-    with torch.no_grad(), eval_mode(model):
-        for at, layer in enumerate(layers):
-            a, x = x, layer(x)
-            if isinstance(layer, nn.Linear):
-                rest = nn.Sequential(*layers[at + 1 :])
-                found[names[id(layer.weight)]] = _each_alone(layer.weight, a, x, rest, y, loss)
-    return found
-
-
-def _each_alone(
-    W: Tensor, a: Tensor, z: Tensor, rest: nn.Sequential, y: Tensor, loss: Loss
-) -> Tensor:
-    """The change of the loss for each weight of one layer, with inputs a and outputs z."""
-    before = measured(loss, rest(z), y)
-    activation, following = _split(rest)
-    changed = torch.empty_like(W)
-    for i, row in enumerate(W):
-        own = z[:, i : i + 1]
-        for columns in torch.split(torch.arange(len(row)), max(1, 2**21 // z.numel())):
-            # The activation acts on each unit alone: after it, only unit i differs.
-            moved = activation(own - row[columns] * a[:, columns]) - activation(own)
-            outputs = _run(following, activation(z), moved.T, i)
-            changed[i, columns] = torch.stack([measured(loss, o, y) for o in outputs])
-    return changed - before
-
-
-def _split(rest: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
-    """The layers up to the next that mixes units or treats them differently, and those after."""
-    alone = (*DERIVATIVES, *SMOOTH, nn.Identity, nn.Dropout)
-    cut = next((k for k, layer in enumerate(rest) if not isinstance(layer, alone)), len(rest))
-    layers = list(rest)
-    return nn.Sequential(*layers[:cut]), nn.Sequential(*layers[cut:])
-
-
-def _run(following: nn.Sequential, h: Tensor, moved: Tensor, i: int) -> Tensor:
-    """The outputs for h (n, units) with moved (k, n) added to unit i: (k, n, ...)."""
-    if len(following) and isinstance(following[0], nn.Linear):
-        step = following[0].weight[:, i]
-        u = following[0](h) + moved[:, :, None] * step
-        following = nn.Sequential(*list(following)[1:])
-    else:
-        u = h.expand(len(moved), *h.shape).clone()
-        u[:, :, i] += moved
-    output: Tensor = following(u.flatten(0, 1))
-    return output.reshape(len(moved), len(h), *output.shape[1:])
+def leave_one_out_naive(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
+    """L(θ − w_i e_i) − L(θ), measured: a copy of the network without w_i for every weight."""
+    before = evaluate(model, batch, loss).loss
+    measured: Scores = {}
+    for name, w in masks.prunable(model).items():
+        alone = ~torch.eye(w.numel(), dtype=torch.bool, device=w.device)
+        nets = (masks.apply(model, {name: mask.reshape(w.shape)}) for mask in alone)
+        rises = [evaluate(net, batch, loss).loss - before for net in nets]
+        measured[name] = w.new_tensor(rises).reshape(w.shape)
+    return measured
 
 
 class Account(NamedTuple):
@@ -168,21 +133,7 @@ def sum_per_sample(
         name: torch.where(mask, 0.0, weights[name].detach())
         for name, mask in checks.masks(kept, weights).items()
     }
-    parts = []
-    for part in backward.chunks(model, batch, loss):
-        sums = [_layer_sum(layer, gone[name]) for name, layer in part.items() if name in gone]
-        parts.append(torch.stack(sums).sum(0))
-    return torch.cat(parts)
-
-
-def _layer_sum(layer: backward.Layer, w: Tensor) -> Tensor:
-    """Σ over one layer's removed weights of −g_n w + ½ h_n w², (n,)."""
-    flat = w.reshape(len(w), -1)
-    if isinstance(layer.stage, Conv):
-        g = layer.stage.per_weight(layer.delta[:, None], layer.stage.patches())[:, 0]
-        return (-g * flat + 0.5 * layer.curvature * flat**2).sum((1, 2))
-    a = layer.stage.a
-    return (0.5 * layer.curvature * (a**2 @ (flat**2).T) - layer.delta * (a @ flat.T)).sum(1)
+    return torch.cat(list(_sums(model, batch, loss, gone)))
 
 
 def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> float:
@@ -241,10 +192,28 @@ def matched(
     checks.whole("bins", bins, 1)
     drawn: Masks = {}
     for name, mask in kept.items():
-        order = key[name].reshape(-1).argsort()
-        new = torch.ones(mask.numel(), dtype=torch.bool)
+        order, old = key[name].reshape(-1).argsort(), mask.reshape(-1)
+        new = torch.ones_like(old)
         for part in torch.tensor_split(order, min(bins, len(order))):
-            gone = int((~mask.reshape(-1)[part]).sum())
-            new[part[torch.randperm(len(part), generator=generator)[:gone]]] = False
+            gone = int((~old[part]).sum())
+            chosen = torch.randperm(len(part), generator=generator, device=generator.device)
+            new[part[chosen[:gone].to(part.device)]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn
+
+
+def _sums(model: nn.Module, batch: Batch, loss: Loss, gone: Scores) -> Iterator[Tensor]:
+    """Σ of −g_n w + ½ h_n w² over the weights w that go, a part of the samples at a time."""
+    for part in backward.chunks(model, batch, loss):
+        sums = [_layer_sum(layer, gone[name]) for name, layer in part.items() if name in gone]
+        yield torch.stack(sums).sum(0)
+
+
+def _layer_sum(layer: backward.Layer, w: Tensor) -> Tensor:
+    """The same over one layer, (n,)."""
+    flat = w.reshape(len(w), -1)
+    if isinstance(layer.stage, Conv):
+        g = layer.stage.per_weight(layer.delta[:, None], layer.stage.patches())[:, 0]
+        return (-g * flat + 0.5 * layer.curvature * flat**2).sum((1, 2))
+    a = layer.stage.a
+    return (0.5 * layer.curvature * (a**2 @ (flat**2).T) - layer.delta * (a @ flat.T)).sum(1)

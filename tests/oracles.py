@@ -1,75 +1,15 @@
-"""The slow, obvious twin of every fast function."""
+"""The slow, obvious twin of every fast function that no lesson shows."""
 
 import copy
 import itertools
 import math
 
 import numpy as np
-import sympy
 import torch
 
 from teachkit import masks, taylor
 from teachkit.hessian import of_model
 from teachkit.lab.evaluation import evaluate
-
-
-def keep_top(scores, sparsity):
-    """Sort (score, position) in Python and keep the first ones."""
-    flat = [
-        (-float(v), i) for i, v in enumerate(torch.cat([s.reshape(-1) for s in scores.values()]))
-    ]
-    kept = {i for _, i in sorted(flat)[: len(flat) - round(sparsity * len(flat))]}
-    flags = iter([i in kept for i in range(len(flat))])
-    return {
-        n: torch.tensor([next(flags) for _ in range(s.numel())]).reshape(s.shape)
-        for n, s in scores.items()
-    }
-
-
-def keep_n_of_m(score, n, m):
-    """One group of m neighbouring inputs (o, i, place) at a time."""
-    mask = torch.zeros(score.shape, dtype=torch.bool)
-    places = itertools.product(*(range(size) for size in score.shape[2:]))
-    for place, o, start in itertools.product(
-        places, range(score.shape[0]), range(0, score.shape[1], m)
-    ):
-        group = sorted(range(start, start + m), key=lambda i: (-float(score[o, i, *place]), i))
-        for i in group[:n]:
-            mask[o, i, *place] = True
-    return mask
-
-
-def linear_operations(weight, mask, bias, rows):
-    """Walk through every output of every row and count."""
-    multiplications = additions = 0
-    for _, o in itertools.product(range(rows), range(weight.shape[0])):
-        terms = sum(bool(mask[o, i]) for i in range(weight.shape[1]))
-        multiplications += terms
-        additions += max(terms - 1, 0) + (1 if bias and terms else 0)
-    return multiplications, additions
-
-
-def conv_operations(layer, mask, x):
-    """As linear_operations, at every output pixel."""
-    n, _, height, width = layer(x).shape
-    flat = mask.reshape(len(mask), -1)
-    return linear_operations(flat, flat, layer.bias is not None, n * height * width)
-
-
-def log10_subsets(n, k):
-    """The exact integer's logarithm."""
-    return math.log10(math.comb(n, k))
-
-
-def subset_losses(model, batch, k):
-    """Apply every mask to a copy of the model and evaluate it."""
-    weights = masks.prunable(model)
-    n = sum(w.numel() for w in weights.values())
-    found = []
-    for kept in itertools.combinations(range(n), k):
-        flat = torch.tensor([i in kept for i in range(n)])
-        found.append(evaluate(masks.apply(model, masks.split(flat, weights)), batch).loss)
-    return found
 
 
 def gradient(model, batch, loss):
@@ -93,29 +33,6 @@ def hessian(model, batch, loss):
 def flat(tensors):
     """A dict of tensors as one vector."""
     return torch.cat([t.reshape(-1) for t in tensors.values()])
-
-
-def taylor_polynomial(f, variables, point, order):
-    """The sum over all multi-indices of ∂^α f(a) (x − a)^α / α!."""
-    total = sympy.Integer(0)
-    at = dict(zip(variables, point, strict=True))
-    for alpha in itertools.product(range(order + 1), repeat=len(variables)):
-        if sum(alpha) > order:
-            continue
-        term = f
-        for v, times in zip(variables, alpha, strict=True):
-            term = sympy.diff(term, v, times) if times else term
-        term = term.subs(at)
-        for v, times in zip(variables, alpha, strict=True):
-            term *= (v - at[v]) ** times / sympy.factorial(times)
-        total += term
-    return total
-
-
-def eigenvalue_signs(H):
-    """Solve for the eigenvalues numerically."""
-    values = np.linalg.eigvalsh(np.array(H.tolist(), float))
-    return int((values > 1e-9).sum()), int((values < -1e-9).sum())
 
 
 def evaluation(model, batch, loss):
@@ -244,116 +161,12 @@ def cheapest_fronts(losses, k):
     return taken
 
 
-def fisher_gradients(model, batch, loss):
-    """One backward pass for each sample, at its label."""
-    rows = []
-    for x, y in zip(*batch, strict=True):
-        value = loss(model(x[None]), y[None])
-        parts = torch.autograd.grad(value, list(masks.prunable(model).values()))
-        rows.append(torch.cat([part.reshape(-1) for part in parts]))
-    return torch.stack(rows)
-
-
 def fisher_matrix(gradients, damping=0.0):
     """Add up g gᵀ / m, one gradient at a time."""
     F = damping * torch.eye(gradients.shape[1], dtype=gradients.dtype)
     for g in gradients:
         F = F + torch.outer(g, g) / len(gradients)
     return F
-
-
-def fisher_true(model, batch, loss):
-    """Σ_n Σ_c p_c g_nc g_ncᵀ / N with the gradient at every class in turn."""
-    x, y = batch
-    p = model(x).detach().softmax(1)
-    total = 0.0
-    for c in range(p.shape[1]):
-        G = fisher_gradients(model, (x, torch.full_like(y, c)), loss)
-        total = total + (p[:, c, None, None] * G[:, :, None] * G[:, None]).sum(0) / len(x)
-    return total
-
-
-def fisher_step(F, w, damping, remove, block):
-    """Prune once with explicit inverses of the blocks: the mask, and the weights left."""
-    n, saliency = len(w), torch.zeros(len(w), dtype=w.dtype)
-    F = F + damping * torch.eye(n, dtype=w.dtype)
-    ranges = [range(i, min(i + block, n)) for i in range(0, n, block)]
-    for part in ranges:
-        A = torch.linalg.inv(F[np.ix_(part, part)])
-        for i, q in enumerate(part):
-            saliency[q] = w[q] ** 2 / (2 * A[i, i])
-    gone = sorted(range(n), key=lambda q: (float(saliency[q]), -q))[:remove]
-    left = w.clone()
-    for part in ranges:
-        Q, S = [q for q in part if q in gone], [q for q in part if q not in gone]
-        if Q and S:
-            left[S] += torch.linalg.inv(F[np.ix_(S, S)]) @ F[np.ix_(S, Q)] @ w[Q]
-    left[gone] = 0.0
-    return left
-
-
-def group_of(index, granularity, block, shape):
-    """The name of the group that one weight belongs to."""
-    o, i, *place = index
-    flat = i * math.prod(shape[2:]) + int(np.ravel_multi_index(place, shape[2:]) if place else 0)
-    return {
-        "connection": index,
-        "row": (o,),
-        "filter": (o,),
-        "column": (i,),
-        "channel": (i,),
-        "kernel": (o, i),
-        "position": tuple(place),
-        "block": (o // block[0], flat // block[1]),
-    }[granularity]
-
-
-def groups(score, granularity, block):
-    """Walk through all weights and put each into its group: {name: [(index, score), ...]}, sorted."""
-    found = {}
-    for index in itertools.product(*map(range, score.shape)):
-        name = group_of(index, granularity, block, score.shape)
-        found.setdefault(name, []).append((index, float(score[index])))
-    return dict(sorted(found.items()))
-
-
-def without_units(chain, x, keep):
-    """A chain of layers rebuilt number by number, with the lists of what is still alive."""
-    alive, made = None, []
-    for name, layer in chain.named_children():
-        new = layer
-        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
-            inputs = range(layer.weight.shape[1]) if alive is None else alive
-            outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
-            if isinstance(layer, torch.nn.Linear):
-                new = torch.nn.Linear(len(inputs), len(outputs), bias=layer.bias is not None)
-            else:
-                new = torch.nn.Conv2d(
-                    len(inputs),
-                    len(outputs),
-                    layer.kernel_size,
-                    padding=layer.padding,
-                    bias=layer.bias is not None,
-                )
-            new = new.to(layer.weight.dtype)
-            for a, o in enumerate(outputs):
-                for b, i in enumerate(inputs):
-                    new.weight.data[a, b] = layer.weight.data[o, i]
-                if layer.bias is not None:
-                    new.bias.data[a] = layer.bias.data[o]
-            alive = outputs
-        elif isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            new = type(layer)(len(alive)).to(layer.weight.dtype)
-            for kind in ("weight", "bias", "running_mean", "running_var"):
-                values = [float(getattr(layer, kind).detach()[c]) for c in alive]
-                getattr(new, kind).data.copy_(torch.tensor(values, dtype=torch.float64))
-        after = layer.eval()(x)
-        if isinstance(layer, torch.nn.Flatten) and alive is not None:
-            places = x.shape[2] * x.shape[3]
-            alive = [c * places + p for c in alive for p in range(places)]
-        x = after.detach()
-        made.append(new)
-    return torch.nn.Sequential(*made).eval()
 
 
 def knocked_out(model, x, keep):
@@ -369,18 +182,6 @@ def knocked_out(model, x, keep):
     for hook in hooks:
         hook.remove()
     return result.detach()
-
-
-def csr_parts(matrix):
-    """Row by row: the numbers that are not zero, their columns, and where each row begins."""
-    values, columns, starts = [], [], [0]
-    for row in matrix.tolist():
-        for column, value in enumerate(row):
-            if value != 0:
-                values.append(value)
-                columns.append(column)
-        starts.append(len(values))
-    return values, columns, starts
 
 
 def lamp(w):
@@ -413,18 +214,6 @@ def han(w, quality):
     return [abs(v) > quality * spread for v in w]
 
 
-def leave_one_out(model, batch, name):
-    """Set one weight of a copy to zero, measure, and do the same with the next."""
-    before = evaluate(model, batch).loss
-    found = []
-    for i in range(model.get_parameter(name).numel()):
-        mask = torch.ones(model.get_parameter(name).numel(), dtype=torch.bool)
-        mask[i] = False
-        cut = masks.apply(model, {name: mask.reshape(model.get_parameter(name).shape)})
-        found.append(evaluate(cut, batch).loss - before)
-    return torch.tensor(found, dtype=torch.float64)
-
-
 def hidden_layers(model):
     """Positions of the Linear layers that have a Linear layer behind them, and of those."""
     linear = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.Linear)]
@@ -436,16 +225,6 @@ def without_unit(model, reader, j):
     deaf = copy.deepcopy(model)
     deaf[reader].weight.data[:, j] = 0
     return deaf
-
-
-def unit_leave_one_out(model, batch, loss):
-    """Silence one unit after the other in a copy of the network."""
-    whole = loss(model(batch[0]), batch[1]).item()
-    found = {}
-    for maker, reader in hidden_layers(model):
-        deaf = [without_unit(model, reader, j) for j in range(model[maker].out_features)]
-        found[str(maker)] = [loss(net(batch[0]), batch[1]).item() - whole for net in deaf]
-    return found
 
 
 def unit_fit(net, model, maker, reader, x, kept, damping):
@@ -521,28 +300,3 @@ def unit_merge(model, x, count, by):
         c += level * V[:, j]
         units.remove(j)
     return A[:, units] @ V[:, units].T + c
-
-
-def banzhaf(value, n, keep=0.5):
-    """The mean of what a unit adds, over every team of the others; value maps a set to a number."""
-    worth = []
-    for j in range(n):
-        others = [k for k in range(n) if k != j]
-        total = 0.0
-        for size in range(n):
-            chance = keep**size * (1 - keep) ** (n - 1 - size)
-            for team in itertools.combinations(others, size):
-                total += chance * (value[frozenset({*team, j})] - value[frozenset(team)])
-        worth.append(total)
-    return worth
-
-
-def shapley(value, n):
-    """The mean of what a unit adds when it joins, over all orders."""
-    worth = [0.0] * n
-    for order in itertools.permutations(range(n)):
-        team = frozenset()
-        for j in order:
-            worth[j] += (value[team | {j}] - value[team]) / math.factorial(n)
-            team |= {j}
-    return worth

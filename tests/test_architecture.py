@@ -1,4 +1,4 @@
-"""The floor plan holds: imports follow the syllabus, the environment has one source."""
+"""The floor plan holds: imports point one way, files are short, functions are short."""
 
 import ast
 import re
@@ -7,17 +7,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import house
 import nbformat
 import pytest
+from house import FOUNDATION, LESSONS
 
 from teachkit.course.setup import ROOT, requirements
+from teachkit.show import pages
 
 PACKAGE = ROOT / "teachkit"
-LESSONS = [  # in the order of the course
-    *("hessian", "taylor", "masks", "obd", "obs", "fisher", "magnitude", "schedule", "structured"),
-    *("sparse_training", "paradox", "neurons", "compression", "scale", "showdown"),
-]
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = house.files(ROOT)
+BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STANDS = [name for name in LESSONS if any(PACKAGE.glob(f"{name}*"))]
 # Names that differ between import and package index.
 DISTRIBUTION = {
     "PIL": "pillow",
@@ -31,92 +32,267 @@ COMMANDS = {"jupyterlab", "ipykernel"}
 PART_OF = {"cycler": "matplotlib"}
 
 
-def imported(path):
-    """The modules that a Python file imports, with the names taken from a package of ours."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
-            yield node.module
-            if node.module in ("teachkit", "teachkit.lab", "teachkit.show"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def lines(path):
+    return len(path.read_text("utf-8").splitlines())
 
 
-def room(module):
-    """Which floor a dotted name of ours is on: a lesson, lab, show, course."""
-    return module.split(".")[1] if "." in module else ""
+def written(root, name, text):
+    """A file in a house of its own."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
 
 
-def forbidden(path):
-    """The imports of a file that the floor plan does not allow."""
-    here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    floor = room(here)
-    for name in imported(path):
-        there = room(name) if name.split(".")[0] == "teachkit" else ""
-        if not there or there == floor:
-            continue
-        if floor in LESSONS:
-            lower = LESSONS[: LESSONS.index(floor)]
-            # The data-free criteria stand on masks alone, so lesson 00 may use them from the start.
-            allowed = there == "lab" or there in lower
-        elif floor == "lab":
-            allowed = there == "masks"
-        elif floor == "show":
-            allowed = there in ("lab", *LESSONS)
-        else:
-            allowed = floor in ("course", "__main__")
-        if not allowed:
-            yield f"{here} imports {name}"
+# Imports ---------------------------------------------------------------------------------------
 
 
-def test_imports_follow_the_syllabus():
-    assert [line for path in MODULES for line in forbidden(path)] == []
+def test_imports_point_one_way():
+    assert [line for path in [*MODULES, *BOOKS] for line in house.forbidden(path, ROOT)] == []
 
 
 @pytest.mark.parametrize(
-    ("floor", "line"),
+    ("name", "line"),
     [
-        ("hessian.py", "from teachkit import taylor"),
-        ("masks.py", "import teachkit.show"),
-        ("lab/data.py", "from teachkit.hessian import classify"),
-        ("show/plots.py", "from teachkit.course import setup"),
+        ("teachkit/__init__.py", "import teachkit.core"),
+        ("teachkit/__main__.py", "from teachkit import lab"),
+        ("teachkit/core/weights.py", "from teachkit.engine import surgeon"),
+        ("teachkit/core/losses.py", "from teachkit.lab.data import digits"),
+        ("teachkit/engine/surgeon.py", "from teachkit import lab"),
+        ("teachkit/engine/deep/down.py", "from teachkit import obs"),
+        ("teachkit/lab/data.py", "from teachkit.masks import apply"),
+        ("teachkit/lab/data.py", "from teachkit.engine.surgeon import remove"),
+        ("teachkit/hessian.py", "from teachkit import taylor"),
+        ("teachkit/obd.py", "def late():\n    from teachkit.paradox import changes"),
+        ("teachkit/masks.py", "import teachkit.show"),
+        ("teachkit/masks.py", "import importlib\nimportlib.import_module('teachkit.show')"),
+        ("teachkit/masks.py", "from teachkit import experiments"),
+        ("teachkit/masks.py", "from tests import oracles"),
+        ("teachkit/show/plots.py", "from teachkit.course import setup"),
+        ("teachkit/show/lessons/obs.py", "from teachkit.experiments import han"),
+        ("teachkit/experiments/han.py", "if TYPE_CHECKING:\n    from teachkit.show import plots"),
+        ("teachkit/course/cli.py", "from benchmarks import bench"),
+        ("teachkit/unknown.py", "from teachkit import core"),
+        ("benchmarks/bench.py", "import tests.oracles"),
     ],
 )
-def test_the_import_test_can_fail(floor, line, tmp_path, monkeypatch):
-    path = tmp_path / "teachkit" / floor
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(line, "utf-8")
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    assert len(list(forbidden(path))) >= 1
+def test_the_import_test_can_fail(name, line, tmp_path):
+    assert len(house.forbidden(written(tmp_path, name, line), tmp_path)) == 1
 
 
-def test_lesson_modules_are_known():
-    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert top <= set(LESSONS)
+@pytest.mark.parametrize(
+    "line", ["from teachkit.course import setup", "from benchmarks import bench"]
+)
+def test_a_notebook_imports_no_benchmark_and_no_command(line, tmp_path):
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"%matplotlib inline\n{line}")]
+    )
+    path = written(tmp_path, "notebooks/01_x.ipynb", nbformat.writes(book))
+    assert len(house.forbidden(path, tmp_path)) == 1
 
 
-def test_lab_is_free_of_circles():
-    """Each module can be the first to be imported."""
-    names = [
-        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for p in MODULES
-    ]
-    first = [
-        n for n in names if not n.endswith("__main__") and n.count(".") <= 2 and "tasks" not in n
-    ]
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("teachkit/engine/surgeon.py", "from teachkit.core import checks"),
+        (
+            "teachkit/obd.py",
+            "from teachkit import lab, masks\nfrom teachkit.engine import curvature",
+        ),
+        (
+            "teachkit/show/lessons/obs.py",
+            "from teachkit import obs\nfrom teachkit.show import plots",
+        ),
+        ("teachkit/course/setup.py", "from teachkit import __version__"),
+        ("benchmarks/fisher.py", "from teachkit import fisher, show\nfrom benchmarks import bench"),
+    ],
+)
+def test_what_the_floor_plan_allows(name, line, tmp_path):
+    written(tmp_path, "teachkit/__init__.py", "__version__ = '1'")
+    assert house.forbidden(written(tmp_path, name, line), tmp_path) == []
+
+
+@pytest.mark.parametrize("line", ["from . import checks", "from teachkit.core import *"])
+def test_relative_and_star_imports_are_refused(line, tmp_path):
+    with pytest.raises(AssertionError):
+        house.forbidden(written(tmp_path, "teachkit/core/a.py", line), tmp_path)
+
+
+def test_there_are_no_circles_between_files():
+    assert house.circles(house.graph(ROOT)) == []
+
+
+def test_the_test_of_circles_can_fail(tmp_path):
+    written(tmp_path, "teachkit/core/a.py", "from teachkit.core.b import f")
+    written(tmp_path, "teachkit/core/b.py", "def f():\n    from teachkit.core import c")
+    written(tmp_path, "teachkit/core/c.py", "import teachkit.core.a")
+    written(tmp_path, "teachkit/core/d.py", "from teachkit.core import a")  # leads in, not back
+    written(tmp_path, "teachkit/lab/__init__.py", "from teachkit.lab.e import g")
+    written(tmp_path, "teachkit/lab/e.py", "from teachkit.lab import setup")  # what __init__ gives
+    core = [f"teachkit.core.{name}" for name in "abc"]
+    assert house.circles(house.graph(tmp_path)) == [core, ["teachkit.lab", "teachkit.lab.e"]]
+
+
+def test_each_module_can_be_the_first_to_be_imported():
+    names = [house.module(path, ROOT) for path in MODULES]
+    first = [n for n in names if not n.endswith("__main__") and n.count(".") <= 2]
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
-        "    for known in [k for k in sys.modules if k.split('.')[0] == 'teachkit']:\n"
+        "    for known in [k for k in sys.modules if k.split('.')[0] in ('teachkit', 'benchmarks')]:\n"
         "        del sys.modules[known]\n"
         "    importlib.import_module(name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *first], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *first], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
+# Sizes -----------------------------------------------------------------------------------------
+
+
+def test_a_lesson_is_one_file():
+    top = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert top <= set(LESSONS)
+    rooms = {path.name for path in PACKAGE.iterdir() if any(path.glob("*.py"))}
+    assert rooms <= FOUNDATION | {"show", "experiments", "course"}
+
+
+def too_long(root, most=250):
+    """The lessons, and the files below them, that a class cannot read in one go."""
+    below = [path for room in sorted(FOUNDATION) for path in (root / room).rglob("*.py")]
+    return [(path.name, lines(path)) for path in [*root.glob("*.py"), *below] if lines(path) > most]
+
+
+def too_short(root, least=40):
+    """The files that should join a neighbour."""
+    free = ("__init__.py", "__main__.py")
+    return [
+        (path.name, lines(path))
+        for path in sorted(root.rglob("*.py"))
+        if path.name not in free and lines(path) < least
+    ]
+
+
+def test_files_are_neither_long_nor_short():
+    assert too_long(PACKAGE) == []
+    assert too_short(PACKAGE) == []
+    assert too_short(ROOT / "benchmarks") == []
+
+
+def test_the_tests_of_lengths_can_fail(tmp_path):
+    written(tmp_path, "obs.py", "x = 1\n" * 251)
+    written(tmp_path, "engine/deep/a.py", "x = 1\n" * 251)
+    written(tmp_path, "show/long.py", "x = 1\n" * 251)  # a room without a limit
+    written(tmp_path, "core/short.py", "x = 1\n" * 39)
+    written(tmp_path, "core/__init__.py", "")
+    assert too_long(tmp_path) == [("obs.py", 251), ("a.py", 251)]
+    assert too_short(tmp_path) == [("short.py", 39)]
+
+
+@pytest.mark.parametrize("lesson", STANDS)
+def test_the_functions_of_a_lesson_are_short(lesson):
+    found = [path for path in MODULES if house.room(house.module(path, ROOT)) == lesson]
+    counts = {name: n for path in found for name, n in house.bodies(path).items()}
+    assert {name: n for name, n in counts.items() if n > 20} == {}
+    assert house.median(counts.values()) <= 6
+
+
+@pytest.mark.parametrize("room", sorted(FOUNDATION))
+def test_the_functions_below_the_lessons_are_short(room):
+    paths = (PACKAGE / room).rglob("*.py")
+    counts = {name: n for path in paths for name, n in house.bodies(path).items()}
+    assert {name: n for name, n in counts.items() if n > 40} == {}
+    assert house.median(counts.values()) <= 8
+    assert house.ninth_tenth(counts.values()) <= 20
+
+
+def test_lines_of_code_are_counted(tmp_path):
+    text = '''
+def outer(x):
+    """Words.
+
+    More words.
+    """
+    # why
+
+    def inner():
+        """Not code."""
+        return x
+
+    return (
+        inner
+    )
+
+
+class Thing:
+    """Words."""
+
+    def stub(self):
+        """Only words."""
+'''
+    counts = house.bodies(written(tmp_path, "f.py", text))
+    assert {name.split(":")[0]: n for name, n in counts.items()} == {
+        "f.outer": 5,
+        "f.inner": 1,
+        "f.stub": 0,
+    }
+    assert house.median([1, 2, 9]) == 2
+    assert house.ninth_tenth(range(1, 11)) == 9
+    assert house.ninth_tenth([3, 30]) == 30
+
+
+# The device of a new tensor --------------------------------------------------------------------
+
+# Files that make tensors on the CPU on purpose, and why.
+AT_HOME = {
+    "teachkit/lab/data.py": "a data set is read or made on the CPU; who trains moves it",
+}
+
+
+def test_a_new_tensor_has_the_device_of_those_at_hand():
+    rooms = FOUNDATION | set(LESSONS)
+    lost = {
+        name: house.homeless(house.parsed(path))
+        for path in MODULES
+        if house.room(house.module(path, ROOT)) in rooms
+        and (name := path.relative_to(ROOT).as_posix()) not in AT_HOME
+    }
+    assert {name: calls for name, calls in lost.items() if calls} == {}
+    assert all((ROOT / name).is_file() for name in AT_HOME)
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("torch.zeros(3)", 1),
+        ("torch.arange(n, dtype=w.dtype)", 1),
+        ("torch.eye(3).to(w.dtype)", 1),
+        ("torch.eye(3).to(torch.float32)", 1),
+        ("torch.from_numpy(a)", 1),
+        ("torch.multinomial(p, 1, generator=dice)", 1),
+        ("torch.randn(3, generator=dice)", 1),
+        ("def f(dice):\n    return torch.randn(3, generator=dice, device=w.device)", 1),
+        ("torch.zeros(3, device=w.device)", 0),
+        ("torch.eye(3).to(w)", 0),
+        ("torch.from_numpy(a).to(w.device)", 0),
+        ("torch.eye(3).to(device=w.device, dtype=w.dtype)", 0),
+        ("w.new_zeros(3) + torch.zeros_like(w)", 0),
+        ("torch.randn(3, generator=dice, device=dice.device).to(w.device)", 0),
+        ("torch.multinomial(p.to(dice.device), 1, generator=dice).to(p.device)", 0),
+        (
+            "def f(dice):\n    z = p.to(dice.device)\n    return torch.bernoulli(z, generator=dice)",
+            0,
+        ),
+        ("torch.normal(mean, std)", 0),
+    ],
+)
+def test_the_test_of_devices_can_fail(line, count):
+    assert len(house.homeless(ast.parse(line))) == count
+
+
+# The environment and the pages -----------------------------------------------------------------
 def test_start_needs_the_standard_library_only():
     """``python -m teachkit`` runs before anything is installed."""
     for name in (
@@ -126,7 +302,7 @@ def test_start_needs_the_standard_library_only():
         "course/cli.py",
         "course/setup.py",
     ):
-        for module in imported(PACKAGE / name):
+        for module in house.imported(house.parsed(PACKAGE / name)):
             top = module.split(".")[0]
             assert top == "teachkit" or top in sys.stdlib_module_names, f"{name} imports {module}"
 
@@ -171,20 +347,26 @@ def test_environment_and_pyproject_name_the_same_packages():
 
 
 def third_party(names):
-    tops = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"teachkit"}
+    tops = {name.split(".")[0] for name in names} - sys.stdlib_module_names - set(house.OURS)
     return {DISTRIBUTION.get(top, PART_OF.get(top, top)) for top in tops}
 
 
-def test_what_is_imported_is_declared_and_the_other_way_round(tmp_path):
-    used = third_party(name for path in MODULES for name in imported(path))
-    for book in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = [c.source for c in nbformat.read(book, as_version=4).cells if c.cell_type == "code"]
-        code = tmp_path / "cells.py"
-        code.write_text(re.sub(r"^%.*$", "", "\n".join(cells), flags=re.M), "utf-8")  # no magics
-        used |= third_party(imported(code))
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    paths = [path for path in [*MODULES, *BOOKS] if ROOT / "benchmarks" not in path.parents]
+    used = third_party(name for path in paths for name in house.imported(house.parsed(path)))
     _, runtime = ranges()
     needed = used - optional() | COMMANDS | {"requests"}  # pooch downloads with requests
     assert needed == runtime
+    peers = [path for path in MODULES if path not in paths]
+    asked = third_party(name for path in peers for name in house.imported(house.parsed(path)))
+    assert asked <= runtime | optional()
+
+
+def test_the_wheel_holds_the_package_and_its_data():
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]
+    assert built["targets"] == {
+        "wheel": {"packages": ["teachkit"], "force-include": {"data": "teachkit/_data"}}
+    }
 
 
 def test_version_is_said_once():
@@ -211,7 +393,24 @@ def test_readme_table_lists_the_notebooks():
 
 def test_the_map_in_lesson_00_lists_the_other_lessons():
     book = nbformat.read(ROOT / "notebooks" / "00_start.ipynb", as_version=4)
-    text = "\n".join(cell.source for cell in book.cells)
+    text = "\n".join(
+        output["data"]["text/markdown"]
+        for cell in book.cells
+        if cell.source.endswith("show.course_map()")
+        for output in cell.outputs
+    )
     listed = re.findall(r"^\| \[.*?\]\((.+?)\.ipynb\)", text, re.MULTILINE)
     there = sorted(path.stem for path in Path(ROOT / "notebooks").glob("*.ipynb"))
     assert ["00_start", *listed] == there
+    assert "Where a gradient is zero, is it a minimum? | 40 |" in text
+
+
+def test_readme_and_notebooks_say_the_same_of_a_lesson():
+    """The README's table is written by hand: question and minutes are those of the notebooks."""
+    rows = re.findall(
+        r"^\| \[(.*?)\].*?\| (.*?) \| .*? \| (\d+) \|$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    lessons = [pages.lesson(path) for path in pages.notebooks()]
+    assert rows == [(it.title, it.question, it.minutes) for it in lessons]

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import bench, layers, report, second_order
-from benchmarks.bench import Case, Competitor, Section, Table
+from benchmarks import bench, cases, layers, report, second_order
+from benchmarks.cases import Case, Competitor, Section, Table
 from teachkit import lab, masks, obs
 from teachkit.course import cli, setup
 from teachkit.course.setup import Environment, SetupError
+from teachkit.lab import timing
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 0.0
         self.log = []
-        monkeypatch.setattr(bench, "clock", lambda: lambda: self.now)
+        monkeypatch.setattr(timing, "clock", lambda: lambda: self.now)
 
     def work(self, name, cost):
         def run():
@@ -48,7 +49,7 @@ def test_ratios_are_medians_of_rounds_and_parts_are_scaled_up(monkeypatch):
         },
         truth="base",
     )
-    base, mid, part = bench.measure(case)
+    base, mid, part = cases.measure(case)
     assert (base.ratio, mid.ratio, part.ratio) == pytest.approx((1, 4, 6))
     assert mid.seconds == pytest.approx(2)
     assert part.seconds == pytest.approx(3)
@@ -61,28 +62,28 @@ def test_ratios_are_medians_of_rounds_and_parts_are_scaled_up(monkeypatch):
 def test_short_work_is_repeated(monkeypatch):
     clock = Clock(monkeypatch)
     case = Case("c", "base", {"base": Competitor(clock.work("base", 0.001))})
-    bench.measure(case)
-    assert len(clock.log) == 2 + 30 * bench.ROUNDS
+    cases.measure(case)
+    assert len(clock.log) == 2 + 30 * cases.ROUNDS
     clock.log.clear()
-    bench.measure(case, quick=True)
+    cases.measure(case, quick=True)
     assert len(clock.log) == 3
 
 
 def test_rounds_stop_when_the_time_is_spent(monkeypatch):
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(bench, "BUDGET", 0.0)
-    bench.measure(Case("c", "base", {"base": Competitor(clock.work("base", 1.0))}))
+    monkeypatch.setattr(cases, "BUDGET", 0.0)
+    cases.measure(Case("c", "base", {"base": Competitor(clock.work("base", 1.0))}))
     assert len(clock.log) == 2 + 3
 
 
 def test_a_slow_part_runs_in_one_round_only(monkeypatch):
     clock = Clock(monkeypatch)
     runs = {"base": Competitor(clock.work("base", 1.0))}
-    runs["part"] = Competitor(clock.work("part", bench.SLOW + 1), factor=10.0)
-    _, part = bench.measure(Case("c", "base", runs))
+    runs["part"] = Competitor(clock.work("part", cases.SLOW + 1), factor=10.0)
+    _, part = cases.measure(Case("c", "base", runs))
     assert clock.log.count("part") == 3
-    assert part.ratio == pytest.approx(10 * (bench.SLOW + 1))
-    assert clock.log.count("base") == 2 + bench.ROUNDS
+    assert part.ratio == pytest.approx(10 * (cases.SLOW + 1))
+    assert clock.log.count("base") == 2 + cases.ROUNDS
 
 
 def test_who_fails_is_reported_and_the_others_are_measured():
@@ -90,38 +91,38 @@ def test_who_fails_is_reported_and_the_others_are_measured():
         raise NotImplementedError("no GELU\nsecond line")
 
     case = Case("c", "ok", {"ok": Competitor(dict), "broken": Competitor(broken)})
-    ok, bad = bench.measure(case, quick=True)
+    ok, bad = cases.measure(case, quick=True)
     assert ok.ratio == pytest.approx(1)
     assert bad.ratio is None
     assert bad.note == "not measured: NotImplementedError: no GELU"
-    alone = bench.measure(case._replace(reference="broken"), quick=True)
+    alone = cases.measure(case._replace(reference="broken"), quick=True)
     assert [row.ratio for row in alone] == [None, None]
 
 
 def test_peak_sees_what_a_run_holds_and_gives_back():
     if not Path("/proc/self/clear_refs").exists():
-        assert bench.peak(dict) is None
+        assert cases.peak(dict) is None
         return
     size = 40_000_000
-    found = bench.peak(lambda: torch.ones(size // 8, dtype=torch.float64).sum())
+    found = cases.peak(lambda: torch.ones(size // 8, dtype=torch.float64).sum())
     assert size / 1e6 * 0.9 < found < size / 1e6 * 1.5
-    assert bench.peak(dict) < 5
+    assert cases.peak(dict) < 5
 
 
 def test_peak_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setattr(bench, "_status", lambda name: (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr(cases, "_status", lambda name: (_ for _ in ()).throw(OSError()))
     done = []
-    assert bench.peak(lambda: done.append(1)) is None
+    assert cases.peak(lambda: done.append(1)) is None
     assert done == [1]
-    row = bench.Row("c", "x", 1.0, 1.0, 1.0, 0.1, None, None, "")
+    row = cases.Row("c", "x", 1.0, 1.0, 1.0, 0.1, None, None, "")
     assert "not available" in report._cells(row)
 
 
 def test_difference_is_relative_to_the_largest_and_skips_what_was_not_computed():
     truth = {"a": torch.tensor([1.0, 4.0]), "b": torch.tensor([10.0])}
     found = {"a": torch.tensor([1.5, math.nan]), "b": torch.tensor([10.0])}
-    assert bench.difference(found, truth) == pytest.approx(0.125)
-    assert bench.difference(3, truth) is None
+    assert cases.difference(found, truth) == pytest.approx(0.125)
+    assert cases.difference(3, truth) is None
 
 
 def test_unknown_suites_are_refused_with_the_list(capsys):
@@ -170,7 +171,7 @@ def test_without_peers_their_rows_say_so(monkeypatch, capsys):
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    rows = bench.measure(second_order.cases(True)[0], quick=True)
+    rows = cases.measure(second_order.cases(True)[0], quick=True)
     missing = {row.competitor: row.note for row in rows if row.ratio is None}
     assert set(missing) == {"BackPACK", "curvlinops"}
     assert missing["BackPACK"] == "not measured: ModuleNotFoundError: No module named 'backpack'"
@@ -195,7 +196,7 @@ def test_a_module_of_a_suite_may_be_absent(monkeypatch):
 
 
 def test_a_report_is_written_whole(tmp_path):
-    row = bench.Row("a|b", "x", 1234.5, 1000.0, 2000.0, 0.5, 12.0, 1e-16, "")
+    row = cases.Row("a|b", "x", 1234.5, 1000.0, 2000.0, 0.5, 12.0, 1e-16, "")
     section = Section("s", "Title", [row], [Table("t", ["", "n"], [["a", "1"]], "words")])
     text = report.save("suite", [section], tmp_path)
     assert "| x | 1,230 [1,000, 2,000] | 0.5 | 12 | 1e-16 |  |" in text

@@ -6,13 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from teachkit.core.files import replace
 from teachkit.course import cli, notebooks, setup
-from teachkit.course.setup import Environment, SetupError, explain, replace, requirements
+from teachkit.course.setup import Environment, SetupError, explain, requirements
 
 
 @pytest.fixture
@@ -271,7 +273,8 @@ def test_a_second_run_changes_no_byte_even_with_widgets(tmp_path):
         *CELLS,
         widget,
         figure,
-        "show.explore(show.scenes.quadratic, a=(0, 1, 1), b=(0, 1, 1), c=(0, 1, 1))",
+        "from teachkit.show.lessons import hessian as scenes\n"
+        "show.explore(scenes.quadratic, a=(0, 1, 1), b=(0, 1, 1), c=(0, 1, 1))",
     )
     assert notebooks.write(path)
     first = path.read_bytes()
@@ -344,13 +347,39 @@ def test_replace_leaves_no_part_behind(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def nbval(path):
+def nbval(path, *more):
     words = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-o", "addopts="]
-    words += [f"--nbval-sanitize-with={setup.ROOT / 'tests' / 'nbval.cfg'}", "-q", str(path)]
+    words += ["-p", "conftest", "-p", "no:cov"]  # ours, of the checkout: it watches the kernel
+    words += [f"--nbval-sanitize-with={setup.ROOT / 'tests' / 'nbval.cfg'}", "-q", *more, str(path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words], capture_output=True, text=True, cwd=path.parent
+        [sys.executable, "-m", "pytest", *words],
+        capture_output=True,
+        text=True,
+        cwd=path.parent,
+        env=os.environ | {"PYTHONPATH": str(setup.ROOT)},
     )
-    return done.returncode, re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE)
+    return done.returncode, failed, done.stdout + done.stderr
+
+
+def test_no_message_is_lost_and_a_dead_kernel_is_said_at_once(tmp_path):
+    """nbval alone drops messages of a cell with 10,000, and waits 2000 seconds for the dead."""
+    talk = (
+        "from IPython.display import display\n"
+        "for i in range(12_000):\n    display({'text/plain': 'x'}, raw=True)"
+    )
+    path = book(tmp_path, talk, "import os\nos._exit(1)", "2 + 2")
+    notebook = nbformat.read(path, as_version=4)
+    said = nbformat.v4.new_output("display_data", data={"text/plain": "x"})
+    notebook.cells[0].outputs = [said] * 12_000
+    for count, cell in enumerate(notebook.cells, 1):
+        cell.execution_count = count
+    nbformat.write(notebook, path)
+    start = time.monotonic()
+    code, failed, report = nbval(path, "--nbval-cell-timeout=300")
+    assert time.monotonic() - start < 240
+    assert (code, failed) == (1, ["Cell 1", "Cell 2"])
+    assert "the kernel died while it ran this cell" in report
 
 
 def test_nbval_notices_a_number_and_a_line_that_are_not_there(tmp_path):
@@ -360,9 +389,9 @@ def test_nbval_notices_a_number_and_a_line_that_are_not_there(tmp_path):
         tmp_path, "from teachkit import lab, show\nlab.setup()", "print('loss', 0.25)", figure
     )
     notebooks.write(path)
-    assert nbval(path) == (0, [])
+    assert nbval(path)[:2] == (0, [])
     text = path.read_text("utf-8")
     path.write_text(re.sub("base64,[A-Za-z0-9+/=]+", "base64,AAAA", text), "utf-8")
-    assert nbval(path) == (0, [])
+    assert nbval(path)[:2] == (0, [])
     path.write_text(text.replace("loss 0.25", "loss 0.26").replace("40 × bar", "41 × bar"), "utf-8")
-    assert nbval(path) == (1, ["Cell 1", "Cell 2"])
+    assert nbval(path)[:2] == (1, ["Cell 1", "Cell 2"])

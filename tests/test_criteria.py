@@ -1,11 +1,14 @@
 """One suite for every function that scores weights or prunes a network.
 
-A new criterion registers once, in SCORES or in PRUNES, and is held to all of this.
+A new criterion registers once, where it is defined, and is held to all of this. What it is excused
+from stands in its entry: ``chains``, ``scope``, ``limit``, ``needs``.
 """
 
 import copy
+import importlib
 import math
-import warnings
+import pkgutil
+import re
 from functools import cache
 
 import pytest
@@ -13,73 +16,44 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from teachkit import fisher, lab, magnitude, masks, obd, obs, paradox
+import teachkit
+from teachkit import lab, masks
+from teachkit.core import criteria
+from teachkit.core.criteria import PRUNES, SCORES
 
+# Importing a lesson registers its criteria.
+for _module in pkgutil.iter_modules(teachkit.__path__):
+    if _module.name not in ("__main__", "course", "experiments", "show"):
+        importlib.import_module(f"teachkit.{_module.name}")
 
-def dice(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def largest(model, batch, sparsity, loss=cross_entropy):
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        kept = magnitude.keep_largest(model, sparsity)
-    return masks.apply(model, kept), kept
-
-
-def hutchinson(model, batch, loss=cross_entropy):
-    return obd.hutchinson(model, batch, loss, directions=3, generator=dice()).mean
-
-
-# (model, batch, loss) -> Scores; a larger score stays.
-SCORES = {
-    "magnitude": lambda m, b, loss=cross_entropy: magnitude.scores(m),
-    "random": lambda m, b, loss=cross_entropy: magnitude.random_scores(m, dice()),
-    "LAMP": lambda m, b, loss=cross_entropy: magnitude.lamp_scores(m),
-    "OBD": obd.scores,
-    "OBD, row sums": obd.row_sum_scores,
-    "OBD, Hutchinson": hutchinson,
-    "OBD, recursion": obd.recursion,
-    "empirical Fisher": fisher.scores,
-    "true Fisher": lambda m, b, loss=cross_entropy: fisher.scores(m, b, loss, kind="true"),
-    "T1": paradox.first_order,
-    "T2": paradox.second_order,
-    "T2, absolute": paradox.absolute,
-    "SD": paradox.spread,
-    "MEAN + SD": paradox.dial,
-    "sampled Fisher": lambda m, b, loss=cross_entropy: fisher.scores(
-        m, b, loss, kind="sampled", generator=dice()
-    ),
-}
-# (model, batch, sparsity, loss=...) -> (model, masks).
-PRUNES = {
-    "magnitude without scores": largest,
-    "OBD": obd.prune,
-    "OBS": obs.prune,
-    "OBS by layers": lambda m, b, s, loss=cross_entropy: obs.prune_layers(m, b, s, scope="global"),
-    "OBS by layers, each": lambda m, b, s, loss=cross_entropy: obs.prune_layers(m, b, s),
-    "OBS in one pass": lambda m, b, s, loss=cross_entropy: obs.prune_layers(m, b, s, method="pass"),
-    "Fisher blocks": fisher.prune,
-    "Fisher blocks, 2 steps": lambda m, b, s, loss=cross_entropy: fisher.prune(
-        m, b, s, loss=loss, steps=2
-    ),
-}
-PER_LAYER = {"OBS by layers, each", "OBS in one pass"}  # exact in every layer, not over all
-WITHOUT_DATA = {"magnitude", "random", "LAMP", "magnitude without scores"}
-CHAINS_ONLY = {
-    "OBD, recursion",
-    "SD",
-    "MEAN + SD",
-}  # refuses by name what is not a chain of known layers
-DENSE = {"OBS": 5000}  # the most weights of a full inverse
+EXPENSIVE = 20  # passes; what costs more is tried on the smallest network alone
 SPARSITIES = (0.0, 0.3, 0.9, 1.0)
 DTYPES = [torch.float32, torch.float64]
+ALL = [("score", name) for name in SCORES] + [("prune", name) for name in PRUNES]
+
+
+def entry(criterion):
+    kind, name = criterion
+    return (PRUNES if kind == "prune" else SCORES)[name]
+
+
+WITH_DATA = [criterion for criterion in ALL if "data" in entry(criterion).needs]
 
 
 def asked(criterion, sizes, sparsity):
     """How many weights must go."""
-    if criterion in PER_LAYER:
+    if entry(criterion).scope == "layer":
         return sum(masks.removed(n, sparsity) for n in sizes)
     return masks.removed(sum(sizes), sparsity)
+
+
+def both(criterion, model, batch, sparsity=0.5, loss=cross_entropy):
+    """Score and keep the top, or prune."""
+    function = entry(criterion).function
+    if criterion[0] == "prune":
+        return function(model, batch, sparsity, loss=loss)
+    kept = masks.keep_top(function(model, batch, loss), sparsity)
+    return masks.apply(model, kept), kept
 
 
 @cache
@@ -105,10 +79,10 @@ def unchanged(model, before):
     assert all(p.grad is None for p in model.parameters())
 
 
-def check_scores(found, model):
+def check_scores(scores, model):
     weights = masks.prunable(model)
-    assert list(found) == list(weights)
-    for name, score in found.items():
+    assert list(scores) == list(weights)
+    for name, score in scores.items():
         assert score.shape == weights[name].shape
         assert score.is_floating_point()
         assert not score.requires_grad
@@ -132,22 +106,26 @@ def check_pruned(criterion, model, pruned, kept, sparsity):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("criterion", "name"),
-    # Hutchinson's estimate loops over products that test_obd.py tests: one network is enough.
-    [(c, n) for c in SCORES for n in lab.models.MODELS if c != "OBD, Hutchinson" or n == "mlp"],
+    [
+        (criterion, net)
+        for criterion, found in SCORES.items()
+        for net in lab.models.MODELS
+        if found.passes <= EXPENSIVE or net == "mlp"
+    ],
 )
 def test_scores_of_the_networks_of_the_course(criterion, name, dtype):
     model, batch = network(name, dtype)
     before = state(model)
-    found = SCORES[criterion](model, batch)
-    check_scores(found, model)
+    scores = SCORES[criterion].function(model, batch)
+    check_scores(scores, model)
     unchanged(model, before)
-    again = SCORES[criterion](model, batch)
-    assert all(torch.equal(again[n], s) for n, s in found.items())
+    again = SCORES[criterion].function(model, batch)
+    assert all(torch.equal(again[n], s) for n, s in scores.items())
     for sparsity in SPARSITIES:
-        kept = masks.keep_top(found, sparsity)
-        check_pruned(criterion, model, masks.apply(model, kept), kept, sparsity)
-        stay = torch.cat([found[n][m] for n, m in kept.items()])
-        go = torch.cat([found[n][~m] for n, m in kept.items()])
+        kept = masks.keep_top(scores, sparsity)
+        check_pruned(("score", criterion), model, masks.apply(model, kept), kept, sparsity)
+        stay = torch.cat([scores[n][m] for n, m in kept.items()])
+        go = torch.cat([scores[n][~m] for n, m in kept.items()])
         assert not len(stay) or not len(go) or stay.min() >= go.max()
 
 
@@ -158,35 +136,24 @@ def test_pruning_the_networks_of_the_course(criterion, name, dtype):
     model, batch = network(name, dtype)
     before = state(model)
     n = sum(w.numel() for w in masks.prunable(model).values())
-    if n > DENSE.get(criterion, math.inf):
-        with pytest.raises(ValueError, match=f"{n} .*GB.* at most {DENSE[criterion]}"):
-            PRUNES[criterion](model, batch, 0.5)
+    limit = PRUNES[criterion].limit
+    if limit is not None and n > limit:
+        with pytest.raises(ValueError, match=f"{n} .*GB.* at most {limit}"):
+            PRUNES[criterion].function(model, batch, 0.5)
         return
     for sparsity in SPARSITIES if name == "mlp" else (0.9,):
-        pruned, kept = PRUNES[criterion](model, batch, sparsity)
-        check_pruned(criterion, model, pruned, kept, sparsity)
+        pruned, kept = PRUNES[criterion].function(model, batch, sparsity)
+        check_pruned(("prune", criterion), model, pruned, kept, sparsity)
     unchanged(model, before)
 
 
 def small(dtype=torch.float64):
-    generator = dice(5)
+    generator = torch.Generator().manual_seed(5)
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     for p in net.parameters():
         p.data = torch.randn(p.shape, generator=generator, dtype=dtype)
     x = torch.randn(30, 4, generator=generator, dtype=dtype)
     return net.to(dtype), (x, torch.arange(30) % 3)
-
-
-def both(criterion, model, batch, sparsity=0.5, loss=cross_entropy):
-    """Score and keep the top, or prune."""
-    kind, name = criterion
-    if kind == "prune":
-        return PRUNES[name](model, batch, sparsity, loss=loss)
-    kept = masks.keep_top(SCORES[name](model, batch, loss), sparsity)
-    return masks.apply(model, kept), kept
-
-
-ALL = [("score", name) for name in SCORES] + [("prune", name) for name in PRUNES]
 
 
 @pytest.mark.parametrize("criterion", ALL, ids=" ".join)
@@ -195,7 +162,7 @@ def test_a_small_network_at_every_sparsity(criterion, dtype):
     model, batch = small(dtype)
     for sparsity in (*SPARSITIES, 0.5, 1 / 35):
         pruned, kept = both(criterion, model, batch, sparsity)
-        check_pruned(criterion[1], model, pruned, kept, sparsity)
+        check_pruned(criterion, model, pruned, kept, sparsity)
         twice, kept_twice = both(criterion, model, batch, sparsity)
         assert all(torch.equal(kept_twice[n], m) for n, m in kept.items())
         assert all(
@@ -206,15 +173,15 @@ def test_a_small_network_at_every_sparsity(criterion, dtype):
 @pytest.mark.parametrize("criterion", PRUNES)
 def test_old_zeros_stay_zero_and_count(criterion):
     model, batch = small()
-    first = masks.keep_top(magnitude.scores(model), 0.4, "layer")
+    first = masks.keep_top(masks.prunable(model), 0.4, "layer")
     start = masks.apply(model, first)
-    pruned, kept = PRUNES[criterion](start, batch, 0.6)
+    pruned, kept = PRUNES[criterion].function(start, batch, 0.6)
     assert all(bool((kept[n] <= m).all()) for n, m in first.items())
-    check_pruned(criterion, start, pruned, kept, 0.6)
-    fewer, kept = PRUNES[criterion](start, batch, 0.2)  # less than is gone already
+    check_pruned(("prune", criterion), start, pruned, kept, 0.6)
+    fewer, kept = PRUNES[criterion].function(start, batch, 0.2)  # less than is gone already
     for name, w in masks.prunable(start).items():
         assert torch.equal(fewer.get_parameter(name) == 0, w == 0)
-    assert sum(int((~m).sum()) for m in kept.values()) == asked(criterion, [20, 15], 0.2)
+    assert sum(int((~m).sum()) for m in kept.values()) == asked(("prune", criterion), [20, 15], 0.2)
 
 
 @pytest.mark.parametrize("criterion", ALL, ids=" ".join)
@@ -243,7 +210,7 @@ def test_a_layer_whose_inputs_are_all_zero(criterion):
     dead = nn.Sequential(model[0], nn.ReLU(), model[2])
     dead[0].bias.data.fill_(-100)
     pruned, kept = both(criterion, dead, batch)
-    check_pruned(criterion[1], dead, pruned, kept, 0.5)
+    check_pruned(criterion, dead, pruned, kept, 0.5)
 
 
 class Unused(nn.Module):
@@ -261,19 +228,19 @@ class Unused(nn.Module):
 def test_a_layer_that_never_runs(criterion):
     _, batch = small()
     model = Unused().double()
-    if criterion[1] in CHAINS_ONLY:
+    if entry(criterion).chains:
         with pytest.raises(ValueError, match="Unused is not covered"):
             both(criterion, model, batch)
         return
     pruned, kept = both(criterion, model, batch)
-    check_pruned(criterion[1], model, pruned, kept, 0.5)
+    check_pruned(criterion, model, pruned, kept, 0.5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("criterion", ALL, ids=" ".join)
 def test_nan_and_infinity_are_refused_by_name(criterion, value):
     model, (x, y) = small()
-    if criterion[1] not in WITHOUT_DATA:
+    if criterion in WITH_DATA:
         bad = x.clone()
         bad[3, 1] = value
         with pytest.raises(ValueError, match="the batch's x has 1 NaN or infinite"):
@@ -283,7 +250,7 @@ def test_nan_and_infinity_are_refused_by_name(criterion, value):
         both(criterion, model, (x, y))
 
 
-@pytest.mark.parametrize("criterion", [c for c in ALL if c[1] not in WITHOUT_DATA], ids=" ".join)
+@pytest.mark.parametrize("criterion", WITH_DATA, ids=" ".join)
 def test_an_empty_batch_is_refused(criterion):
     model, (x, y) = small()
     with pytest.raises(ValueError, match="at least 1"):
@@ -309,11 +276,112 @@ def test_a_model_without_prunable_weights(criterion):
 def test_a_bad_sparsity_is_quoted(criterion, sparsity, error):
     model, batch = small()
     with pytest.raises(error, match=r"sparsity must .*\[0, 1\], got"):
-        PRUNES[criterion](model, batch, sparsity)
+        PRUNES[criterion].function(model, batch, sparsity)
 
 
-@pytest.mark.parametrize("criterion", [c for c in ALL if c[1] not in WITHOUT_DATA], ids=" ".join)
+@pytest.mark.parametrize("criterion", WITH_DATA, ids=" ".join)
 def test_data_of_another_precision_is_refused(criterion):
     model, (x, y) = small()
     with pytest.raises(TypeError, match=r"the data is torch.float32 but parameter '0.weight'"):
         both(criterion, model, (x.float(), y))
+
+
+# The registry --------------------------------------------------------------------------------------
+
+
+def test_the_criteria_of_the_lessons_are_registered():
+    assert set(SCORES) >= {
+        *("magnitude", "random", "LAMP"),
+        *("OBD", "OBD, row sums", "OBD, Hutchinson", "OBD, recursion"),
+        *("empirical Fisher", "true Fisher", "sampled Fisher"),
+        *("T1", "T2", "T2, absolute", "SD", "MEAN + SD"),
+    }
+    assert set(PRUNES) >= {
+        *("magnitude without scores", "OBD", "Fisher blocks", "Fisher blocks, 2 steps"),
+        *("OBS", "OBS by layers", "OBS by layers, each", "OBS in one pass"),
+    }
+
+
+@pytest.mark.parametrize("criterion", ALL, ids=" ".join)
+def test_every_entry_says_what_it_costs_needs_and_where_it_is_from(criterion):
+    found = entry(criterion)
+    assert found.name == criterion[1]
+    assert set(found.needs) <= set(criteria.NEEDS)
+    assert "data" in found.needs or not found.needs  # labels and curvature are of data
+    assert math.isfinite(found.passes)
+    assert (found.passes > 0) == ("data" in found.needs)  # who looks at data passes over it
+    assert re.search(r"\b(19|20)\d\d\b|this course", found.source), found.source
+    assert found.scope in ("global", "layer")
+
+
+def outcome(criterion, model, batch):
+    """All numbers that a criterion gives, in a row: its scores, or the weights that it leaves."""
+    if criterion[0] == "prune":
+        nets = [both(criterion, model, batch, sparsity)[0] for sparsity in (0.3, 0.5, 0.8)]
+        values = [p for net in nets for p in net.parameters()]
+    else:
+        values = list(entry(criterion).function(model, batch).values())
+    return torch.cat([value.detach().reshape(-1) for value in values])
+
+
+@pytest.mark.parametrize("need", ["data", "labels"])
+@pytest.mark.parametrize("criterion", ALL, ids=" ".join)
+def test_what_a_criterion_needs_is_true(criterion, need):
+    """Other labels change what needs labels and nothing else; so does other data."""
+    model, (x, y) = small()
+    other = {"data": (x.flip(1) + 1, y), "labels": (x, (y + 1) % 3)}[need]
+    same = torch.equal(outcome(criterion, model, (x, y)), outcome(criterion, model, other))
+    assert same == (need not in entry(criterion).needs)
+
+
+@pytest.mark.parametrize("name", [name for name, found in SCORES.items() if not found.needs])
+def test_a_criterion_without_data_needs_no_batch(name):
+    model, batch = small()
+    alone, given = SCORES[name].function(model), SCORES[name].function(model, batch)
+    assert all(torch.equal(alone[key], scores) for key, scores in given.items())
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry as it is; what enters leaves it after the test."""
+    for table in (SCORES, PRUNES):
+        known = dict(table)
+        monkeypatch.setattr(criteria, "SCORES" if table is SCORES else "PRUNES", known)
+    return criteria
+
+
+def own(model, batch, loss=cross_entropy):
+    return {name: -w.detach().abs() for name, w in masks.prunable(model).items()}
+
+
+def test_a_learners_own_criterion_enters_with_one_line(registry):
+    assert registry.criterion("largest go", passes=0, source="this course")(own) is own
+    found = registry.SCORES["largest go"]
+    assert found == ("largest go", own, 0, (), "this course", False, "global", None)
+    model, batch = small()
+    check_scores(found.function(model, batch), model)
+    registry.criterion("largest go", passes=1, needs=("data",), source="again")(own)  # a cell twice
+    assert registry.SCORES["largest go"].passes == 1
+    assert list(registry.SCORES)[:-1] == list(SCORES)
+
+
+def test_a_name_belongs_to_one_function(registry):
+    registry.criterion("mine", passes=0, source="this course")(own)
+    registry.pruner("mine", passes=0, source="this course")(both)  # a table of its own
+    with pytest.raises(ValueError, match=r"there is a criterion 'mine' already: .*\.own"):
+        registry.criterion("mine", passes=0, source="this course")(small)
+    assert registry.SCORES["mine"].function is own
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"needs": ("data", "luck")}, "needs must be of .*, got 'luck'"),
+        ({"passes": -1}, "passes must be a finite number of 0 or more, got -1"),
+        ({"passes": math.inf}, "passes must be"),
+    ],
+)
+def test_a_bad_entry_is_refused(given, message, registry):
+    with pytest.raises(ValueError, match=message):
+        registry.criterion("bad", **{"passes": 1, "source": "this course"} | given)(own)
+    assert "bad" not in registry.SCORES

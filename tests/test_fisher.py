@@ -11,6 +11,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from teachkit import fisher, lab, masks
+from teachkit.core.criteria import PRUNES, SCORES
+from teachkit.engine import blocks as wood
+from teachkit.engine import gradients as single
 
 ACTIVATIONS = [nn.ReLU, nn.Tanh, nn.GELU]
 
@@ -49,7 +52,7 @@ SEEDS = st.integers(0, 10**6)
 @given(SEEDS, st.sampled_from(ACTIVATIONS), st.integers(1, 9))
 def test_gradients_and_diagonal_are_single_backward_passes(seed, activation, samples):
     net, batch = case(seed, activation, samples=samples)
-    want = oracles.fisher_gradients(net, batch, cross_entropy)
+    want = fisher.gradients_naive(net, batch)
     close(fisher.gradients(net, batch), want)
     close(oracles.flat(fisher.diagonal(net, batch)), oracles.fisher_matrix(want).diagonal())
 
@@ -58,7 +61,7 @@ def test_gradients_and_diagonal_are_single_backward_passes(seed, activation, sam
 @given(SEEDS, st.sampled_from(ACTIVATIONS))
 def test_true_fisher_is_the_sum_over_classes(seed, activation):
     net, batch = case(seed, activation)
-    want = oracles.fisher_true(net, batch, cross_entropy)
+    want = fisher.true_naive(net, batch)
     G = fisher.gradients(net, batch, kind="true")
     close(fisher.matrix(G), want)
     found = fisher.diagonal(net, batch, nn.CrossEntropyLoss(), kind="true")
@@ -159,6 +162,29 @@ def test_scores_are_half_f_w_squared():
         close(found[name], f[name] * w.detach() ** 2 / 2)
 
 
+@settings(max_examples=15)
+@given(SEEDS, st.integers(1, 9))
+def test_squares_of_a_layer_are_squares_of_its_gradients(seed, samples):
+    layer, loss = nn.Linear(4, 3, bias=False).double(), cross_entropy
+    x, y = torch.randn(samples, 4, generator=dice(seed)), torch.arange(samples) % 3
+    delta = layer(x).detach().softmax(1) - nn.functional.one_hot(y, 3)
+    G = fisher.gradients_naive(layer, (x, y), loss)
+    close(fisher.squares(x, delta).reshape(-1), (G**2).sum(0))
+
+
+def test_the_registered_functions_are_those_of_the_lesson():
+    net, batch = case(3)
+    for name, kind in {"true Fisher": "true", "sampled Fisher": "sampled"}.items():
+        found = SCORES[name].function(net, batch)
+        want = fisher.scores(net, batch, kind=kind, generator=dice(0))
+        assert all(torch.equal(found[n], s) for n, s in want.items())
+    assert SCORES["empirical Fisher"].function is fisher.scores
+    assert PRUNES["Fisher blocks"].function is fisher.prune
+    twice = PRUNES["Fisher blocks, 2 steps"].function(net, batch, 0.5)[1]
+    want = fisher.prune(net, batch, 0.5, steps=2)[1]
+    assert all(torch.equal(twice[n], m) for n, m in want.items())
+
+
 MATRICES = (SEEDS, st.integers(1, 12), st.integers(1, 11), st.sampled_from([1e-3, 0.1, 10.0]))
 
 
@@ -197,7 +223,9 @@ def test_prune_is_the_step_with_explicit_inverses(seed, block, sparsity, kind):
     F = oracles.fisher_matrix(fisher.gradients(net, batch, kind=kind))
     w = oracles.flat(masks.prunable(net)).detach()
     pruned, kept = fisher.prune(net, batch, sparsity, block=block, damping=0.01, kind=kind)
-    want = oracles.fisher_step(F, w, 0.01, masks.removed(len(w), sparsity), block)
+    number = torch.arange(len(w)) // block
+    F = torch.where(number[:, None] == number, F, 0.0) + 0.01 * torch.eye(len(w))
+    want = fisher.prune_naive(w, F, masks.removed(len(w), sparsity))
     close(oracles.flat(masks.prunable(pruned)).detach(), want, 1e-8)
     assert torch.equal(oracles.flat(kept), want != 0)
 
@@ -318,8 +346,8 @@ def test_bad_matrices_are_refused():
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(fisher.estimates, "STORE_LIMIT", 1000)
-    monkeypatch.setattr(fisher.pruning, "BLOCK_LIMIT", 1000)
+    monkeypatch.setattr(single, "STORE_LIMIT", 1000)
+    monkeypatch.setattr(wood, "BLOCK_LIMIT", 1000)
     net, batch = case(0)
     with pytest.raises(ValueError, match="7 gradients of 35 weights take"):
         fisher.gradients(net, batch)
@@ -330,6 +358,6 @@ def test_what_does_not_fit_is_refused(monkeypatch):
 def test_chunks_do_not_change_the_result(monkeypatch):
     net, batch = convolutional()
     wanted = fisher.gradients(net, batch), fisher.diagonal(net, batch)["4.weight"]
-    monkeypatch.setattr(fisher.estimates, "CHUNK", 1)
+    monkeypatch.setattr(single, "CHUNK", 1)
     close(fisher.gradients(net, batch), wanted[0])
     close(fisher.diagonal(net, batch)["4.weight"], wanted[1])

@@ -48,7 +48,7 @@ def test_classified_points_are_critical_and_of_their_kind(f):
 def test_signs_of_eigenvalues_are_counted_exactly(entries):
     a, b, c, d, e, f = entries
     H = sympy.Matrix([[a, b, c], [b, d, e], [c, e, f]])
-    assert hessian.eigenvalue_signs(H) == oracles.eigenvalue_signs(H)
+    assert hessian.eigenvalue_signs(H) == hessian.eigenvalue_signs_plain(H)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,18 @@ def test_hessian_of_a_network_is_its_oracle(activation, loss):
     torch.testing.assert_close(
         hessian.curvatures(net, (inputs, target), loss), torch.linalg.eigvalsh(H)
     )
+
+
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=4))
+def test_rows_at_once_are_rows_one_by_one(at):
+    at = torch.tensor(at)
+    weights = torch.arange(1.0, len(at) + 1)
+    for f in (
+        lambda v: (weights * v).sin().sum() * v.exp().sum(),
+        lambda v: v.relu().sum() ** 2,
+        lambda v: (weights * v).sum(),
+    ):
+        torch.testing.assert_close(hessian.dense(f, at), hessian.dense_plain(f, at))
 
 
 def test_hessian_of_a_network_has_limits():

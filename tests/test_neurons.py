@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from teachkit import lab, masks, neurons, obd, structured
+from teachkit.engine import games, merging
+from teachkit.engine.surgeon import units as columns
+from teachkit.engine.units import Hidden, Kept, observed, rebuild
 from teachkit.lab.curves import spearman
-from teachkit.neurons import chain, repairing
-from teachkit.neurons.merging import by_activations, by_weights, fold_pairs
 
 SEEDS = st.integers(0, 99)
 WIDTHS = st.lists(st.integers(2, 5), min_size=1, max_size=2)
@@ -50,31 +51,33 @@ def some(net, seed):
     return keep
 
 
-def readings(net, batch):
-    """What a rebuild sees of each hidden layer of the network as it is."""
-    seen = {}
+def test_nothing_changes_where_everything_stays():
+    net, batch = network([4, 3], 1)
+    for name, layer in observed(net, batch[0]).items():
+        reader = dict(neurons.hidden(net))[name]
+        close(layer.target, net[: int(reader) + 1](batch[0]))
+        close(layer.rest(layer.target), net(batch[0]))
 
-    def look(name, reading):
-        seen[name] = reading
-        return neurons.Fold(torch.ones(len(reading.incoming)) > 0, reading.weight, reading.bias)
+    def decide(name, layer):
+        return Kept(torch.ones(len(layer.incoming)) > 0, layer.weight, layer.bias)
 
-    same = neurons.rebuild(net, batch, look)
-    close(same(batch[0]), net(batch[0]))
-    return seen
+    close(rebuild(net, batch, decide)(batch[0]), net(batch[0]))
 
 
 @given(WIDTHS, SEEDS, st.sampled_from([nn.Tanh, nn.ReLU, nn.Sigmoid]), st.booleans())
 def test_leave_one_out_silences_each_unit(widths, seed, activation, bias):
     net, batch = network(widths, seed, activation, bias)
     found = neurons.leave_one_out(net, batch)
-    for name, want in oracles.unit_leave_one_out(net, batch, cross_entropy).items():
-        close(found[name], torch.tensor(want))
+    want = neurons.leave_one_out_naive(net, batch)
+    assert list(found) == list(want)
+    for name, change in want.items():
+        close(found[name], change)
 
 
 def test_leave_one_out_in_parts_is_the_same(monkeypatch):
     net, batch = network([5, 4], 0)
     whole = neurons.leave_one_out(net, batch)
-    monkeypatch.setattr("teachkit.neurons.deletion.AT_ONCE", 1)
+    monkeypatch.setattr("teachkit.engine.leave_one_out.AT_ONCE", 1)
     close(neurons.leave_one_out(net, batch), whole)
 
 
@@ -136,8 +139,8 @@ def test_repair_is_least_squares(widths, seed, damping, bias):
 @given(st.integers(2, 6), SEEDS, st.sampled_from([0.0, 1e-6, 0.1]), st.booleans())
 def test_the_surgeon_removes_what_costs_least_after_the_best_repair(units, seed, damping, bias):
     net, batch = network([units], seed, bias=bias)
-    seen = readings(net, batch)["0"]
-    order = neurons.elimination(seen, units, damping=damping)
+    layer = observed(net, batch[0])["0"]
+    order = merging.elimination(layer, units, damping=damping).tolist()
     alive = list(range(units))
     for j in order[: units - 1]:
         errors = oracles.unit_errors(net, net, 0, 2, batch[0], alive, damping)
@@ -145,11 +148,42 @@ def test_the_surgeon_removes_what_costs_least_after_the_best_repair(units, seed,
         alive.remove(j)
 
 
+@given(st.integers(2, 6), SEEDS, st.sampled_from([1e-6, 0.1]), st.booleans())
+def test_the_plain_repair_and_elimination(count, seed, damping, bias):
+    net, batch = network([count], seed, bias=bias)
+    layer = observed(net, batch[0])["0"]
+    X, W = layer.outputs, layer.weight
+    if bias:
+        X, W = torch.cat([X, torch.ones(14, 1)], 1), torch.cat([W, layer.bias[:, None]], 1)
+    keep = torch.arange(X.shape[1]) != seed % count
+    plain = neurons.least_squares(X, W, layer.target, keep, damping)
+    kept = merging.least_squares(layer, keep[:count], damping=damping)
+    close(plain[:, : count - 1], kept.weight, rtol=1e-6, atol=1e-8)
+    if bias:
+        close(plain[:, -1], kept.bias, rtol=1e-6, atol=1e-8)
+    H, B = merging.normal_equations(layer, damping)
+    P = torch.linalg.inv(H)
+    order = neurons.elimination((P @ B).T, P, count, bias=bias)
+    assert order == columns(P, (P @ B).T, count, protected=int(bias)).tolist()
+    assert order == merging.elimination(layer, count, damping=damping).tolist()
+
+
+@given(st.integers(2, 6), SEEDS)
+def test_the_plain_merge_by_weights(count, seed):
+    net, batch = network([count], seed, nn.ReLU)
+    W, V = torch.cat([net[0].weight, net[0].bias[:, None]], 1).detach(), net[2].weight.detach()
+    for gone in range(1, count):
+        W, V = neurons.merge_alike(W, V)
+        small = neurons.merge(net, batch, gone / count, "weights")
+        close(small[0].weight, W[:, :-1])
+        close(small[2].weight, V)
+
+
 @given(st.integers(2, 6), SEEDS, st.sampled_from([0.0, 0.1]))
 def test_costs_are_the_rise_of_the_error(units, seed, damping):
     net, batch = network([units], seed)
-    seen = readings(net, batch)["0"]
-    H, B = repairing.problem(seen, damping)
+    layer = observed(net, batch[0])["0"]
+    H, B = merging.normal_equations(layer, damping)
     P = torch.linalg.inv(H)
     found = neurons.costs((P @ B).T, P)[:units]
     base = oracles.unit_fit(net, net, 0, 2, batch[0], range(units), damping)[0]
@@ -160,7 +194,7 @@ def test_costs_are_the_rise_of_the_error(units, seed, damping):
 @given(st.integers(2, 6), SEEDS)
 def test_without_the_outgoing_weights_a_cost_is_what_the_others_cannot_say(units, seed):
     net, batch = network([units], seed)
-    X = torch.cat([readings(net, batch)["0"].said, torch.ones(14, 1)], 1)
+    X = torch.cat([observed(net, batch[0])["0"].outputs, torch.ones(14, 1)], 1)
     found = neurons.costs(torch.ones(2, units + 1), torch.linalg.inv(X.T @ X), outgoing=False)
     for j in range(units):
         others = [k for k in range(units + 1) if k != j]
@@ -223,14 +257,14 @@ def test_a_constant_unit_becomes_a_bias():
 
 def test_without_a_bias_lines_go_through_the_origin():
     net, batch = network([4], 5, nn.Sigmoid, bias=False)
-    seen = readings(net, batch)["0"]
-    pairs = by_activations(seen)
+    layer = observed(net, batch[0])["0"]
+    pairs = merging.by_activations(layer)
     for j in range(4):
         for i in range(4):
-            slope = torch.linalg.lstsq(seen.said[:, i, None], seen.said[:, j]).solution
+            slope = torch.linalg.lstsq(layer.outputs[:, i, None], layer.outputs[:, j]).solution
             close(pairs.ratio[j, i], slope[0])
     assert pairs.offset.abs().max() < 1e-12
-    assert fold_pairs(seen, by_weights(seen), 2).bias is None
+    assert merging.merge_pairs(layer, merging.by_weights(layer), 2).bias is None
 
 
 @settings(max_examples=20)
@@ -270,22 +304,15 @@ def test_nothing_removed_is_the_same_network():
         close(neurons.prune(net, batch, 0.0, method)(batch[0]), net(batch[0]))
 
 
-def team_values(values, n):
-    """A value for each set of units, as the oracles take it."""
-    rows = neurons.every_mask(n)
-    return {
-        frozenset(row.nonzero()[:, 0].tolist()): float(v)
-        for row, v in zip(rows, values, strict=True)
-    }
-
-
 @given(st.integers(1, 5), SEEDS, st.floats(0, 1))
 def test_worth_by_enumeration(n, seed, keep):
     values = torch.randn(2**n, generator=dice(seed))
-    teams = team_values(values, n)
-    close(neurons.banzhaf(values), torch.tensor(oracles.banzhaf(teams, n)))
-    close(neurons.banzhaf(values, keep=keep), torch.tensor(oracles.banzhaf(teams, n, keep)))
-    close(neurons.shapley(values), torch.tensor(oracles.shapley(teams, n)))
+    rows = zip(neurons.every_mask(n), values, strict=True)
+    teams = {frozenset(row.nonzero()[:, 0].tolist()): float(v) for row, v in rows}
+    assert set(teams) == set(neurons.teams(range(n)))
+    close(neurons.banzhaf(values), torch.tensor(neurons.banzhaf_naive(teams, n)))
+    close(neurons.banzhaf(values, keep=keep), torch.tensor(neurons.banzhaf_naive(teams, n, keep)))
+    close(neurons.shapley(values), torch.tensor(neurons.shapley_naive(teams, n)))
 
 
 @given(st.integers(1, 6), SEEDS)
@@ -307,7 +334,7 @@ def test_what_ties_the_values_together(n, seed):
 
 @given(st.integers(1, 4), st.integers(15, 30), SEEDS)
 def test_regression_by_lstsq(n, m, seed):
-    rows = neurons.random_masks(m, n, dice(seed))
+    rows = games.random_masks(m, n, dice(seed))
     values = torch.randn(m, generator=dice(seed + 1))
     X = torch.cat([torch.ones(m, 1), rows.double()], 1)
     if int(torch.linalg.matrix_rank(X)) <= n:
@@ -337,13 +364,17 @@ def test_the_errors_cover_the_banzhaf_value():
     assert 0.91 < float(torch.stack(inside).mean()) < 0.98
 
 
+def minus_accuracy(output, y):
+    return -(lab.evaluation.predictions(output) == y).double().mean()
+
+
 @given(WIDTHS, SEEDS)
 def test_the_value_of_a_team_is_measured_on_the_silenced_network(widths, seed):
     net, batch = network(widths, seed)
     for layer in neurons.hidden(net):
-        rows = neurons.random_masks(6, net.get_submodule(layer.name).out_features, dice(seed))
+        rows = games.random_masks(6, net.get_submodule(layer.name).out_features, dice(seed))
         found = neurons.game(net, batch, layer.name, rows)
-        right = neurons.game(net, batch, layer.name, rows, accuracy=True)
+        right = neurons.game(net, batch, layer.name, rows, minus_accuracy)
         for row, value, share in zip(rows, found, right, strict=True):
             deaf = copy.deepcopy(net)
             deaf.get_submodule(layer.reader).weight.data[:, ~row] = 0
@@ -378,7 +409,7 @@ def test_only_chains_of_linear_layers():
     nested = nn.Sequential(
         nn.Flatten(), nn.Sequential(nn.Linear(64, 4), nn.Dropout()), nn.Linear(4, 10)
     )
-    assert neurons.hidden(nested) == [chain.Hidden("1.0", "2")]
+    assert neurons.hidden(nested) == [Hidden("1.0", "2")]
     assert neurons.prune(nested, (x, y), 0.5)(x).shape == (4, 10)
 
 

@@ -1,6 +1,7 @@
 """Figures with words, quizzes, explorers, sources."""
 
 import io
+import json
 import re
 from functools import partial
 
@@ -13,7 +14,11 @@ from matplotlib.figure import Figure
 
 from teachkit import hessian, lab, masks, show, taylor
 from teachkit.lab.curves import interval
-from teachkit.show import plots, quizzes, scenes, status
+from teachkit.show import pages, plots, quizzes, status
+from teachkit.show.lessons import hessian as hessian_scenes
+from teachkit.show.lessons import masks as masks_scenes
+from teachkit.show.lessons import start as start_scenes
+from teachkit.show.lessons import taylor as taylor_scenes
 
 x, y = sympy.symbols("x y")
 ALT = "Five words say what it is."
@@ -54,12 +59,12 @@ def pictures():
         "spectrum": plots.spectrum({"e": [1.0, 0.0, -1.0]}, alt=ALT),
         "scatter": plots.scatter([1, 2], [1, 3], xlabel="x", ylabel="y", alt=ALT),
         "matrices": plots.matrices({"W": np.eye(3), "M": np.eye(3) > 0}, alt=ALT),
-        "digit": scenes.digit(net, data.test, 3),
-        "quadratic": scenes.quadratic(1.0, 3.0, 1.0),
-        "nothing": scenes.quadratic(0.0, 0.0, 0.0),
-        "polynomial": scenes.polynomial("log(1 + x)", 0.5, 3),
-        "pruned": scenes.pruned(net, data.test, 0.9, "per layer"),
-        "steps": scenes.steps(path),
+        "digit": start_scenes.digit(net, data.test, 3),
+        "quadratic": hessian_scenes.quadratic(1.0, 3.0, 1.0),
+        "nothing": hessian_scenes.quadratic(0.0, 0.0, 0.0),
+        "polynomial": taylor_scenes.polynomial("log(1 + x)", 0.5, 3),
+        "pruned": masks_scenes.pruned(net, data.test, 0.9, "per layer"),
+        "steps": taylor_scenes.steps(path),
     }
 
 
@@ -94,7 +99,7 @@ def test_an_empty_axes_or_missing_words_are_refused():
 
 def test_explorer_redraws_when_a_slider_moves():
     explorer = show.explore(
-        scenes.quadratic, a=(-2.0, 2.0, 0.5, 1.0), b=(-4.0, 4.0, 0.5), c=(-2, 2, 1)
+        hessian_scenes.quadratic, a=(-2.0, 2.0, 0.5, 1.0), b=(-4.0, 4.0, 0.5), c=(-2, 2, 1)
     )
     before = explorer.image.value
     explorer.controls["b"].value = 3.5
@@ -109,7 +114,7 @@ def test_explorer_redraws_when_a_slider_moves():
 
 def test_explorer_offers_words():
     net = lab.models.mlp()
-    draw = partial(scenes.pruned, net, lab.data.digits().test)
+    draw = partial(masks_scenes.pruned, net, lab.data.digits().test)
     explorer = show.explore(draw, sparsity=(0.0, 0.9, 0.1, 0.5), scope=["global", "per layer"])
     before = explorer.image.value
     explorer.controls["scope"].value = "per layer"
@@ -119,7 +124,7 @@ def test_explorer_offers_words():
 @pytest.mark.parametrize("bad", [(1, 2), (2, 1, 1), (0, 1, 0), [], [1, 2], 3])
 def test_explorer_refuses_other_controls(bad):
     with pytest.raises(ValueError, match="a must be .low, high, step.*got"):
-        show.explore(scenes.quadratic, a=bad)
+        show.explore(hessian_scenes.quadratic, a=bad)
 
 
 def all_questions():
@@ -179,6 +184,32 @@ def test_source_is_the_code_that_runs():
     compile(repr(shown), "shown", "exec")
     with pytest.raises(TypeError, match="has no Python source to show"):
         show.source(print)
+
+
+def notebook(folder, name, first):
+    (folder / "notebooks").mkdir(exist_ok=True)
+    path = folder / "notebooks" / f"{name}.ipynb"
+    path.write_text(json.dumps({"cells": [{"source": [first]}]}), "utf-8")
+
+
+def test_the_map_lists_the_lessons_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "folder", lambda: tmp_path / "data")
+    assert "are not installed with the package" in repr(show.course_map())
+    notebook(tmp_path, "00_start", "# Start here\n\nTime: 15 minutes.")
+    notebook(tmp_path, "03_masks", "# M\n\n**The question**: What | why?\n\nTime: 4 minutes, 5 s.")
+    notebook(tmp_path, "03_masks-Copy1", "# a learner's copy")
+    notebook(tmp_path, "05_tea", "no title")
+    notebook(tmp_path, "Untitled", "x")
+    shown = show.course_map()
+    assert shown._repr_markdown_().splitlines()[2:] == [
+        "| 00 start (this one) | Start here | 15 |  |",
+        r"| [03 masks](03_masks.ipynb) | What \| why? | 4 | `teachkit.masks` |",
+        "| [05 tea](05_tea.ipynb) |  |  |  |",
+        "",
+        "Lessons 01, 02 and 04 are not part of this edition.",
+    ]
+    assert "03 masks: What | why? (4 minutes) teachkit.masks\n" in repr(shown)
+    assert "[00 start](00_start.ipynb)" in show.course_map("03")._repr_markdown_()
 
 
 def test_environment_says_ok_and_what_to_do(capsys, monkeypatch):

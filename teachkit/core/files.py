@@ -32,6 +32,11 @@ def writing(path: Path | str) -> Iterator[Path]:
 
 
 def replace(path: Path | str, content: str | bytes) -> None:
-    """Write a text in UTF-8 with Unix line ends, or bytes, whole or not at all."""
+    """Write a text in UTF-8 with Unix line ends, or bytes, whole or not at all.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     replace(f"{folder}/a.txt", "whole")
+    """
     with writing(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -68,6 +68,23 @@ KINDS |= {
 }
 
 
+# What autograd calls the operations that are linear, or linear in pieces, in all that they read …
+PIECEWISE_LINEAR = frozenset(
+    """Abs AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D Add Alias Amax
+    Amin AvgPool2D AvgPool3D Cat Clamp ClampMax ClampMin Clone ConstantPadNd Expand Flip Gather
+    Hardsigmoid Hardtanh Index IndexSelect LeakyRelu Max Maximum MaxPool2DWithIndices
+    MaxPool3DWithIndices Mean Min Minimum Narrow Neg Permute PixelShuffle PixelUnshuffle
+    ReflectionPad1D ReflectionPad2D Relu Repeat ReplicationPad1D ReplicationPad2D ReshapeAlias Roll
+    Rsub Select Slice Split SplitWithSizes Squeeze Stack Sub Sum T ToCopy Transpose Unbind Unsqueeze
+    UnsafeView UpsampleBilinear2D UpsampleNearest2D View Where""".split()  # noqa: SIM905 -- to read
+)
+# … and those that are linear if all but one of what they read is constant: a product of two
+# activations is not.
+LINEAR_IN_ONE = frozenset(
+    ("Addmm", "Addmv", "Baddbmm", "Bmm", "Convolution", "Mm", "Mul", "Mv", "NativeBatchNorm")
+) | {"PreluKernel"}
+
+
 def kind(module: nn.Module) -> Kind:
     """The kind of a layer; its role is "" where the table has none.
 

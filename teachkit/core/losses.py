@@ -24,12 +24,20 @@ DRAWABLE = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits (one 
 class AtOutput(NamedTuple):
     """Derivatives of each sample's loss at its output z, (n, ...).
 
-    ``gradient`` has the shape of z. The Hessian of sample n is Σ_k s_k s_kᵀ with the columns s_k,
-    ``columns`` (k, n, ...).
+    ``gradient`` has the shape of z. The Hessian of sample n is Σ_k c_k s_k s_kᵀ with the columns s_k,
+    ``columns`` (k, n, ...), and the numbers c_k, ``size`` (n, k); all are 1 where it is None.
     """
 
     gradient: Tensor
     columns: Tensor
+    size: Tensor | None = None
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of the Hessian, (n, ...)."""
+        squares = self.columns**2
+        if self.size is not None:
+            squares = squares * self.size.T.reshape(*squares.shape[:2], *[1] * (squares.ndim - 2))
+        return squares.sum(0)
 
 
 def _cross_entropy(z: Tensor, y: Tensor) -> AtOutput:
@@ -68,10 +76,11 @@ def factor(p: Tensor) -> Tensor:
 
 
 def _apart(gradient: Tensor, curvature: Tensor) -> AtOutput:
-    """A loss that sees each output alone: its Hessian is diagonal, one column an output."""
-    root = curvature.sqrt().reshape(len(curvature), -1)
-    columns = torch.diag_embed(root).transpose(0, 1)
-    return AtOutput(gradient, columns.reshape(-1, *gradient.shape))
+    """A loss that sees each output alone: its Hessian is diagonal, one unit column an output."""
+    size = curvature.flatten(1)
+    units = torch.eye(size.shape[1], dtype=size.dtype, device=size.device)[:, None]
+    columns = units.expand(-1, len(size), -1).reshape(-1, *gradient.shape)
+    return AtOutput(gradient, columns, size)
 
 
 def _squared(z: Tensor, y: Tensor) -> AtOutput:
@@ -166,11 +175,11 @@ def output_gradients(
     loss = plain(loss)
     if kind == "true":
         return _expected(output, loss)
-    labels = y if kind == "empirical" else drawn(output, loss, generator)
-    found: Tensor = vmap(grad(_single(loss)))(output, labels)
     if kind == "empirical":
         refuse_coupled(loss, output, y)
-    return found[None]
+    labels = y if kind == "empirical" else drawn(output, loss, generator)
+    at_labels: Tensor = vmap(grad(_single(loss)))(output, labels)
+    return at_labels[None]
 
 
 def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tensor:
@@ -185,14 +194,16 @@ def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tens
     loss = plain(loss)
     _refuse_unknown(output, loss)
     if loss is functional.cross_entropy:
-        return torch.multinomial(output.softmax(1), 1, generator=generator)[:, 0]
+        p = output.softmax(1).to(generator.device)
+        return torch.multinomial(p, 1, generator=generator)[:, 0].to(output.device)
     if loss is functional.mse_loss:
         noise = torch.randn(
             output.shape, generator=generator, dtype=output.dtype, device=generator.device
         ).to(output.device)
         spread: float = (output[0].numel() / 2) ** 0.5
         return output + spread * noise
-    return torch.bernoulli(output.sigmoid(), generator=generator)
+    p = output.sigmoid().to(generator.device)
+    return torch.bernoulli(p, generator=generator).to(output.device)
 
 
 def _expected(output: Tensor, loss: Loss) -> Tensor:

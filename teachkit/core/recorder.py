@@ -45,12 +45,14 @@ def record_calls(
     """
     hooks = []
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        return lambda layer, given, output: at_call(Call(name, layer, given[0], output))
+    def record(name: str) -> Callable[..., Tensor | None]:
+        return lambda layer, given, named, output: at_call(
+            Call(name, layer, (*given, *named.values())[0], output)
+        )
 
     try:
         for name, layer in weighted(model) if layers is None else layers:
-            hooks.append(layer.register_forward_hook(record(name)))
+            hooks.append(layer.register_forward_hook(record(name), with_kwargs=True))
         with torch.set_grad_enabled(graph), eval_mode(model):
             output: Tensor = model(x)
             return output

@@ -1,4 +1,4 @@
-"""The k-th smallest of many numbers, exactly, with little more than one pass over the memory."""
+"""The k-th smallest of many numbers and the k largest, exactly, in little more than one pass over the memory."""
 
 from collections.abc import Iterator, Sequence
 from math import sqrt
@@ -11,8 +11,11 @@ from teachkit.core import checks
 
 Numbers = NDArray[Any]
 
-CHUNK = 1 << 18  # numbers at a time: a megabyte of float32 stays in the processor's cache
-SMALL = 1 << 16  # up to here a plain partition is quicker
+CHUNK = 1 << 17  # numbers at a time: a megabyte of float64 stays in the processor's cache
+# Up to here numpy.partition is quicker, with vector instructions: it takes 0.8 of the time at 431,000
+# float32 and 0.85 at as many float64, the same at a million, 2.5 times as long at 8 million. Measured
+# 2026-11-21, one thread, numpy 2.4, AVX-512.
+SMALL = 1 << 19
 DRAWN = 30  # sampled numbers are this times n^0.45: 42,000 of 10 million
 WIDTH = 2.5  # half the bracket's width, in standard deviations of a sample's quantile
 
@@ -40,15 +43,41 @@ def kth_smallest(parts: Sequence[Numbers], k: int, *, absolute: bool = False) ->
     """
     n = sum(part.size for part in parts)
     checks.whole("k", k, 1, n)
-    if n <= SMALL or parts[0].dtype.kind != "f":
-        values = np.concatenate([np.abs(part) if absolute else part for part in parts])
-        return _partition(values, k - 1)
+    if not _is_large(parts, n):
+        return _partition(_joined(parts, absolute), k - 1)
     low, high = bracket(parts, n, k, absolute)
-    below, inside = _split(parts, low, high, absolute)
+    below, inside, _ = _split(parts, low, high, absolute)
     rank = k - 1 - below
     if 0 <= rank < inside.size:
         return _partition(inside, rank)
     return _outside(parts, k, low if rank < 0 else high, absolute)
+
+
+def largest(parts: Sequence[Numbers], k: int, *, absolute: bool = False) -> NDArray[np.bool_]:
+    """Flags of the k largest numbers over all arrays together, the first ones where they tie.
+
+    The pass that collects what lies inside the bracket sets the flags above it on its way, so the
+    flags cost no second one. The arguments are those of :func:`kth_smallest`, with k from 0.
+
+    >>> largest([np.array([3.0, 1.0]), np.array([1.0, -4.0])], 2)
+    array([ True,  True, False, False])
+
+    """
+    n = sum(part.size for part in parts)
+    checks.whole("k", k, 0, n)
+    flags = np.full(n, k == n)
+    if k in (0, n):
+        return flags
+    if not _is_large(parts, n):
+        return _flag(parts, _partition(_joined(parts, absolute), n - k), k, absolute, flags)
+    low, high = bracket(parts, n, n - k + 1, absolute)
+    below, inside, at = _split(parts, low, high, absolute, flags)
+    missing = k - (n - below - inside.size)
+    if 0 <= missing <= inside.size:
+        flags[at[largest([inside], missing)]] = True
+        return flags
+    smallest = _outside(parts, n - k + 1, high if missing < 0 else low, absolute)
+    return _flag(parts, smallest, k, absolute, flags)
 
 
 def bracket(parts: Sequence[Numbers], n: int, k: int, absolute: bool) -> tuple[Any, Any]:
@@ -80,19 +109,53 @@ def pieces(parts: Sequence[Numbers], absolute: bool) -> Iterator[Numbers]:
             yield np.abs(piece, out=buffer[: piece.size]) if absolute else piece
 
 
-def _split(parts: Sequence[Numbers], low: Any, high: Any, absolute: bool) -> tuple[int, Numbers]:
-    """How many are ≤ low, and all that lie strictly between low and high."""
-    flags, others = np.empty((2, CHUNK), bool)
-    below, inside = 0, []
+def _split(
+    parts: Sequence[Numbers],
+    low: Any,
+    high: Any,
+    absolute: bool,
+    flags: NDArray[np.bool_] | None = None,
+) -> tuple[int, Numbers, NDArray[np.intp]]:
+    """How many are ≤ low, all strictly between low and high, and where; v ≥ high goes into the flags."""
+    scratch = np.empty((2, CHUNK), bool)
+    below, start, inside, at = 0, 0, [], []
     for v in pieces(parts, absolute):
-        under, over = flags[: v.size], others[: v.size]
+        end = start + v.size
+        under = scratch[0, : v.size]
+        over = scratch[1, : v.size] if flags is None else flags[start:end]
         np.less_equal(v, low, out=under)
         np.greater_equal(v, high, out=over)
         below += int(np.count_nonzero(under))
-        np.equal(under, over, out=over)  # neither, as no number is both; a NaN is neither, too
-        inside.append(v[over.nonzero()[0]])
-    found = np.concatenate(inside)
-    return below, _without_nan(found)
+        np.equal(under, over, out=under)  # neither, as no number is both; a NaN is neither, too
+        between = under.nonzero()[0]
+        inside.append(v[between])
+        if flags is not None:
+            at.append(between + start)
+        start = end
+    found = np.concatenate(at) if at else np.empty(0, np.intp)
+    return below, _without_nan(np.concatenate(inside)), found
+
+
+def _flag(
+    parts: Sequence[Numbers],
+    smallest: Any,
+    k: int,
+    absolute: bool,
+    flags: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Flags of what is larger than the smallest that stays, and of the first that equal it, k in all."""
+    start = 0
+    for v in pieces(parts, absolute):
+        np.greater(v, smallest, out=flags[start : start + v.size])
+        start += v.size
+    missing, start = k - int(np.count_nonzero(flags)), 0
+    for v in pieces(parts, absolute):
+        if not missing:
+            break
+        ties = (v == smallest).nonzero()[0][:missing]
+        flags[start + ties] = True
+        missing, start = missing - ties.size, start + v.size
+    return flags
 
 
 def _outside(parts: Sequence[Numbers], k: int, edge: Any, absolute: bool) -> Any:
@@ -106,6 +169,14 @@ def _outside(parts: Sequence[Numbers], k: int, edge: Any, absolute: bool) -> Any
         return edge
     values = np.concatenate([v[v > edge] for v in pieces(parts, absolute)])
     return _partition(values, k - 1 - up_to)
+
+
+def _is_large(parts: Sequence[Numbers], n: int) -> bool:
+    return n > SMALL and parts[0].dtype.kind == "f"
+
+
+def _joined(parts: Sequence[Numbers], absolute: bool) -> Numbers:
+    return np.concatenate([np.abs(part) if absolute else part for part in parts])
 
 
 def _partition(values: Numbers, rank: int) -> Any:

@@ -18,7 +18,8 @@ Batch = tuple[Tensor, Tensor]
 """Inputs and targets, ``(x, y)``."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""A mean loss, ``(output, target) -> scalar``."""
+"""A mean loss over the samples, ``(output, target) -> scalar``; a sum or a mean with weights is refused
+where an algorithm would come out wrong, see ``core.objective``."""
 
 
 class Data(NamedTuple):

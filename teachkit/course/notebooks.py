@@ -14,7 +14,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from teachkit.course.setup import ROOT, replace
+from teachkit.core import files
+from teachkit.course.setup import ROOT
 
 FOLDER = ROOT / "notebooks"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -130,7 +131,7 @@ def write(path: Path) -> bool:
     before = path.read_text("utf-8")
     after = execute(path)
     if after != before:
-        replace(path, after)
+        files.replace(path, after)
     return after != before
 
 

@@ -1,6 +1,7 @@
 """Make ``.venv`` from environment.yml: quick when it stands, repaired when it is half made.
 
-Standard library only, because this runs before anything is installed.
+Standard library only, and of ours only what keeps to it, because this runs before anything is
+installed.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from teachkit.core import files
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED_GB = 3.0  # the finished .venv is about 1.6 GB; pip unpacks wheels beside it
@@ -86,7 +89,7 @@ class Environment:
         self._pip("install", *self._index_for(torch), *torch)
         self._pip("install", *(word for line in self.packages for word in line.split()))
         self._write_settings()
-        replace(self.stamp, self.wanted())
+        files.replace(self.stamp, self.wanted())
         print("The set-up is done.", flush=True)
 
     def ensure_extra(self, extra: str) -> None:
@@ -103,7 +106,7 @@ class Environment:
         pinned = [line for line in self.packages if not line.startswith("-e")]
         torch = [line for line in pinned if re.match(r"torch\b", line)]
         self._pip("install", *self._index_for(torch), *pinned, "-e", f".[{extra}]")
-        replace(stamp, self.wanted())
+        files.replace(stamp, self.wanted())
 
     def _starts(self, *arguments: str) -> bool:
         """True when the environment's Python runs with these arguments."""
@@ -171,15 +174,7 @@ class Environment:
     def _write_settings(self) -> None:
         """Silence JupyterLab's news pop-up, the one thing a learner would have to click away."""
         folder = self.venv / "share" / "jupyter" / "lab" / "settings"
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / "overrides.json", json.dumps(SETTINGS, indent=1))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file first, then rename."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+        files.replace(folder / "overrides.json", json.dumps(SETTINGS, indent=1))
 
 
 def explain(said: str) -> str:

@@ -67,8 +67,8 @@ CRITERIA: dict[str, Callable[[nn.Module, Batch], Scores]] = {
     "|T2|": paradox.absolute,
     "OBD": obd.scores,
     "SD": paradox.spread,
-    "MEAN + SD": paradox.dial,
-    "MEAN + 0.1 SD": partial(paradox.dial, weight=0.1),
+    "MEAN + SD": paradox.mean_plus_spread,
+    "MEAN + 0.1 SD": partial(paradox.mean_plus_spread, weight=0.1),
     "row sums": obd.row_sum_scores,
 }
 

@@ -44,15 +44,64 @@ def evaluate(
         chunk: samples per forward pass, a bound on the memory.
 
     """
-    x, y = checks.batch(batch)
-    checks.whole("chunk", chunk, 1)
+    y = checks.batch(batch)[1]
     if y.ndim > 1 and y.shape[1:].numel() != 1:
         raise ValueError(f"targets must be class numbers, one a sample, got shape {tuple(y.shape)}")
-    with eval_mode(checks.model(model, x)):
-        parts = [(model(x[i : i + chunk]), y[i : i + chunk]) for i in range(0, len(x), chunk)]
+    parts = _outputs(model, batch, chunk)
     total = sum(float(measured(loss, output, target)) * len(target) for output, target in parts)
+    return Evaluation(total / len(y), _share_right(parts, threshold))
+
+
+def accuracy(
+    model: nn.Module, batch: Batch, *, threshold: float = 0.5, chunk: int = 1000
+) -> float:
+    """The share of samples classified correctly, whatever loss the network was trained with.
+
+    Args:
+        model: as for :func:`evaluate`.
+        batch: (x, y); y as for :func:`evaluate`, or soft targets (n, C), the probabilities of C
+            classes, of which the largest is taken for the class.
+        threshold: as for :func:`evaluate`.
+        chunk: as for :func:`evaluate`.
+
+    >>> x, soft = torch.eye(2), torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    >>> accuracy(nn.Identity(), (x, soft))
+    0.5
+
+    """
+    x, y = checks.batch(batch)
+    return _share_right(_outputs(model, (x, _classes(y)), chunk), threshold)
+
+
+def _classes(y: Tensor) -> Tensor:
+    """Class numbers, one a sample, also of soft targets."""
+    if y.ndim == 1 or y.shape[1:].numel() == 1:
+        return y
+    whole = torch.ones(len(y), dtype=y.dtype, device=y.device)
+    if y.ndim > 2 or bool((y < 0).any()) or not torch.allclose(y.sum(1), whole, atol=1e-2):
+        raise ValueError(
+            "targets must be class numbers, one a sample, or probabilities of classes (n, C), "
+            f"got shape {tuple(y.shape)}"
+        )
+    return y.argmax(1)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
+    """What the model gives and what it should give, in pieces, where the model is."""
+    x, y = batch
+    checks.whole("chunk", chunk, 1)
+    device = next(checks.model(model, x).parameters(), x).device
+    with eval_mode(model):
+        return [
+            (model(x[i : i + chunk].to(device)), y[i : i + chunk].to(device))
+            for i in range(0, len(x), chunk)
+        ]
+
+
+def _share_right(parts: list[Batch], threshold: float) -> float:
     right = sum(
         int((predictions(output, threshold) == target.reshape(len(target), -1)[:, 0]).sum())
         for output, target in parts
     )
-    return Evaluation(total / len(x), right / len(x))
+    return right / sum(len(target) for _, target in parts)

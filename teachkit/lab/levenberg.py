@@ -64,7 +64,7 @@ def fit(
         )
     theta, mu = theta * free, theta.new_full((len(theta), 1), 1e-2)
     now, slope, bend = _quadratic(respond, theta, target, decay, free)
-    eye = torch.eye(theta.shape[1], dtype=theta.dtype)
+    eye = torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)
     for _ in range(steps):
         step = torch.linalg.solve(bend + mu[:, :, None] * eye, -slope)
         tried = _quadratic(respond, theta + step, target, decay, free)

@@ -1,56 +1,202 @@
-"""One round of pruning and retraining, by any criterion."""
+"""The one prune–retrain loop: choose the masks of a round, cut, train what is left, record, repeat.
 
-from collections.abc import Callable
+Every recipe of the course is this loop: ``obd.recipe`` and ``schedule.gradual`` choose by a criterion
+and a sparsity, ``magnitude.han`` by a quality. With a file, a loop that was interrupted goes on.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 
-from teachkit.core import ranking, weights
-from teachkit.core.types import Batch, Data, Loss, Masks, Scores
-from teachkit.lab.evaluation import evaluate
+from teachkit.core import checks, files, ranking, weights
+from teachkit.core.types import Batch, Data, Loss, Masks
+from teachkit.core.types import Criterion as Criterion
+from teachkit.lab.evaluation import accuracy
 from teachkit.lab.training import fit
 
-Criterion = Callable[[nn.Module, Batch, Loss], Scores]
+Choose = Callable[[nn.Module, Batch, float], Masks]
+"""(model, training batch, what the round asks for) -> the masks of the round."""
 
 
 class Round(NamedTuple):
-    """The sparsity of one round, and the test accuracy after the cut and after retraining."""
+    """The record of one round.
+
+    The sparsity of the masks, the test accuracy after the cut and after retraining, how many weights
+    each tensor keeps, and what the round asked for: a sparsity, or Han's quality.
+    """
 
     sparsity: float
     pruned: float
     retrained: float
+    kept: dict[str, int]
+    asked: float
 
 
-def prune_and_retrain(
+class Run(NamedTuple):
+    """A pruned network, its masks, and how it came about."""
+
+    model: nn.Module
+    masks: Masks
+    steps: list[Round]
+
+
+def by_criterion(criterion: Criterion, loss: Loss = cross_entropy, scope: str = "global") -> Choose:
+    """The rule that cuts the weights of least score, down to the sparsity that a round asks for.
+
+    Scores are computed anew in each round. What is zero stays zero and counts as removed, so the
+    masks may be sparser than asked.
+
+    Args:
+        criterion: (model, batch, loss) -> scores; a larger score stays.
+        loss: a mean loss.
+        scope: "global" or "layer", see ``masks.keep_top``.
+
+    """
+
+    def choose(model: nn.Module, batch: Batch, sparsity: float) -> Masks:
+        ranked = ranking.zeros_last(criterion(model, batch, loss), model)
+        return weights.combine(ranking.keep_top(ranked, sparsity, scope), weights.nonzero(model))
+
+    return choose
+
+
+def retrain(
     model: nn.Module,
     data: Data,
-    criterion: Criterion,
-    sparsity: float,
+    choose: Choose,
+    steps: Sequence[float],
     *,
-    scope: str = "global",
+    epochs: int | Sequence[int],
     loss: Loss = cross_entropy,
+    threshold: float = 0.5,
+    seed: int = 0,
+    file: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
     **options: Any,
-) -> tuple[nn.Module, Masks, Round]:
-    """Cut the weights of least score, train what is left; a new model, its masks, the record.
-
-    What is zero already stays zero and counts as removed.
+) -> Run:
+    """For each step: choose masks, cut, and train with the masks held.
 
     Args:
         model: a trained network; it is unchanged.
-        data: training data, for the scores and the training, and test data for the record.
-        criterion: (model, batch, loss) -> scores; a larger score stays.
-        sparsity: the fraction of zeros after the cut, or more where more are zero already.
-        scope: "global" or "layer", see ``masks.keep_top``.
-        loss: a mean loss.
-        options: epochs, seed, optimizer, … of ``training.fit``.
+        data: training data, and test data for the record.
+        choose: the masks of a round, e.g. :func:`by_criterion`.
+        steps: what each round asks of ``choose``: a sparsity, or Han's quality.
+        epochs: passes over the training data in each round, or one number for each.
+        loss: a mean loss to train with.
+        threshold: for a single output, see ``evaluation.evaluate``.
+        seed: seed of the order of the samples; each round takes the next.
+        file: where the state is kept after each round; a run that was interrupted goes on from it.
+        settings: with a file, what the run is known by, see :func:`known_by`.
+        progress: show a progress bar over the rounds, and in each.
+        options: batch_size, optimizer, scheduler, … of ``training.fit``.
+
+    Raises:
+        ValueError: the file is of a run with other settings, or of none.
 
     """
+    seed, known = checks.whole("seed", seed), dict(settings or {})
+    passes = list(epochs) if isinstance(epochs, Sequence) else [epochs] * len(steps)
+    run = _resume(file, known, model)
+    left = list(zip(range(seed, seed + len(steps)), steps, passes, strict=True))[len(run.steps) :]
+    for r, step, n in tqdm(left, desc="rounds", disable=not progress, leave=False):
+        given = {"epochs": n, "seed": r, "loss": loss, "progress": progress, **options}
+        run = _round(run, _split(data), choose, step, threshold, given)
+        _save(file, known, run)
+    return run
+
+
+def _round(
+    run: Run, data: Data, choose: Choose, step: float, threshold: float, options: dict[str, Any]
+) -> Run:
+    masks = choose(run.model, data.train, step)
+    cut = weights.apply(run.model, masks)
+    trained, _ = fit(cut, data.train, masks=masks, **options)
+    before, after = (accuracy(net, data.test, threshold=threshold) for net in (cut, trained))
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    record = Round(ranking.sparsity(masks), before, after, kept, float(step))
+    return Run(trained, masks, [*run.steps, record])
+
+
+def _split(data: Data) -> Data:
     if not isinstance(data, Data):
         raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
-    ranked = ranking.zeros_last(criterion(model, data.train, loss), model)
-    kept = weights.combine(ranking.keep_top(ranked, sparsity, scope), weights.nonzero(model))
-    cut = weights.apply(model, kept)
-    trained, _ = fit(cut, data.train, loss=loss, masks=kept, **options)
-    accuracy = [evaluate(net, data.test, loss).accuracy for net in (cut, trained)]
-    return trained, kept, Round(ranking.sparsity(kept), *accuracy)
+    return data
+
+
+def known_by(
+    model: nn.Module, data: Data, calls: Sequence[Callable[..., Any]], **plain: Any
+) -> dict[str, Any]:
+    """What a run is known by in its file: every number of the network and the data, and the settings.
+
+    Two lambdas written in one place are taken for the same function.
+
+    Args:
+        model: the network that the run starts from.
+        data: its training and test data.
+        calls: functions that decide about the result: criterion, loss, optimizer.
+        plain: everything else that does, as numbers and words.
+
+    """
+    train, test = _split(data)
+    start, parts = _fingerprint(*model.state_dict().values()), _fingerprint(*train, *test)
+    return {"start": start, "data": parts, "calls": [_words(call) for call in calls], **plain}
+
+
+def _save(file: Path | str | None, settings: dict[str, Any], run: Run) -> None:
+    if file is None:
+        return
+    steps = [tuple(step) for step in run.steps]
+    content = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
+    with files.writing(file) as part:
+        torch.save({"settings": settings, **content}, part)
+
+
+def _resume(file: Path | str | None, settings: dict[str, Any], model: nn.Module) -> Run:
+    """The state in the file, or the beginning."""
+    start = Run(weights.apply(model, {}), weights.keep_all(model), [])
+    if file is None or not Path(file).exists():
+        return start
+    try:
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        known, steps = state["settings"], [Round(*step) for step in state["steps"]]
+    except Exception as error:  # whatever torch and pickle say of a file that is something else
+        raise ValueError(
+            f"{file} is not a run of gradual ({type(error).__name__}: {error}); name another file"
+        ) from error
+    if known != settings:
+        raise ValueError(
+            f"{file} is of a run with {known}, not {settings}; name another file or delete this one"
+        )
+    start.model.load_state_dict(state["weights"])
+    masks = {name: mask.to(start.masks[name].device) for name, mask in state["masks"].items()}
+    return Run(start.model.eval(), masks, steps)
+
+
+def _fingerprint(*tensors: Any) -> str:
+    """A digest of every number: another network, or other data, does not go on from this file."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if isinstance(tensor, Tensor):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+        else:  # the extra state of a module of the user's
+            digest.update(repr(tensor).encode())
+    return digest.hexdigest()
+
+
+def _words(call: Any) -> str:
+    """A function, a class, a partial or an object in words that are the same in the next session."""
+    if isinstance(call, partial):
+        given = [*map(repr, call.args), *(f"{k}={v!r}" for k, v in sorted(call.keywords.items()))]
+        return f"{_words(call.func)}({', '.join(given)})"
+    named = call if hasattr(call, "__qualname__") else type(call)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -17,7 +17,7 @@ from typing import Any
 import joblib
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, files
 from teachkit.lab import session
 
 Row = dict[str, Any]
@@ -104,11 +104,7 @@ def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
 
 def tidy(path: Path | str, rows: Sequence[Row]) -> None:
     """Write a table in the order given, one row a line, whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_text("".join(_line(row) for row in rows), "utf-8")
-    part.replace(target)
+    files.replace(path, "".join(_line(row) for row in rows))
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:

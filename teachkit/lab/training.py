@@ -1,9 +1,11 @@
-"""Train a network: any torch optimizer, masks that hold, a penalty, a history."""
+"""Train a network: any torch optimizer, masks that hold, a penalty, a hook, a history."""
 
 import copy
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from tqdm.auto import tqdm
 from teachkit.core import checks
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Data, Loss, Masks
-from teachkit.lab.evaluation import evaluate
+from teachkit.lab.evaluation import accuracy
 
 
 class History(NamedTuple):
@@ -37,10 +39,12 @@ def fit(
     *,
     epochs: int = 30,
     batch_size: int = 64,
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = Adam,
+    optimizer: Callable[[Iterable[Any]], Optimizer] = Adam,
+    groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     loss: Loss = cross_entropy,
     masks: Masks | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
+    after_step: Callable[[nn.Module, int], None] | None = None,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     threshold: float = 0.5,
     seed: int = 0,
@@ -49,17 +53,25 @@ def fit(
     """Return a trained copy of the model, in evaluation mode, and its history.
 
     Minimises (1/N) Σₙ ℓ(f_θ(xₙ), yₙ) + penalty(model) by mini-batches drawn without replacement.
-    The model given is unchanged. The same seed gives the same bytes.
+    The model given is unchanged. The same seed gives the same bytes. Samples are moved to the model's
+    device a batch at a time.
 
     Args:
         model: any module; parameters with ``requires_grad=False`` stay as they are.
-        data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y).
+        data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y). The
+            targets may be whatever the loss takes, e.g. probabilities (n, C) for a distillation; those
+            of the test data class numbers or probabilities, as they are not given to the loss.
         epochs: passes over the training data; 0 returns a copy.
         batch_size: samples a step; the number of samples or more is full batch.
         optimizer: makes the optimizer from the parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
+        groups: from the copy that is trained to parameter groups, as torch's optimizers take them, e.g.
+            ``lambda net: [{"params": net.gates, "lr": 0.1}, {"params": net.weights}]``; what is in
+            none is not trained.
         loss: a mean loss.
         masks: weights that are False here are zero after every step, whatever the optimizer does.
         penalty: a term added to the loss of each step, e.g. an L1 norm.
+        after_step: called with the model and the number of steps so far, from 1, after the masks are
+            put back. It may change the model; the masks hold in what it leaves, too.
         scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples and of any dropout.
@@ -67,41 +79,54 @@ def fit(
 
     """
     train, test = data if isinstance(data, Data) else (data, None)
-    x, y = checks.batch(train)
-    for name, value, low in (
-        ("epochs", epochs, 0),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
+    x, _ = checks.batch(train)
+    for name, value, low in (("epochs", epochs, 0), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         checks.whole(name, value, low)
     trained = copy.deepcopy(checks.model(model, x))
     removed = _removed(trained, masks or {})
     history = History([], [])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _own_chance(trained, seed):
         _zero(removed)
-        steps = optimizer([p for p in trained.parameters() if p.requires_grad])
-        rate = scheduler(steps) if scheduler else None
+        free = [p for p in trained.parameters() if p.requires_grad]
+        stepper = optimizer(free if groups is None else groups(trained))
+        rate = scheduler(stepper) if scheduler else None
+        step = partial(_step, trained, stepper, loss, penalty, removed, after_step, itertools.count(1))
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
-            total = 0.0
-            for rows in torch.split(torch.randperm(len(x)), batch_size):
-                total += len(rows) * _step(
-                    trained, (x[rows], y[rows]), steps, loss, penalty, removed
-                )
+            history.loss.append(_epoch(train, batch_size, step))
             if rate:
                 rate.step()
-            history.loss.append(total / len(x))
             if test is not None:
-                history.accuracy.append(evaluate(trained, test, loss, threshold=threshold).accuracy)
+                history.accuracy.append(accuracy(trained, test, threshold=threshold))
     trained.zero_grad()  # the last step's gradients are nobody's
     return trained.eval(), history
+
+
+@contextmanager
+def _own_chance(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed torch's chance for a while, on the model's device too; it goes on afterwards as before."""
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _epoch(train: Batch, batch_size: int, step: Callable[[Batch], float]) -> float:
+    """Every sample once, in an order of chance; the mean of the losses seen."""
+    x, y = train
+    total = 0.0
+    for rows in torch.split(torch.randperm(len(x), device="cpu"), batch_size):
+        total += len(rows) * step((x[rows.to(x.device)], y[rows.to(y.device)]))
+    return total / len(x)
 
 
 def _removed(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
     """The masked parameters, each with the positions that must stay zero."""
     params = dict(model.named_parameters())
-    return [(params[name], ~mask) for name, mask in checks.masks(masks, params).items()]
+    return [
+        (params[name], ~mask.to(params[name].device))
+        for name, mask in checks.masks(masks, params).items()
+    ]
 
 
 @torch.no_grad()
@@ -114,18 +139,21 @@ def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
 
 def _step(
     model: nn.Module,
-    batch: Batch,
     optimizer: Optimizer,
     loss: Loss,
     penalty: Callable[[nn.Module], Tensor] | None,
     removed: list[tuple[nn.Parameter, Tensor]],
+    after_step: Callable[[nn.Module, int], None] | None,
+    numbers: Iterator[int],
+    batch: Batch,
 ) -> float:
     """One step of any torch optimizer; returns the data loss before it."""
     seen: list[float] = []
+    x, y = (part.to(next(model.parameters(), part).device) for part in batch)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = measured(loss, model(batch[0]), batch[1])
+        value = measured(loss, model(x), y)
         seen.append(float(value.detach()))
         objective = value if penalty is None else value + penalty(model)
         objective.backward()  # type: ignore[no-untyped-call]
@@ -134,4 +162,7 @@ def _step(
 
     optimizer.step(closure)  # type: ignore[arg-type]
     _zero(removed)
+    if after_step is not None:
+        after_step(model, next(numbers))
+        _zero(removed)
     return seen[0]

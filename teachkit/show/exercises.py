@@ -1,19 +1,74 @@
-"""Check a learner's function against the real one, and say what differs."""
+"""Check a learner's function against the real one, and say what differs.
+
+The exercises of a lesson stand in ``teachkit/show/lessons/<stem>.py`` as ``TASKS``.
+"""
 
 import copy
 import random
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 import sympy
+import torch
 from torch import Tensor
 
-from teachkit.show.task import Task
-from teachkit.show.tasks import TASKS
+from teachkit.show.quizzes import stems
 
 TRIES = 12  # random inputs per check
+
+
+class Task(NamedTuple):
+    """How to draw inputs, the right answer, and mistakes worth a word of their own.
+
+    ``mistakes`` maps a hint to a function of the same inputs that makes that mistake.
+    """
+
+    draw: Callable[[random.Random], tuple[Any, ...]]
+    answer: Callable[..., Any]
+    mistakes: dict[str, Callable[..., Any]]
+
+
+def generator(rng: random.Random) -> torch.Generator:
+    """A torch generator seeded from Python's."""
+    return torch.Generator().manual_seed(rng.randrange(10**6))
+
+
+def curved(rng: random.Random) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """A function with a Hessian that is not constant, a place and a direction, (3,) each."""
+    A = torch.randn(3, 3, generator=generator(rng), dtype=torch.float64)
+    at, v = torch.randn(2, 3, generator=generator(rng), dtype=torch.float64)
+    return (lambda p: (A @ p).pow(3).sum() + p.prod()), at, v
+
+
+def full_hessian(f: Callable[[Tensor], Tensor], at: Tensor) -> Any:
+    """The Hessian of f at a place."""
+    return torch.func.jacrev(torch.func.grad(f))(at)
+
+
+def lesson_tasks(stem: str) -> dict[str, Task]:
+    """The exercises of one lesson by number, from its file in ``teachkit/show/lessons``.
+
+    >>> sorted(lesson_tasks("start"))
+    ['00.1']
+    """
+    tasks: dict[str, Task] = import_module(f"teachkit.show.lessons.{stem}").TASKS
+    return tasks
+
+
+def all_tasks() -> dict[str, Task]:
+    """The exercises of every lesson that has a quiz, by number."""
+    return {name: task for stem in stems().values() for name, task in lesson_tasks(stem).items()}
+
+
+def _task(name: str) -> Task:
+    stem = stems().get(name[:2])
+    tasks = lesson_tasks(stem) if stem else {}
+    if name not in tasks:
+        raise ValueError(f"no exercise {name!r}; there are {sorted(all_tasks())}")
+    return tasks[name]
 
 
 def check(name: str, function: Callable[..., Any]) -> None:
@@ -29,11 +84,9 @@ def check(name: str, function: Callable[..., Any]) -> None:
 
 def verdict(name: str, function: Callable[..., Any], seed: int | None = None) -> str:
     """What :func:`check` prints after the number; inputs are fresh unless a seed is given."""
-    if name not in TASKS:
-        raise ValueError(f"no exercise {name!r}; there are {sorted(TASKS)}")
+    task, rng = _task(name), random.Random(seed)  # noqa: S311 -- test inputs, no secrets
     if not callable(function):
         raise TypeError(f"check needs your function itself, got {type(function).__name__}")
-    task, rng = TASKS[name], random.Random(seed)  # noqa: S311 -- test inputs, no secrets
     cases = [task.draw(rng) for _ in range(TRIES)]
     results = []
     for inputs in cases:
@@ -138,11 +191,15 @@ def _same_symbols(given: Any, expected: Any) -> bool:
 
 
 def _vanishes(entry: sympy.Expr) -> bool:
-    """A number is compared to 12 digits, which is quick; anything else symbolically."""
+    """A number is compared to 12 digits; anything else symbolically, if it is zero at a place."""
     if entry.has(sympy.nan, sympy.zoo):
         return False
     if not entry.free_symbols:
         return bool(abs(sympy.N(entry)) < 1e-12)
+    symbols = sorted(entry.free_symbols, key=str)
+    here = sympy.N(entry.subs({s: sympy.Rational(7 + i, 5) for i, s in enumerate(symbols)}))
+    if here.is_number and here.is_finite and abs(here) > 1e-6:  # quick, and says most of them
+        return False
     return bool(sympy.expand(entry) == 0 or sympy.simplify(entry) == 0)
 
 

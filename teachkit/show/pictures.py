@@ -62,20 +62,20 @@ def figure(figure: Figure, alt: str) -> Picture:
 
 def drawn(axes: Axes, index: int = 0) -> str:
     """Count the data in an axes, e.g. "2 lines of 9 points"; an axes without any is refused."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for line in axes.lines:
-        found[f"line of {len(line.get_xdata())} points"] += 1  # type: ignore[arg-type]
+        counts[f"line of {len(line.get_xdata())} points"] += 1  # type: ignore[arg-type]
     for collection in axes.collections:
-        found[_collection(collection)] += 1
+        counts[_collection(collection)] += 1
     for image in axes.images:
-        found["image of {}×{}".format(*image.get_array().shape[:2])] += 1  # type: ignore[union-attr]
+        counts["image of {}×{}".format(*image.get_array().shape[:2])] += 1  # type: ignore[union-attr]
     if axes.patches:
-        found["bar"] += len(axes.patches)
-    if not found:
+        counts["bar"] += len(axes.patches)
+    if not counts:
         raise ValueError(
             f"axes {index} ({axes.get_title() or 'no title'}) is empty: nothing was drawn"
         )
-    return ", ".join(f"{n} × {what}" for what, n in found.items())
+    return ", ".join(f"{n} × {what}" for what, n in counts.items())
 
 
 def _collection(collection: Collection) -> str:

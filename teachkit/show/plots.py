@@ -72,7 +72,7 @@ def lines(
 
 def differences(
     categories: Sequence[object],
-    found: Mapping[str, Interval],
+    intervals: Mapping[str, Interval],
     *,
     xlabel: str,
     ylabel: str,
@@ -82,7 +82,7 @@ def differences(
 
     Args:
         categories: what stands at each step (n,).
-        found: intervals of arrays (n,), by label.
+        intervals: of arrays (n,), by label.
         xlabel: what the categories are, with their unit.
         ylabel: what differs, with its unit.
         alt: alt text.
@@ -90,8 +90,8 @@ def differences(
     """
     figure, (axes,) = canvas()
     places = np.arange(len(categories))
-    for i, (label, (mean, low, high)) in enumerate(found.items()):
-        shift = 0.5 * (i - (len(found) - 1) / 2) / len(found)
+    for i, (label, (mean, low, high)) in enumerate(intervals.items()):
+        shift = 0.5 * (i - (len(intervals) - 1) / 2) / len(intervals)
         axes.errorbar(
             places + shift,
             mean,

@@ -28,6 +28,16 @@ class Question(NamedTuple):
     options: list[Option]
 
 
+def stems() -> dict[str, str]:
+    """The lessons' names by number, read off the quiz files, e.g. "obs" for "05".
+
+    >>> stems()["05"]
+    'obs'
+    """
+    paths = sorted((folder() / "quiz").glob("*_*.toml"))
+    return {path.stem[:2]: path.stem[3:] for path in paths}
+
+
 def load(path: Path) -> dict[str, Question]:
     """The questions of one file by id; a malformed file is refused with the id that is at fault.
 
@@ -79,13 +89,13 @@ def quiz(name: str) -> Quiz:
         ValueError: no such question; the message lists those of the lesson.
 
     """
-    paths = sorted((folder() / "quiz").glob(f"{name[:2]}_*.toml"))
-    if not paths:
-        lessons = sorted(path.stem[:2] for path in (folder() / "quiz").glob("*.toml"))
+    lessons = stems()
+    if name[:2] not in lessons:
         raise ValueError(
-            f"no quiz for question {html.escape(name)!r}; there are quizzes for {lessons}"
+            f"no quiz for question {html.escape(name)!r}; there are quizzes for {list(lessons)}"
         )
-    questions = load(paths[0])
+    path = folder() / "quiz" / f"{name[:2]}_{lessons[name[:2]]}.toml"
+    questions = load(path)
     if name not in questions:
-        raise ValueError(f"no question {name!r}; {paths[0].name} has {sorted(questions)}")
+        raise ValueError(f"no question {name!r}; {path.name} has {sorted(questions)}")
     return Quiz(questions[name])

@@ -30,9 +30,9 @@ def wanted(name: str) -> str:
     '2.13'
     """
     for requirement in metadata.requires("teachkit") or []:
-        found = re.match(rf"{name}>=([\d.]+)", requirement)
-        if found:
-            return found.group(1)
+        low = re.match(rf"{name}>=([\d.]+)", requirement)
+        if low:
+            return low.group(1)
     raise ValueError(f"teachkit does not ask for {name!r}")
 
 

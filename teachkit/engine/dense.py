@@ -1,0 +1,234 @@
+"""Dense matrices, and the diagonal, for any module: one derivative after the other, many at a time.
+
+Nothing here asks of which layers a network is made; ``torch.func`` differentiates whatever runs.
+That is the exact slow way that the faster engines fall back on and are tested against. Two ideas:
+
+- A **row of the Hessian** is eᵀH, the gradient of one entry of the gradient: one reverse pass
+  through the graph of another. ``vmap`` takes many unit vectors e through the same graph at once,
+  so that one pass costs little more than its products of matrices. :func:`dense` keeps the rows,
+  :func:`by_products` entry i of row i alone, so it needs no n × n numbers.
+- A **matrix that is a mean over samples**, Fisher or Gauss–Newton, is a sum of AᵀB with a row or
+  several for each sample: added up chunk by chunk in float64, no Jacobian is ever stored whole.
+  For the empirical Fisher a row is the sample's gradient (``engine.gradients``) and A = B.
+
+Dense matrices stop at 5000 weights: 200 MB in float64, and the inverse takes about 10 seconds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, vjp, vmap
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+
+from teachkit.core import checks
+from teachkit.core.objective import eval_mode, objective, refuse_coupled, refuse_sum
+from teachkit.core.types import Batch, Loss, Params
+from teachkit.core.weights import prunable, split
+from teachkit.engine.gradients import CHUNK, frozen_copy, gradient_chunks, side_by_side
+
+__all__ = [
+    "DENSE_LIMIT",
+    "Kind",
+    "by_products",
+    "curvature",
+    "dense",
+    "gradient_chunks",
+    "of_model",
+    "products",
+]
+
+DENSE_LIMIT = 5000  # weights; their matrix takes 200 MB in float64
+Kind = Literal["exact", "gauss-newton", "fisher"]
+
+
+def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """The Hessian (n, n) of a scalar function of a vector, row by row: e_jᵀH for each j.
+
+    e_jᵀH is the gradient of the j-th entry of the gradient (reverse mode twice), many j at a time.
+
+    >>> dense(lambda v: v[0] ** 2 * v[1], torch.tensor([1.0, 3.0]))
+    tensor([[6., 2.],
+            [2., 0.]])
+    """
+    _, pull = vjp(grad(f), at)  # type: ignore[misc]
+    units = torch.eye(len(at), dtype=at.dtype, device=at.device)
+    rows: Tensor = vmap(lambda e: pull(e)[0], chunk_size=256)(units)
+    return rows
+
+
+def of_model(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    names: Sequence[str] | None = None,
+) -> Tensor:
+    """The Hessian of the mean loss over a network's parameters, (n, n), in evaluation mode.
+
+    Rows and columns run over the named parameters in order, each flattened.
+
+    Args:
+        model: any module.
+        batch: (x, y).
+        loss: a mean loss.
+        names: which parameters, as in named_parameters(); all by default, at most 5000 numbers.
+
+    Raises:
+        ValueError: an unknown name, or too many parameters for a dense matrix.
+
+    """
+    value, params = objective(model, batch, loss)
+    chosen = list(params) if names is None else list(names)
+    if not chosen or any(name not in params for name in chosen):
+        raise ValueError(f"names must be among {list(params)}, got {chosen}")
+    moving = {name: params[name] for name in chosen}
+    n = sum(p.numel() for p in moving.values())
+    if n > DENSE_LIMIT:
+        raise ValueError(
+            f"the Hessian of {n} parameters takes {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} "
+            "parameters are allowed: name fewer, or use taylor.hessian_vector"
+        )
+    at = torch.cat([p.reshape(-1) for p in moving.values()])
+    return dense(lambda v: value(split(v, moving)), at)
+
+
+def curvature(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    kind: Kind = "exact",
+    biases: bool = False,
+) -> Tensor:
+    """The curvature of the mean loss over the prunable weights, (n, n), in evaluation mode.
+
+    With f the network's outputs, ℓ the loss of one of N samples and J = ∂f/∂θ,
+
+    - "exact": H = ∂²L/∂θ², which may have negative eigenvalues away from a minimum;
+    - "gauss-newton": (1/N) Σ Jᵀ (∂²ℓ/∂f²) J, without the curvature of f itself; never negative for
+      cross-entropy, squared error and binary cross-entropy;
+    - "fisher": (1/N) Σ g gᵀ with the gradient g of each sample's loss (the empirical Fisher).
+
+    Rows and columns run over ``masks.prunable(model, biases=biases)`` in order, flattened.
+
+    Args:
+        model: any module; for the last two kinds torch.func.vmap must be able to run it.
+        batch: (x, y).
+        loss: a mean loss.
+        kind: which of the three matrices.
+        biases: count the biases as weights, as Hassibi & Stork do.
+
+    Raises:
+        ValueError: an unknown kind, more than 5000 weights, or a loss that is not a mean.
+
+    >>> layer = nn.Linear(2, 1, bias=False).double()
+    >>> x = torch.tensor([[1.0, 1.0], [1.0, 3.0]]).double()
+    >>> curvature(layer, (x, x[:, :1]), torch.nn.functional.mse_loss, kind="gauss-newton").tolist()
+    [[2.0, 4.0], [4.0, 10.0]]
+
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {get_args(Kind)}, got {kind!r}")
+    x, y = checks.batch(batch)
+    weights = prunable(checks.model(model, x), biases=biases)
+    n = sum(w.numel() for w in weights.values())
+    if n > DENSE_LIMIT:
+        raise ValueError(
+            f"the curvature of {n} weights is a matrix of {8e-9 * n * n:.1f} GB; at most "
+            f"{DENSE_LIMIT} weights are allowed: prune layer by layer, or use a block of the Fisher"
+        )
+    if not n:
+        return x.new_zeros(0, 0)
+    if kind == "exact":
+        H = of_model(model, batch, loss, names=list(weights))
+    else:
+        H = torch.zeros(n, n, dtype=torch.float64, device=x.device)
+        for A, B in _factors(model, (x, y), loss, kind, biases):
+            H.addmm_(A.double().T, B.double(), alpha=1 / len(x))
+    return ((H + H.T) / 2).to(next(iter(weights.values())).dtype)
+
+
+def _factors(
+    model: nn.Module, batch: Batch, loss: Loss, kind: Kind, biases: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of matrices with n columns; their products AᵀB add up to the sum over the samples."""
+    if kind == "fisher":
+        yield from ((G, G) for G in gradient_chunks(model, batch, loss, biases=biases))
+        return
+    x, y = batch
+    frozen, weights = frozen_copy(model, biases)
+    output = frozen(x)
+    refuse_coupled(loss, output, y)
+
+    def run(given: Params, sample: Tensor) -> Tensor:
+        z: Tensor = functional_call(frozen, given, (sample[None],))
+        return z.reshape(-1)
+
+    def single(z: Tensor, label: Tensor) -> Tensor:
+        return loss(z.reshape(output[:1].shape), label[None])
+
+    n, outputs = sum(w.numel() for w in weights.values()), output[0].numel()
+    size = max(1, CHUNK // (n * outputs))
+    for part, z, label in zip(*(t.split(size) for t in (x, output.flatten(1), y)), strict=True):
+        J = side_by_side(vmap(jacrev(run), (None, 0))(weights, part), 2)  # (samples, outputs, n)
+        bend = vmap(jacrev(grad(single)))(z, label)
+        yield J.flatten(0, 1), (bend @ J).flatten(0, 1)
+
+
+def products(
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, biases: bool = False
+) -> Iterator[tuple[str, Tensor, Callable[[Tensor], Tensor]]]:
+    """Each prunable weight: its name, its value, and v → Hv for its own block of the Hessian."""
+    x, y = checks.batch(batch)
+    with torch.no_grad(), eval_mode(checks.model(model, x)):
+        refuse_sum(loss, model(x), y)
+    value, params = objective(model, batch, loss)
+    for name in prunable(model, biases=biases):
+
+        def of_one(p: Tensor, name: str = name) -> Tensor:
+            return value({name: p})
+
+        pull = vjp(grad(of_one), params[name])[1]
+
+        def product(v: Tensor, pull: Callable[[Tensor], tuple[Tensor]] = pull) -> Tensor:
+            return pull(v)[0]
+
+        yield name, params[name], product
+
+
+def by_products(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    biases: bool = False,
+    chunk: int = 32,
+    progress: bool = True,
+) -> Params:
+    """The exact diagonal of the Hessian: h_ii is entry i of H e_i, one product per weight.
+
+    Args:
+        model: any module.
+        batch: (x, y).
+        loss: a mean loss.
+        biases: also of the biases.
+        chunk: how many products to take at once; more is faster and takes more memory.
+        progress: show a progress bar when it takes longer than a few seconds.
+
+    """
+    checks.whole("chunk", chunk, 1)
+    diagonal: Params = {}
+    total = sum(w.numel() for w in prunable(model, biases=biases).values())
+    with tqdm(total=total, desc="products", disable=not progress, delay=5, leave=False) as bar:
+        for name, theta, product in products(model, batch, loss, biases=biases):
+            h = torch.zeros_like(theta).reshape(-1)
+            for at in torch.split(torch.arange(len(h), device=h.device), chunk):
+                own = torch.arange(len(at), device=h.device), at
+                units = h.new_zeros(len(at), len(h)).index_put(own, h.new_ones(()))
+                h[at] = vmap(product)(units.reshape(-1, *theta.shape)).flatten(1)[own]
+                bar.update(len(at))
+            diagonal[name] = h.reshape(theta.shape)
+    return diagonal

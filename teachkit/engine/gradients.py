@@ -1,0 +1,132 @@
+"""The gradient of each sample's loss, for any module: the rows that every Fisher matrix is made of.
+
+A sample's gradient is g_n = J_nᵀ s_n with the Jacobian J_n of the network's outputs and the loss's
+gradient s_n there. The kinds of Fisher matrix differ in the labels that give s_n, and in nothing
+else, so ``core.losses`` finds the s_n of all samples first, and J_nᵀ is applied here.
+
+A loop of backward passes would find one row after the other. ``torch.func.vmap`` runs the samples
+side by side instead: a layer's products of matrices become one batched product. What that takes is
+memory, n numbers a sample, so :func:`gradient_chunks` hands out as many rows as fit into 64 MB, and
+whoever sums them (a matrix, its blocks, its diagonal) never stores them all.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+
+from teachkit.core import checks
+from teachkit.core.losses import Labels, output_gradients
+from teachkit.core.types import Batch, Loss, Params
+from teachkit.core.weights import prunable, split
+
+STORE_LIMIT = 4e9  # bytes of gradients kept at once
+CHUNK = 2**23  # numbers in work at once: 64 MB in float64
+
+
+def gradients(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    kind: Labels = "empirical",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """G, one gradient of the loss per row, (m, n), so that the Fisher matrix is F = GᵀG / m.
+
+    The columns run over the prunable weights in order, each flattened. Evaluation mode.
+
+    Args:
+        model: any module whose samples do not mix.
+        batch: (x, y) with N samples.
+        loss: a mean loss.
+        kind: "empirical" takes the gradients at the labels y, m = N; "sampled" at one label per
+            sample drawn from the model, m = N; "true" weighs the gradients at every label by its
+            probability under the model, m = K·N with K the number of classes or outputs.
+        generator: draws the labels where kind is "sampled".
+
+    Raises:
+        ValueError: more than 4 GB to store, a loss that is not a mean, or a loss whose labels
+            cannot be drawn.
+
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> tuple(gradients(net, (torch.ones(5, 4), torch.zeros(5, dtype=torch.int64))).shape)
+    (5, 18)
+
+    """
+    parts = gradient_chunks(model, batch, loss, kind=kind, generator=generator, limit=STORE_LIMIT)
+    return torch.cat(list(parts))
+
+
+def gradient_chunks(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    kind: Labels = "empirical",
+    generator: torch.Generator | None = None,
+    biases: bool = False,
+    limit: float = math.inf,
+) -> Iterator[Tensor]:
+    """The rows of :func:`gradients` a few at a time, at most 64 MB.
+
+    The arguments are those of :func:`gradients`, and ``biases`` to count the biases as weights, and
+    ``limit``, the most bytes that all rows together may take.
+    """
+    x, y = checks.batch(batch)
+    frozen, weights = frozen_copy(checks.model(model, x), biases)
+    n = sum(w.numel() for w in weights.values())
+    if not n:
+        raise ValueError("the model has no prunable weight")
+    toward = output_gradients(frozen(x), y, loss, kind, generator)
+    m = toward.shape[0] * toward.shape[1]
+    size = m * n * toward.element_size()
+    if size > limit:
+        raise ValueError(
+            f"{m} gradients of {n} weights take {size / 1e9:.1f} GB, more than "
+            f"{limit / 1e9:.0f} GB; use fewer samples"
+        )
+
+    def pulled(given: Params, sample: Tensor, s: Tensor) -> Tensor:
+        z: Tensor = functional_call(frozen, given, (sample[None],))[0]
+        return (z * s).sum()
+
+    rows = max(1, CHUNK // n)
+    for label in toward:
+        for part, s in zip(torch.split(x, rows), torch.split(label, rows), strict=True):
+            yield side_by_side(vmap(grad(pulled), (None, 0, 0))(weights, part, s), 1)
+
+
+def mean_squares(
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss = cross_entropy,
+    *,
+    kind: Labels = "empirical",
+    generator: torch.Generator | None = None,
+) -> Params:
+    """(1/m) Σ g², the diagonal of the Fisher matrix, one tensor per prunable weight.
+
+    The arguments are those of :func:`gradients`; nothing is stored.
+    """
+    total: Tensor | float = 0.0
+    m = 0
+    for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
+        total = total + (G * G).sum(0)
+        m += len(G)
+    return split(total / m, prunable(model))  # type: ignore[arg-type]
+
+
+def frozen_copy(model: nn.Module, biases: bool) -> tuple[nn.Module, Params]:
+    """A copy in evaluation mode that records nothing, and its prunable weights."""
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    return frozen, prunable(frozen, biases=biases)
+
+
+def side_by_side(parts: Params, leading: int) -> Tensor:
+    """The tensors of a dict as one, all but the leading dimensions flattened."""
+    return torch.cat([p.flatten(leading) for p in parts.values()], dim=-1)

@@ -1,0 +1,193 @@
+"""How long something takes on this machine: the one clock, and layers that are dense, sparse or shrunk.
+
+Two times can be meant. The *processor's* (:func:`clock`) counts what this process computes: other
+programs do not disturb it, so benchmarks compare by it. The *wall's* is what a user waits, also for
+other threads and for a GPU: :func:`times` and :func:`latencies` measure that, and take the least of
+several rounds, since other programs only ever add to it.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from math import ceil, log2
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from teachkit.core import checks
+from teachkit.core.objective import eval_mode
+
+SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock's step does not count
+Clock = Callable[[], float]
+
+
+class BreakEven(NamedTuple):
+    """Time of the dense product over that of the sparse one, by sparsity, and where it reaches 1.
+
+    ``sparsity`` is None where the sparse product is never faster.
+    """
+
+    sparsities: list[float]
+    speedup: list[float]
+    sparsity: float | None
+
+
+def clock() -> Clock:
+    """The process's own time, which other programs do not disturb, where it is fine enough."""
+    fine = time.get_clock_info("process_time").resolution <= 1e-6
+    return time.process_time if fine else time.perf_counter
+
+
+def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
+    """The time of one run, a mean over repeats.
+
+    Args:
+        run: what to time. What it starts on a GPU is waited for.
+        repeats: 1 or more.
+        now: a clock; None for :func:`clock`.
+
+    """
+    now = now or clock()
+    start = now()
+    for _ in range(repeats):
+        run()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return (now() - start) / repeats
+
+
+def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
+    """Seconds on the wall that each work takes: the least over rounds, in which all take their turn.
+
+    Args:
+        works: what to run, by name; each runs once before, uncounted.
+        rounds: 1 or more.
+
+    """
+    checks.whole("rounds", rounds, 1)
+    wall, repeats = time.perf_counter, {}
+    for name, work in works.items():
+        work()
+        repeats[name] = max(1, ceil(SHORTEST / max(seconds(work, 1, wall), 1e-7)))
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            taken[name].append(seconds(work, repeats[name], wall))
+    return {name: min(values) for name, values in taken.items()}
+
+
+def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[str, float]:
+    """Seconds of one forward pass of each network on x, in evaluation mode without gradients."""
+    with torch.no_grad(), ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(eval_mode(model))
+        return times({name: partial(model, x) for name, model in models.items()}, rounds)
+
+
+def csr(weight: Tensor) -> Tensor:
+    """The weight (outputs, inputs) in compressed sparse rows, with indices of 4 bytes.
+
+    >>> csr(torch.tensor([[0.0, 2.0]])).col_indices()
+    tensor([1], dtype=torch.int32)
+    """
+    if checks.finite("weight", weight).ndim != 2:
+        raise ValueError(f"weight must have shape (outputs, inputs), got {tuple(weight.shape)}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls its CSR support a beta version
+        return _short(weight.detach().to_sparse_csr(), torch.sparse_csr_tensor)
+
+
+def bsr(weight: Tensor, block: int) -> Tensor:
+    """The weight (outputs, inputs) in square blocks: only blocks with a number in them are stored.
+
+    >>> bsr(torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 3.0]]), 2).values().shape
+    torch.Size([1, 2, 2])
+    """
+    side = checks.whole("block", block, 1)
+    if checks.finite("weight", weight).ndim != 2 or any(size % side for size in weight.shape):
+        raise ValueError(f"weight must be a matrix of {block}x{block} blocks, got {weight.shape}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls this a beta version, too
+        return _short(weight.detach().to_sparse_bsr((block, block)), torch.sparse_bsr_tensor)
+
+
+def _short(sparse: Tensor, build: Callable[..., Tensor]) -> Tensor:
+    """The same matrix with indices of 4 bytes."""
+    rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
+    return build(rows, columns, sparse.values(), size=sparse.shape)
+
+
+def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
+    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR or in blocks: the order in which torch is quick.
+
+    >>> sparse_product(csr(torch.tensor([[0.0, 2.0]])), torch.tensor([[1.0, 3.0]]))
+    tensor([[6.]])
+    """
+    return (weight @ x.T).T
+
+
+def break_even(
+    outputs: int,
+    inputs: int,
+    batch: int,
+    sparsities: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    *,
+    block: int | None = None,
+    rounds: int = 15,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> BreakEven:
+    """From which sparsity on a sparse layer is faster than a dense one, on this machine.
+
+    Random weights with zeros in random places, and CSR; or zeros in random blocks, and blocked
+    sparse rows. Between two sparsities the logarithm of the ratio is taken as linear.
+
+    Args:
+        outputs: rows of the weight.
+        inputs: columns of the weight.
+        batch: samples at a time.
+        sparsities: rising, each in [0, 1].
+        block: side of the square blocks, a divisor of outputs and inputs; None for CSR.
+        rounds: how often all are timed in turn.
+        dtype: of weights and samples.
+        seed: of the weights.
+
+    """
+    side = 1 if block is None else checks.whole("block", block, 1)
+    if outputs % side or inputs % side:
+        raise ValueError(f"block must divide outputs {outputs} and inputs {inputs}, got {block}")
+    dice = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype, device="cpu")
+    x = torch.randn(batch, inputs, generator=dice, dtype=dtype, device="cpu")
+    order = torch.rand(outputs // side, inputs // side, generator=dice, device="cpu")
+    order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)
+    works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
+    for s in sparsities:
+        pruned = weight * (order >= checks.fraction("sparsity", s))
+        sparse = csr(pruned) if block is None else bsr(pruned, block)
+        works[f"{s}"] = partial(sparse_product, sparse, x)
+    taken = times(works, rounds)
+    speedup = [taken["dense"] / taken[f"{s}"] for s in sparsities]
+    return BreakEven(list(sparsities), speedup, crossing(sparsities, speedup))
+
+
+def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | None:
+    """The sparsity from which on the speedup stays at 1 or more, None if there is none.
+
+    >>> crossing([0.5, 0.7, 0.9], [0.25, 0.5, 2.0])
+    0.8
+    """
+    if len(sparsities) != len(speedup) or not speedup or min(speedup) <= 0:
+        raise ValueError(
+            f"crossing needs a positive speedup for each sparsity, got {list(speedup)}"
+        )
+    logs = [log2(value) for value in speedup]
+    below = [i for i, value in enumerate(logs) if value < 0]
+    if not below:
+        return sparsities[0]
+    i = below[-1]
+    if i + 1 == len(logs):
+        return None
+    share = -logs[i] / (logs[i + 1] - logs[i])
+    return round(sparsities[i] + share * (sparsities[i + 1] - sparsities[i]), 3)

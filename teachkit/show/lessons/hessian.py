@@ -1,0 +1,103 @@
+"""Lesson 01: what its explorers and figures draw, and its exercises."""
+
+import random
+from collections.abc import Callable
+
+import sympy
+from sympy import Expr, Matrix, Symbol
+
+from teachkit import hessian
+from teachkit.show import plots
+from teachkit.show.exercises import Task
+from teachkit.show.pictures import Picture
+
+x, y = sympy.symbols("x y")
+
+
+def quadratic(a: float, b: float, c: float) -> Picture:
+    """Level lines of f = a x² + b x y + c y² with its D and the verdict at the origin."""
+    f = sympy.nsimplify(a) * x**2 + sympy.nsimplify(b) * x * y + sympy.nsimplify(c) * y**2
+    kind = hessian.kind(hessian.hessian(f, (x, y)))
+    D = float(hessian.discriminant(f, (x, y)))
+    point = hessian.CriticalPoint(
+        {x: sympy.S.Zero, y: sympy.S.Zero}, kind, sympy.S.Zero, sympy.eye(2)
+    )
+    says = f"D = {D:g}, f_xx = {2 * a:g}: {kind}"
+    alt = f"Level lines of f = {a:g} x² + {b:g} x y + {c:g} y². {says} at the origin."
+    return plots.contours(f, (x, y), [point], alt=alt, title=says)
+
+
+def second_derivatives(rng: random.Random) -> tuple[float, float, float]:
+    """f_xx, f_yy and f_xy, none zero."""
+    a, b, c = (rng.choice([-1, 1]) * rng.uniform(0.5, 3) for _ in range(3))
+    return a, b, c
+
+
+def discriminant_and_fxx(rng: random.Random) -> tuple[int, int]:
+    """D and f_xx as whole numbers; a third of the D are zero."""
+    return rng.choice([-3, 0, 4]), rng.choice([-2, 1])
+
+
+def verdict(D: float, fxx: float) -> str:
+    """The second-derivative test on a matrix with this D and f_xx."""
+    return hessian.kind(Matrix([[fxx, 0], [0, sympy.Rational(D) / fxx]]))
+
+
+def polynomial_in_two(rng: random.Random) -> tuple[Expr, Symbol, Symbol]:
+    """A random polynomial of degree 5 with a mixed term."""
+    a, b, c = (rng.choice([-3, -2, -1, 1, 2, 3]) for _ in range(3))
+    return a * x**3 + b * x**2 * y**3 + c * y**4, x, y
+
+
+def cubic(rng: random.Random) -> tuple[Callable[[float], float], float, float]:
+    """A cubic function, a place and a step."""
+    a, b = rng.uniform(1, 2), rng.uniform(1, 2)
+    return (lambda v: a * v**3 + b * v**2), rng.uniform(0.5, 2), rng.choice([0.25, 0.5])
+
+
+TASKS = {
+    "01.1": Task(
+        draw=second_derivatives,
+        answer=lambda a, b, c: a * b - c * c,
+        mistakes={
+            "the mixed term enters with a minus sign": lambda a, b, c: a * b + c * c,
+            "the mixed term enters twice: f_xy times f_yx": lambda a, b, c: a * b - c,
+        },
+    ),
+    "01.2": Task(
+        draw=discriminant_and_fxx,
+        answer=verdict,
+        mistakes={
+            "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: verdict(
+                D, -fxx
+            ),
+            "D = 0 is undecided, whatever the sign of f_xx": (lambda D, fxx: verdict(D or 1, fxx)),
+            "D = 0 is undecided, not a saddle": lambda D, fxx: verdict(D or -1, fxx),
+        },
+    ),
+    "01.3": Task(
+        draw=polynomial_in_two,
+        answer=lambda f, v, w: hessian.hessian(f, (v, w)),
+        mistakes={
+            "this is the discriminant, the determinant of the Hessian; the Hessian is the matrix": (
+                lambda f, v, w: hessian.discriminant(f, (v, w))
+            ),
+            "the mixed derivatives f_xy and f_yx are missing": lambda f, v, w: sympy.diag(
+                sympy.diff(f, v, 2), sympy.diff(f, w, 2)
+            ),
+        },
+    ),
+    "01.4": Task(
+        draw=cubic,
+        answer=lambda f, at, h: (f(at + h) - 2 * f(at) + f(at - h)) / h**2,
+        mistakes={
+            "divide by h², not by h: it is a second difference": (
+                lambda f, at, h: (f(at + h) - 2 * f(at) + f(at - h)) / h
+            ),
+            "the middle value counts twice": lambda f, at, h: (
+                (f(at + h) - f(at) + f(at - h)) / h**2
+            ),
+            "this is the first derivative": lambda f, at, h: (f(at + h) - f(at - h)) / (2 * h),
+        },
+    ),
+}

@@ -1,0 +1,160 @@
+"""Lesson 07: what its explorers and figures draw, and its exercises."""
+
+import math
+import random
+
+import torch
+from torch import Tensor, nn
+
+from teachkit import magnitude, masks
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
+    """The weights of a layer, Han's threshold of quality × σ on both sides, and what it removes."""
+    w = masks.prunable(model)[layer].detach()
+    w = w[w != 0]
+    at = quality * float(w.std(correction=0))
+    gone = float((w.abs() <= at).double().mean())
+    figure, (axes,) = plots.canvas()
+    axes.hist(w.numpy(), bins=60, color="0.75", edgecolor="0.45", linewidth=0.5)
+    axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
+    for side in (-at, at):
+        axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
+    expected = magnitude.removed_share(quality)
+    says = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
+    axes.set_title(f"q = {quality:g}, threshold {at:.3f}: {says}", fontsize=10)
+    axes.set(xlabel=f"weight of layer {layer}", ylabel="number of weights")
+    axes.legend(frameon=False, loc="upper right")
+    return Picture(
+        figure, f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {says}."
+    )
+
+
+Shapes = list[tuple[int, int]]
+
+
+def partly_pruned(rng: random.Random) -> tuple[Tensor, float]:
+    """A weight matrix (5, 6) with zeros from a round before, and a quality parameter."""
+    w = torch.randn(5, 6, generator=generator(rng), dtype=torch.float64)
+    gone = torch.rand(5, 6, generator=generator(rng), dtype=torch.float64) < 0.4
+    return w.masked_fill(gone, 0.0), rng.choice([0.5, 0.8, 1.0])
+
+
+def quality(rng: random.Random) -> tuple[float]:
+    """A quality parameter."""
+    return (rng.uniform(0.2, 2.5),)
+
+
+def vector(rng: random.Random) -> tuple[Tensor]:
+    """Six weights of different sizes."""
+    return (torch.randn(6, generator=generator(rng), dtype=torch.float64),)
+
+
+def shapes(rng: random.Random) -> tuple[Shapes, int]:
+    """Three layers, a narrow one last that ERK leaves dense, and how many weights stay."""
+    wide = [(rng.randrange(80, 120), rng.randrange(60, 90)) for _ in range(2)]
+    return [*wide, (2, rng.randrange(3, 6))], rng.randrange(4000, 6000)
+
+
+def layer(w: Tensor) -> nn.Linear:
+    """A layer with these weights, (n,) or (outputs, inputs)."""
+    made = nn.Linear(w.shape[-1], w.numel() // w.shape[-1], bias=False, dtype=w.dtype)
+    made.weight.data = w.reshape(made.weight.shape).clone()
+    return made
+
+
+def kept(w: Tensor, q: float) -> Tensor:
+    """Han's mask."""
+    return magnitude.han_masks(layer(w), q)["weight"]
+
+
+def lamp(w: Tensor) -> Tensor:
+    """LAMP scores of a vector."""
+    return magnitude.lamp_scores(layer(w))["weight"][0]
+
+
+def cumulative(w: Tensor, descending: bool) -> Tensor:
+    """The sum of the squares up to each weight, in one order or the other."""
+    order = w.abs().argsort(descending=descending)
+    sums = torch.empty_like(w)
+    sums[order] = (w[order] ** 2).cumsum(0)
+    return sums
+
+
+def uncapped(sizes: Shapes, keep: int) -> list[float]:
+    """ERK densities that may exceed 1."""
+    return [keep / sum(sum(s) for s in sizes) * sum(s) / math.prod(s) for s in sizes]
+
+
+def densities(sizes: Shapes, keep: int) -> list[float]:
+    """ERK densities, with a layer that would exceed 1 left dense and the rest shared again."""
+    shares = uncapped(sizes, keep)
+    dense = [share >= 1 for share in shares]
+    if not any(dense):
+        return shares
+    free = [s for s, d in zip(sizes, dense, strict=True) if not d]
+    full = sum(math.prod(s) for s, d in zip(sizes, dense, strict=True) if d)
+    rest = iter(densities(free, keep - full))
+    return [1.0 if d else next(rest) for d in dense]
+
+
+TASKS = {
+    "07.1": Task(
+        draw=partly_pruned,
+        answer=kept,
+        mistakes={
+            "the zeros of earlier rounds do not count: take σ over the weights that are left": (
+                lambda w, q: w.abs() > q * w.std(correction=0)
+            ),
+            "take the absolute value: a large negative weight stays": (
+                lambda w, q: w > q * w[w != 0].std(correction=0)
+            ),
+            "this is the variance; the threshold takes the standard deviation": (
+                lambda w, q: w.abs() > q * w[w != 0].var(correction=0)
+            ),
+        },
+    ),
+    "07.2": Task(
+        draw=quality,
+        answer=magnitude.removed_share,
+        mistakes={
+            "the share is not proportional to q: at q = 2 this would remove more than all": (
+                lambda q: q * math.erf(1 / math.sqrt(2))
+            ),
+            "erf belongs to exp(−t²); a normal distribution has exp(−t²/2)": math.erf,
+            "this counts one side; small negative weights go as well": (
+                lambda q: (1 + math.erf(q / math.sqrt(2))) / 2
+            ),
+        },
+    ),
+    "07.3": Task(
+        draw=vector,
+        answer=lamp,
+        mistakes={
+            "divide by the weights at least as large, not by all": lambda w: w**2 / (w**2).sum(),
+            "these are the sums over the smaller weights; take the larger ones": (
+                lambda w: w**2 / cumulative(w, descending=False)
+            ),
+            "the weight itself belongs into the sum": (
+                lambda w: w**2 / (cumulative(w, descending=True) - w**2)
+            ),
+        },
+    ),
+    "07.4": Task(
+        draw=shapes,
+        answer=densities,
+        mistakes={
+            "a density cannot exceed 1: leave that layer dense and share the rest again": uncapped,
+            "what the dense layer cannot take must go to the others: the total is too small": (
+                lambda sizes, keep: [min(d, 1.0) for d in uncapped(sizes, keep)]
+            ),
+            "this is the uniform rule: every layer has the same density": (
+                lambda sizes, keep: [keep / sum(map(math.prod, sizes))] * len(sizes)
+            ),
+        },
+    ),
+}

@@ -1,0 +1,133 @@
+"""Lesson 04: what its explorers and figures draw, and its exercises."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.pictures import Picture
+
+
+def two_saliencies(b: float, w2: float) -> Picture:
+    """A quadratic loss with its minimum at (1, w2) and what removing each weight costs.
+
+    H = [[6, b], [b, 2]]: Optimal Brain Damage reads the diagonal, the row-sum trap the sums of rows.
+    """
+    H, w = np.array([[6.0, b], [b, 2.0]]), np.array([1.0, w2])
+    grid = np.linspace(-1, 4, 121)
+    at = np.stack(np.meshgrid(grid, grid), -1) - w
+    loss = 0.5 * np.einsum("...i,ij,...j", at, H, at)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.4)
+    axes.contour(grid, grid, loss, levels=np.arange(0.5, 30, 1.5), cmap="cividis", linewidths=1)
+    ends = {"trained": w, "without w1": np.array([0, w2]), "without w2": np.array([1.0, 0])}
+    for i, (label, end) in enumerate(ends.items()):
+        axes.plot(*end, "ov^"[i], color=COLOURS[i], markersize=9, label=label)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    cost, rows = 0.5 * H.diagonal() * w**2, 0.5 * H.sum(1) * w**2
+    says = f"removing w1 costs {cost[0]:.2f}, w2 {cost[1]:.2f}; row sums say {rows[0]:.2f}, {rows[1]:.2f}"
+    axes.set_title(says, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return Picture(
+        figure, f"Level lines of a quadratic loss with b = {b:g} and w2 = {w2:g}: {says}."
+    )
+
+
+def saliencies(rng: random.Random) -> tuple[Tensor, Tensor]:
+    """Curvatures, not all positive, and weights."""
+    h, w = torch.randn(2, 4, generator=generator(rng), dtype=torch.float64)
+    return h, w
+
+
+def place(rng: random.Random) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A function of three numbers with a full Hessian, and a place."""
+    f, at, _ = curved(rng)
+    return f, at
+
+
+def softmax(rng: random.Random) -> tuple[Tensor, Tensor]:
+    """Inputs (5, 3) of a layer and the probabilities (5, 4) after it."""
+    a = torch.randn(5, 3, generator=generator(rng), dtype=torch.float64)
+    z = torch.randn(5, 4, generator=generator(rng), dtype=torch.float64)
+    return a, z.softmax(1)
+
+
+def kept_sets(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """A positive definite Hessian (4, 4), weights at the minimum, and which of them stay."""
+    A = torch.randn(4, 6, generator=generator(rng), dtype=torch.float64)
+    w = torch.randn(4, generator=generator(rng), dtype=torch.float64)
+    keep = torch.tensor(rng.choice([[True, False, True, False], [False, False, True, True]]))
+    return A @ A.T, w, keep
+
+
+def last_layer(a: Tensor, p: Tensor) -> Any:
+    """The diagonal for the weights of the last layer, (outputs, inputs)."""
+    return (p * (1 - p)).T @ a**2 / len(a)
+
+
+def step(w: Tensor, keep: Tensor) -> Tensor:
+    """δ: −w where a weight goes."""
+    return torch.where(keep, 0.0, -w)
+
+
+TASKS = {
+    "04.1": Task(
+        draw=saliencies,
+        answer=lambda h, w: 0.5 * h * w**2,
+        mistakes={
+            "the factor ½ is missing": lambda h, w: h * w**2,
+            "the weight must be squared": lambda h, w: 0.5 * h * w,
+            "do not take the absolute value: a saliency may be negative": lambda h, w: (
+                0.5 * h.abs() * w**2
+            ),
+        },
+    ),
+    "04.2": Task(
+        draw=place,
+        answer=lambda f, at: full_hessian(f, at).diagonal(),
+        mistakes={
+            "these are the row sums: the gradient was summed before it was differentiated": (
+                lambda f, at: full_hessian(f, at).sum(1)
+            ),
+            "this is the gradient; differentiate once more": lambda f, at: torch.func.grad(f)(at),
+            "this is the whole Hessian; only its diagonal is wanted": full_hessian,
+        },
+    ),
+    "04.3": Task(
+        draw=softmax,
+        answer=last_layer,
+        mistakes={
+            "divide by the number of samples: the loss is a mean": lambda a, p: (
+                (p * (1 - p)).T @ a**2
+            ),
+            "the input must be squared": lambda a, p: (p * (1 - p)).T @ a / len(a),
+            "the curvature at output i is p_i (1 − p_i), not p_i": lambda a, p: p.T @ a**2 / len(a),
+        },
+    ),
+    "04.4": Task(
+        draw=kept_sets,
+        answer=lambda H, w, keep: (
+            0.5 * step(w, keep) @ H @ step(w, keep)
+            - (0.5 * H.diagonal() * step(w, keep) ** 2).sum()
+        ),
+        mistakes={
+            "this is the whole quadratic term; take the saliencies off": lambda H, w, keep: (
+                0.5 * step(w, keep) @ H @ step(w, keep)
+            ),
+            "these are the saliencies; the cross terms are what is missing from them": (
+                lambda H, w, keep: (0.5 * H.diagonal() * step(w, keep) ** 2).sum()
+            ),
+            "keep is True where a weight stays; the step is −w where it is False": (
+                lambda H, w, keep: (
+                    0.5 * step(w, ~keep) @ H @ step(w, ~keep)
+                    - (0.5 * H.diagonal() * step(w, ~keep) ** 2).sum()
+                )
+            ),
+        },
+    ),
+}

@@ -1,0 +1,135 @@
+"""Lesson 05: what its explorers and figures draw, and its exercises."""
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachkit import obs
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def surgery(method: str, correlation: float, damping: float) -> Picture:
+    """Two weights, the level lines of their loss, and where a pruning method moves them.
+
+    H = [[5, c], [c, 1]] with c = correlation · √5, weights (1, 2) at the minimum.
+    """
+    c = correlation * 5**0.5
+    H, w = torch.tensor([[5.0, c], [c, 1.0]]), torch.tensor([1.0, 2.0])
+    P = obs.inverse(H, damping=damping)
+    scores = {
+        "magnitude": w.abs(),
+        "OBD": 0.5 * H.diagonal() * w**2,
+        "OBS": obs.saliencies(w, P),
+    }[method]
+    q = int(scores.argmin())
+    step = obs.update(w, P, q) if method == "OBS" else torch.where(torch.arange(2) == q, -w, 0.0)
+    rise = float(0.5 * step @ H @ step)
+    grid = np.linspace(-1, 4, 101)
+    u, v = np.meshgrid(grid - 1, grid - 2)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.0)
+    loss = 2.5 * u**2 + c * u * v + 0.5 * v**2
+    levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
+    axes.clabel(levels, fontsize=8)
+    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
+    axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
+    axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
+    axes.axvline(0, color="0.4", linewidth=1, linestyle=":")
+    says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
+    axes.set_title(says, fontsize=10)
+    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    axes.legend(loc="upper right", fontsize=8)
+    axes.grid(False)
+    end = ", ".join(f"{value:.2f}" for value in (w + step).tolist())
+    alt = (
+        f"Level lines of a loss of two weights with correlation {correlation:g}. {says}; "
+        f"the weights move from (1, 2) to ({end})."
+    )
+    return Picture(figure, alt)
+
+
+def quadratic(rng: random.Random) -> tuple[Tensor, Tensor]:
+    """Four weights and the inverse (4, 4) of a positive definite matrix."""
+    A = torch.randn(4, 6, generator=generator(rng), dtype=torch.float64)
+    w = torch.randn(4, generator=generator(rng), dtype=torch.float64)
+    return w, torch.linalg.inv(A @ A.T)
+
+
+def with_position(rng: random.Random) -> tuple[Tensor, Tensor, int]:
+    """The same, and which weight goes."""
+    return *quadratic(rng), rng.randrange(4)
+
+
+def inverse_and_position(rng: random.Random) -> tuple[Tensor, int]:
+    """The inverse (4, 4) and which weight goes."""
+    return quadratic(rng)[1], rng.randrange(4)
+
+
+def with_pair(rng: random.Random) -> tuple[Tensor, Tensor, list[int]]:
+    """The same, and two weights that go together."""
+    return *quadratic(rng), sorted(rng.sample(range(4), 2))
+
+
+def zeroed(w: Tensor, q: int) -> Tensor:
+    """The step that only sets weight q to zero."""
+    return torch.where(torch.arange(len(w)) == q, -w, 0.0)
+
+
+def one_by_one(w: Tensor, P: Tensor, pair: list[int]) -> Tensor:
+    """Two removals with the inverse that belongs to the first only."""
+    return w + sum(obs.update(w, P, q) for q in pair)
+
+
+TASKS = {
+    "05.1": Task(
+        draw=quadratic,
+        answer=obs.saliencies,
+        mistakes={
+            "this divides by H's diagonal upside down: H⁻¹ is given, divide by its diagonal": (
+                lambda w, P: w**2 * P.diagonal() / 2
+            ),
+            "this is OBD: 1/[H⁻¹]_qq is not h_qq": lambda w, P: (
+                w**2 * torch.linalg.inv(P).diagonal() / 2
+            ),
+            "the factor ½ is missing": lambda w, P: w**2 / P.diagonal(),
+        },
+    ),
+    "05.2": Task(
+        draw=with_position,
+        answer=obs.update,
+        mistakes={
+            "the other weights do not move: this is what OBD does": lambda w, P, q: zeroed(w, q),
+            "divide by [H⁻¹]_qq, so that weight q lands on zero": lambda w, P, q: -w[q] * P[:, q],
+            "the sign is wrong: weight q must move by −w_q": lambda w, P, q: -obs.update(w, P, q),
+            "these are the new weights; the step is asked": lambda w, P, q: w + obs.update(w, P, q),
+        },
+    ),
+    "05.3": Task(
+        draw=inverse_and_position,
+        answer=obs.downdate,
+        mistakes={
+            "subtract it: the remaining weights are stiffer": lambda P, q: (
+                P + torch.outer(P[:, q], P[q]) / P[q, q]
+            ),
+            "divide by [H⁻¹]_qq": lambda P, q: P - torch.outer(P[:, q], P[q]),
+            "row and column q only crossed out: that is the inverse without a change": (
+                lambda P, q: P * (torch.arange(4) != q) * (torch.arange(4) != q)[:, None]
+            ),
+        },
+    ),
+    "05.4": Task(
+        draw=with_pair,
+        answer=lambda w, P, pair: obs.remove(w, P, pair)[0],
+        mistakes={
+            "the two steps added: each spoils what the other has set to zero": one_by_one,
+            "the other weights do not move": lambda w, P, pair: w.index_fill(
+                0, torch.tensor(pair), 0.0
+            ),
+        },
+    ),
+}

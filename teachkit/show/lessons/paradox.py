@@ -1,0 +1,216 @@
+"""Lesson 11: what its explorers and figures draw, and its exercises."""
+
+import random
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from teachkit import magnitude, masks, obd, paradox, taylor
+from teachkit.core.types import Batch, Masks, Params, Scores
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def flat(params: Params) -> Tensor:
+    """All entries of a dict as one vector."""
+    return torch.cat([t.reshape(-1) for t in params.values()])
+
+
+def arms(
+    model: nn.Module, test: Batch, change: obd.Spread, spread_weight: float, sparsity: float
+) -> Picture:
+    """SD against MEAN of the predicted change; the weights that MEAN + λ SD removes are marked."""
+    scores: Scores = {n: m + spread_weight * change.sd[n] for n, m in change.mean.items()}
+    kept = masks.keep_top(scores, sparsity)
+    accuracy = evaluate(masks.apply(model, kept), test).accuracy
+    mean, sd, stay = (flat(part).numpy() for part in (change.mean, change.sd, kept))
+    shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
+    figure, (axes,) = plots.canvas(width=5.8, height=4.2)
+    for i, (label, part) in enumerate({"stays": stay & shown, "goes": ~stay & shown}.items()):
+        axes.plot(
+            mean[part], sd[part], "o^"[i], markersize=2.5, alpha=0.5, color=COLOURS[i],
+            label=label, linestyle="none", rasterized=True,
+        )  # fmt: skip
+    axes.set_xscale("symlog", linthresh=1e-5)
+    axes.set_yscale("log")
+    axes.set(xlabel="mean of the predicted change", ylabel="its SD over the samples")
+    axes.set_xticks([-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2])
+    axes.tick_params(axis="x", labelsize=8)
+    says = (
+        f"MEAN + {spread_weight:g} SD, {100 * sparsity:.0f} % removed: test accuracy {accuracy:.3f}"
+    )
+    axes.set_title(says, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
+    alt = f"Standard deviation against mean of the predicted change, a point a weight: a V. {says}."
+    return Picture(figure, alt)
+
+
+def along(model: nn.Module, batch: Batch, kept: Masks, reach: float) -> Picture:
+    """The loss on the way from the network to the pruned one, up to a share of the way."""
+    t = np.linspace(0, reach, 25).tolist()
+    path = taylor.along(model, batch, masks.change(model, kept), t)
+    figure, (axes,) = plots.canvas()
+    curves = {"first order": path.first, "second order": path.second, "truth": path.actual}
+    for i, (label, y) in enumerate(curves.items()):
+        axes.plot(t, y, label=label, color=COLOURS[i], linestyle=LINES[i])
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
+    height = max(1e-4, 1.3 * float(path.actual.abs().max()))
+    axes.set(
+        xlabel="share α of the way to zero", ylabel="change of the loss", ylim=(-height, height)
+    )
+    axes.locator_params(axis="x", nbins=6)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    best, low, end = int(path.actual.argmin()), float(path.actual.min()), float(path.actual[-1])
+    says = f"lowest at α = {t[best]:.3f}, change {low:+.4f}; at the end {end:+.3f}"
+    axes.set_title(says, fontsize=10)
+    alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
+    return Picture(figure, alt)
+
+
+class Candidate(NamedTuple):
+    """A network, its scores by T2, and a few random rankings."""
+
+    model: nn.Module
+    t2: Scores
+    chance: list[Scores]
+
+
+def candidate(
+    model: nn.Module, batch: Batch, generator: torch.Generator, draws: int = 5
+) -> Candidate:
+    """Scores computed once, so that a slider need not wait for them."""
+    chance = [magnitude.random_scores(model, generator) for _ in range(draws)]
+    return Candidate(model, paradox.second_order(model, batch), chance)
+
+
+def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: float) -> Picture:
+    """Test accuracy by T2 and by chance for every width; the chosen one is marked."""
+
+    def after(model: nn.Module, scores: Scores) -> float:
+        kept = masks.keep_top(scores, sparsity)
+        return evaluate(masks.apply(model, kept), test).accuracy
+
+    by_t2 = {name: after(c.model, c.t2) for name, c in nets.items()}
+    by_chance = {
+        name: sum(after(c.model, s) for s in c.chance) / len(c.chance) for name, c in nets.items()
+    }
+    figure, (axes,) = plots.canvas(height=3.2)
+    for i, (label, accuracy) in enumerate({"T2": by_t2, "random": by_chance}.items()):
+        axes.plot(
+            list(accuracy),
+            list(accuracy.values()),
+            color=COLOURS[i],
+            linestyle=LINES[i],
+            marker="o",
+            label=label,
+        )
+        axes.plot(
+            [units], [accuracy[units]], "o", color=COLOURS[i], markersize=12, fillstyle="none"
+        )
+    axes.set(xlabel="units in the first hidden layer", ylabel="test accuracy", ylim=(0, 1))
+    axes.legend(frameon=False, loc="lower left")
+    both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
+    says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
+    axes.set_title(says, fontsize=10)
+    return Picture(figure, f"Test accuracy after pruning by T2 and at random, by width. {says}.")
+
+
+def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradient, Hessian, weights and which of them go."""
+    g, w = torch.randn(2, 4, generator=generator(rng), dtype=torch.float64)
+    A = torch.randn(4, 4, generator=generator(rng), dtype=torch.float64)
+    return (
+        g,
+        A + A.T,
+        w,
+        torch.tensor(rng.choice([[True, True, False, True], [False, True, True, False]])),
+    )
+
+
+def samples(rng: random.Random) -> tuple[Tensor]:
+    """Changes of six samples' losses for three weights, partly in step."""
+    common = torch.randn(6, 1, generator=generator(rng), dtype=torch.float64)
+    return (common + 0.5 * torch.randn(6, 3, generator=generator(rng), dtype=torch.float64),)
+
+
+def with_weight(rng: random.Random) -> tuple[Tensor, float]:
+    """Changes of eight samples' losses for five weights, and λ."""
+    return torch.randn(8, 5, generator=generator(rng), dtype=torch.float64), rng.choice([0.5, 2.0])
+
+
+def joint(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
+    """The prediction of the quadratic model for removing all of them."""
+    step = torch.where(gone, -w, 0.0)
+    return g @ step + 0.5 * step @ H @ step
+
+
+def single(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
+    """The sum of the predictions for each alone."""
+    return (-g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
+
+
+def ratio(c: Tensor) -> Tensor:
+    """SD of the sum, in units of the SD of a sum of independent ones."""
+    return c.sum(1).std(correction=0) / c.var(0, correction=0).sum().sqrt()
+
+
+TASKS = {
+    "11.1": Task(
+        draw=quadratic,
+        answer=single,
+        mistakes={
+            "this is the joint prediction; the promise leaves the cross terms out": joint,
+            "the gradient's term has the wrong sign: the step to zero is −w": lambda g, H, w, gone: (
+                (g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
+            ),
+            "sum over the weights that go, not over those that stay": lambda g, H, w, gone: single(
+                g, H, w, ~gone
+            ),
+        },
+    ),
+    "11.2": Task(
+        draw=quadratic,
+        answer=lambda g, H, w, gone: joint(g, H, w, gone) - single(g, H, w, gone),
+        mistakes={
+            "this is the whole joint prediction; take the promise off": joint,
+            "the sign is turned round: joint less promised": lambda g, H, w, gone: (
+                single(g, H, w, gone) - joint(g, H, w, gone)
+            ),
+        },
+    ),
+    "11.3": Task(
+        draw=samples,
+        answer=ratio,
+        mistakes={
+            "divide by the root of the sum of the variances": lambda c: c.sum(1).std(correction=0),
+            "variances add, standard deviations do not: divide by the root of the summed variances": (
+                lambda c: c.sum(1).std(correction=0) / c.std(0, correction=0).sum()
+            ),
+            "take the root of both: these are variances": lambda c: (
+                c.sum(1).var(correction=0) / c.var(0, correction=0).sum()
+            ),
+        },
+    ),
+    "11.4": Task(
+        draw=with_weight,
+        answer=lambda c, weight: c.mean(0) + weight * c.std(0, correction=0),
+        mistakes={
+            "this is the mean alone; add λ times the spread": lambda c, weight: c.mean(0),
+            "use the standard deviation, not the variance": lambda c, weight: (
+                c.mean(0) + weight * c.var(0, correction=0)
+            ),
+            "divide by n, not by n − 1 (correction=0)": lambda c, weight: (
+                c.mean(0) + weight * c.std(0)
+            ),
+            "mean and spread are taken over the samples, the first axis": lambda c, weight: (
+                c.mean(1) + weight * c.std(1, correction=0)
+            ),
+        },
+    ),
+}

@@ -1,0 +1,132 @@
+"""Lesson 08: what its explorers and figures draw, and its exercises."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teachkit import masks, schedule
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task, generator
+from teachkit.show.pictures import Picture
+
+
+def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int) -> Picture:
+    """The sparsity of a schedule over 20 steps, and how much of it is gone halfway."""
+    make = {"linear": schedule.linear, "cubic": schedule.cubic, "exponential": schedule.exponential}
+    rule = schedule.every(schedule.delayed(make[shape](0, final, 0, end), warm_up), every)
+    steps = np.arange(21)
+    figure, (axes,) = plots.canvas()
+    levels = [rule(int(t)) for t in steps]
+    axes.step(steps, levels, where="post", color=COLOURS[0], label=shape)
+    axes.plot(steps, levels, "o", color=COLOURS[0], markersize=4)
+    axes.set(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02), xticks=range(0, 21, 4))
+    half = levels[warm_up + end // 2] / final
+    says = f"{100 * half:.0f} % of all removals are done {warm_up + end // 2} steps in"
+    axes.set_title(says, fontsize=10)
+    alt = (
+        f"The {shape} schedule to {final:g} with a warm-up of {warm_up} steps, {end} steps long, "
+        f"changing every {every}: {says}."
+    )
+    return Picture(figure, alt)
+
+
+def share_and_target(rng: random.Random) -> tuple[float, float]:
+    """A share of the rest that goes each round, and a sparsity to reach; not a whole power."""
+    return rng.choice([0.1, 0.2, 0.3]), rng.choice([0.55, 0.85, 0.93])
+
+
+def cubic_at(rng: random.Random) -> tuple[int, float, float, int, int]:
+    """A step, initial and final sparsity, start and end."""
+    start, length = rng.randrange(1, 5), rng.randrange(4, 9)
+    step = start + rng.choice([-1, 1, length // 2, length + 2])
+    return step, rng.choice([0.0, 0.2]), rng.choice([0.8, 0.9]), start, start + length
+
+
+def counted(rng: random.Random) -> tuple[int, Callable[[float], float], int]:
+    """A number of weights, a schedule, a number of steps."""
+    steps = rng.randrange(4, 8)
+    make = rng.choice([schedule.linear, schedule.cubic])
+    return rng.choice([1000, 6464]), make(0.0, rng.choice([0.83, 0.9]), 0, steps), steps
+
+
+def with_dead(rng: random.Random) -> tuple[Tensor, Tensor, int]:
+    """Scores, a mask from before whose dead weights score high, and how many shall stay."""
+    scores = torch.randperm(8, generator=generator(rng)).double() + 1
+    alive = scores <= 5
+    return scores, alive, rng.choice([2, 3])
+
+
+def cubic(t: float, low: float, high: float, start: int, end: int) -> float:
+    """Zhu and Gupta's formula between start and end, without the ends held."""
+    return high + (low - high) * (1 - (t - start) / (end - start)) ** 3
+
+
+def removed(n: int, rule: Callable[[float], float], steps: int) -> list[int]:
+    """How many go in each step."""
+    gone = [masks.removed(n, rule(t)) for t in range(steps + 1)]
+    return [b - a for a, b in itertools.pairwise(gone)]
+
+
+def largest(scores: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """The k largest scores among the allowed ones."""
+    return masks.keep_top({"w": scores}, 1 - k / len(scores), within={"w": allowed})["w"]
+
+
+TASKS = {
+    "08.1": Task(
+        draw=share_and_target,
+        answer=lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)),
+        mistakes={
+            "each round removes a share of what is left, not of all weights": lambda p, s: (
+                math.ceil(s / p)
+            ),
+            "this many rounds fall just short: round up": lambda p, s: math.floor(
+                math.log(1 - s) / math.log(1 - p)
+            ),
+            "a number of rounds is whole: round up": lambda p, s: math.log(1 - s) / math.log(1 - p),
+        },
+    ),
+    "08.2": Task(
+        draw=cubic_at,
+        answer=lambda t, low, high, start, end: schedule.cubic(low, high, start, end)(t),
+        mistakes={
+            "before start and after end the sparsity stays where it is": cubic,
+            "this is the linear schedule; the power 3 is missing": (
+                lambda t, low, high, start, end: schedule.linear(low, high, start, end)(t)
+            ),
+            "this starts slowly and ends fast: the cube belongs to 1 − u": (
+                lambda t, low, high, start, end: (
+                    low + (high - low) * min(max((t - start) / (end - start), 0), 1) ** 3
+                )
+            ),
+        },
+    ),
+    "08.3": Task(
+        draw=counted,
+        answer=removed,
+        mistakes={
+            "these are the totals; the question is how many go in each step": lambda n, rule, steps: [
+                masks.removed(n, rule(t)) for t in range(1, steps + 1)
+            ],
+            "a schedule gives the sparsity after the step, not the share to remove in it": (
+                lambda n, rule, steps: [round(n * rule(t)) for t in range(steps)]
+            ),
+        },
+    ),
+    "08.4": Task(
+        draw=with_dead,
+        answer=largest,
+        mistakes={
+            "a weight that was removed before came back": lambda scores, alive, k: largest(
+                scores, torch.ones_like(alive), k
+            ),
+            "this keeps the smallest scores": lambda scores, alive, k: largest(-scores, alive, k),
+        },
+    ),
+}

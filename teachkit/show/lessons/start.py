@@ -1,0 +1,52 @@
+"""Lesson 00: what its explorers and figures draw, and its exercises."""
+
+import random
+
+import torch
+from torch import Tensor, nn
+
+from teachkit import masks
+from teachkit.core.types import Batch
+from teachkit.lab.session import COLOURS
+from teachkit.show import plots
+from teachkit.show.exercises import Task
+from teachkit.show.pictures import Picture
+
+
+def digit(model: nn.Module, batch: Batch, number: int) -> Picture:
+    """One test digit as the network sees it, and the probability it gives to each class."""
+    image, label = batch[0][number], int(batch[1][number])
+    probability = model(image[None]).softmax(1)[0].detach().numpy()
+    figure, (left, right) = plots.canvas(2, height=2.6)
+    left.imshow(image[0], cmap="gray_r")
+    left.set(title=f"test digit {number}: a {label}", xticks=[], yticks=[])
+    left.grid(False)
+    right.bar(range(10), probability, color=COLOURS[0])
+    right.set(xticks=range(10), ylim=(0, 1), xlabel="class", ylabel="probability")
+    guess = int(probability.argmax())
+    return Picture(figure, f"Test digit {number} shows a {label}; the network says {guess}.")
+
+
+def weights(rng: random.Random) -> tuple[Tensor]:
+    """A weight matrix with some zeros, never half of them."""
+    w = torch.tensor(
+        [[rng.choice([0.0, 0.0, 0.0, rng.gauss(0, 1)]) for _ in range(5)] for _ in range(3)]
+    )
+    w[0, 0], w[1, 1] = 1.0, 0.0
+    return (w,)
+
+
+TASKS = {
+    "00.1": Task(
+        draw=weights,
+        answer=lambda w: masks.sparsity({"w": w != 0}),
+        mistakes={
+            "this is the density, the fraction that stays; sparsity is the fraction of zeros": (
+                lambda w: 1 - masks.sparsity({"w": w != 0})
+            ),
+            "this is the number of zeros; sparsity is their fraction": lambda w: int(
+                (w == 0).sum()
+            ),
+        },
+    ),
+}

@@ -1,0 +1,230 @@
+"""Lesson 09: what its explorers and figures draw, and its exercises."""
+
+import copy
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from teachkit import structured
+from teachkit.core.types import Batch
+from teachkit.lab.curves import interval
+from teachkit.lab.evaluation import evaluate
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task
+from teachkit.show.pictures import Picture
+
+FILTERS, CHANNELS, SIDE = 6, 4, 3
+BLOCK = (2, 6)
+MARKERS = "osv^DX"
+TOP = 22.0  # percentage points; what lies above is written at the edge
+
+
+class Point(NamedTuple):
+    """A mean over pruned networks: the share of the bytes saved, and the accuracy lost.
+
+    ``low`` and ``high`` are the 95 % interval of the accuracy lost.
+    """
+
+    saved: float
+    drop: float
+    low: float
+    high: float
+
+
+def kernels(granularity: str, sparsity: float) -> Picture:
+    """Which weights of a small convolution stay, kernel by kernel.
+
+    Six filters (rows) read four channels (columns); each small square is a 3x3 kernel. The
+    scores are fixed random numbers. "2:4" removes half, whatever the sparsity.
+    """
+    shape = (FILTERS, CHANNELS, SIDE, SIDE)
+    scores = {"w": torch.rand(shape, generator=torch.Generator().manual_seed(3))}
+    share = 0.5 if granularity == "2:4" else sparsity
+    kept = structured.group_masks(scores, share, granularity, block=BLOCK, on_empty="allow")["w"]
+    figure, (axes,) = plots.canvas(width=4.6, height=5.0)
+    axes.imshow(_tiles(kept, scores["w"]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    step = SIDE + 1
+    axes.set_xticks(np.arange(CHANNELS) * step + 2, [f"{i}" for i in range(CHANNELS)])
+    axes.set_yticks(np.arange(FILTERS) * step + 2, [f"{o}" for o in range(FILTERS)])
+    axes.set(xlabel="input channel", ylabel="filter (output channel)")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    says = f"{int(kept.sum())} of {kept.numel()} weights stay"
+    axes.set_title(f"{granularity}: {says}", fontsize=10)
+    what = structured.GRANULARITIES[granularity]
+    alt = (
+        f"A convolution as {FILTERS} rows of {CHANNELS} kernels, pruned by {granularity} ({what}) "
+        f"at sparsity {share:g}; dark squares stay, white ones are gone: {says}."
+    )
+    return Picture(figure, alt)
+
+
+def _tiles(kept: Tensor, scores: Tensor) -> np.ndarray:
+    """Kernels as tiles with a grey line between them; the larger the score the darker."""
+    step = SIDE + 1
+    canvas = np.full((FILTERS * step + 1, CHANNELS * step + 1), 0.72)
+    shade = torch.where(kept, 0.5 - 0.5 * scores, 1.0).numpy()
+    for o in range(FILTERS):
+        for i in range(CHANNELS):
+            y, x = 1 + o * step, 1 + i * step
+            canvas[y : y + SIDE, x : x + SIDE] = shade[o, i]
+    return canvas
+
+
+def tradeoff(
+    before: Sequence[nn.Module], after: Sequence[nn.Module], batch: Batch, form: str = "dense"
+) -> Point:
+    """The means over two or more pairs of networks: bytes saved in a form, in float32, and loss."""
+    saved, drop = [], []
+    for dense, pruned in zip(before, after, strict=True):
+        whole, part = (copy.deepcopy(net).float() for net in (dense, pruned))
+        saved.append(1 - structured.stored(part, form) / structured.stored(whole))
+        drop.append(evaluate(dense, batch).accuracy - evaluate(pruned, batch).accuracy)
+    return Point(sum(saved) / len(saved), *map(float, interval(drop)))
+
+
+def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Picture:
+    """Saved size against lost accuracy, in percent, with intervals and a bound on the loss.
+
+    Args:
+        points: by form, networks of rising sparsity.
+        bound: the accuracy drop that one accepts, in percentage points.
+
+    """
+    figure, (axes,) = plots.canvas(width=6.4, height=4.0)
+    axes.set(xlabel="saved size in %", ylabel="accuracy drop in points", ylim=(-2, TOP))
+    axes.set_xlim(-45, 101)
+    best = {}
+    for i, (form, networks) in enumerate(points.items()):
+        _curve(axes, form, networks, i)
+        allowed = [p for p in networks if 100 * p.drop <= bound]
+        best[form] = max((p.saved for p in allowed), default=0.0)
+        if allowed:
+            at = max(allowed, key=lambda p: p.saved)
+            size = 10 + 4 * i  # so that no ring hides another
+            axes.plot(100 * at.saved, 100 * at.drop, "o", ms=size, mfc="none", color=COLOURS[i])
+    axes.axhline(bound, color="0.3", linewidth=1, linestyle=":")
+    axes.text(-42, bound + 0.2, f"bound {bound:g}", va="bottom", fontsize=9)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    says = ", ".join(f"{form} {100 * saved:.0f} %" for form, saved in best.items())
+    alt = (
+        "Saved size against accuracy drop by form of storage. Within a drop of "
+        f"{bound:g} points the most that each saves: {says}."
+    )
+    return Picture(figure, alt)
+
+
+def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
+    saved: ArrayLike = [100 * p.saved for p in networks]
+    drop: ArrayLike = [100 * p.drop for p in networks]
+    bars = np.transpose([[p.drop - p.low, p.high - p.drop] for p in networks])
+    line: dict[str, Any] = {
+        "color": COLOURS[i],
+        "linestyle": LINES[i],
+        "marker": MARKERS[i],
+        "ms": 5,
+    }
+    axes.errorbar(saved, drop, yerr=100 * bars, label=form, elinewidth=1, capsize=2, **line)
+    for p in networks:
+        if 100 * p.drop > TOP:
+            words: dict[str, Any] = {
+                "ha": "center",
+                "va": "top",
+                "fontsize": 9,
+                "color": COLOURS[i],
+            }
+            axes.text(100 * p.saved + 2, TOP, f"{form} {100 * p.drop:.0f} ↑", **words)
+
+
+def weight(rng: random.Random) -> tuple[Tensor]:
+    """A weight (outputs, inputs) as torch stores it, square so that a swap keeps its shape."""
+    return (torch.tensor([[rng.uniform(-2, 2) for _ in range(4)] for _ in range(4)]),)
+
+
+def channels(rng: random.Random) -> tuple[Tensor, int]:
+    """Which channels stay, and how many places each has after a flatten."""
+    keep = torch.tensor([True, False, *(rng.random() < 0.5 for _ in range(3))])
+    return keep, rng.choice([4, 9])
+
+
+def sparse(rng: random.Random) -> tuple[Tensor, int]:
+    """A mask (outputs, inputs) and the bytes of one number."""
+    mask = torch.tensor([[rng.random() < 0.4 for _ in range(7)] for _ in range(5)])
+    mask[0, 0] = True
+    return mask, rng.choice([2, 4, 8])
+
+
+def csr_bytes(mask: Tensor, value: int) -> int:
+    """A value and a column of 4 bytes for each weight, 4 bytes for each row, and 4 more."""
+    return int(mask.sum()) * (value + 4) + 4 * (len(mask) + 1)
+
+
+def constant(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """The next layer's weight (outputs, units) and bias, and which units stay."""
+    V = torch.tensor([[rng.uniform(-2, 2) for _ in range(5)] for _ in range(3)])
+    b = torch.tensor([rng.uniform(-1, 1) for _ in range(3)])
+    keep = torch.tensor([True, True, False, False, rng.random() < 0.5])
+    return V, b, keep
+
+
+TASKS = {
+    "09.1": Task(
+        draw=weight,
+        answer=lambda W: W.norm(dim=1),
+        mistakes={
+            "these are the norms of the columns: torch stores (outputs, inputs)": (
+                lambda W: W.norm(dim=0)
+            ),
+            "this is the L1 norm, Σ|w|; the root of Σ w² is asked for": lambda W: W.abs().sum(1),
+            "take the square root": lambda W: (W**2).sum(1),
+        },
+    ),
+    "09.2": Task(
+        draw=channels,
+        answer=lambda keep, places: keep.repeat_interleave(places),
+        mistakes={
+            "the places of one channel are neighbours: repeat each entry, not the whole row": (
+                lambda keep, places: keep.repeat(places)
+            ),
+            "the mask is inverted: True keeps": (
+                lambda keep, places: ~keep.repeat_interleave(places)
+            ),
+        },
+    ),
+    "09.3": Task(
+        draw=sparse,
+        answer=csr_bytes,
+        mistakes={
+            "every number needs its column, 4 bytes": lambda m, v: int(m.sum()) * v,
+            "where each row begins is stored, too": lambda m, v: int(m.sum()) * (v + 4),
+            "the row pointers are one more than the rows: the last says where the data ends": (
+                lambda m, v: int(m.sum()) * (v + 4) + 4 * len(m)
+            ),
+            "these are the bytes of the zeros: True keeps": lambda m, v: csr_bytes(~m, v),
+        },
+    ),
+    "09.4": Task(
+        draw=constant,
+        answer=lambda V, b, keep: b + 0.5 * V[:, ~keep].sum(1),
+        mistakes={
+            "sigmoid(0) is ½": lambda V, b, keep: b + V[:, ~keep].sum(1),
+            "these are the units that stay; the others are gone": (
+                lambda V, b, keep: b + 0.5 * V[:, keep].sum(1)
+            ),
+            "the constant must be added, so that nothing changes": (
+                lambda V, b, keep: b - 0.5 * V[:, ~keep].sum(1)
+            ),
+            "this is what must be added to the bias; return the new bias": (
+                lambda V, b, keep: 0.5 * V[:, ~keep].sum(1)
+            ),
+        },
+    ),
+}

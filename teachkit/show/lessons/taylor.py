@@ -1,0 +1,139 @@
+"""Lesson 02: what its explorers and figures draw, and its exercises."""
+
+import random
+from functools import cache
+
+import numpy as np
+import sympy
+import torch
+from sympy import Expr, Symbol
+from torch import Tensor
+
+from teachkit import taylor
+from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import plots
+from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.pictures import Picture
+
+x = sympy.Symbol("x")
+
+FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.log(1 + x)}
+
+
+def polynomial(function: str, centre: float, order: int) -> Picture:
+    """A function of one variable and its Taylor polynomial about a centre."""
+    f = FUNCTIONS[function]
+    p = taylor.polynomial(f, x, (sympy.nsimplify(centre),), order)
+    grid = np.linspace(-0.9, 4, 200)
+    curves = {
+        function: sympy.lambdify(x, f, "numpy")(grid),
+        f"order {order}": np.broadcast_to(sympy.lambdify(x, p, "numpy")(grid), grid.shape),
+    }
+    error = np.abs(np.subtract(*curves.values())).max()
+    alt = (
+        f"{function} and its Taylor polynomial of order {order} about {centre:g}; "
+        f"on [-0.9, 4] they differ by at most {error:.3g}."
+    )
+    return plots.lines(grid, curves, xlabel="x", ylabel="value", alt=alt, ylim=(-2, 4))
+
+
+def steps(path: taylor.Path) -> Picture:
+    """How far the first- and second-order predictions are off, against the size of the step."""
+    figure, (axes,) = plots.canvas()
+    for i, (label, predicted) in enumerate(
+        {"gᵀδ": path.first, "gᵀδ + ½ δᵀHδ": path.second}.items()
+    ):
+        error = (predicted - path.actual).abs()
+        axes.loglog(path.t, error, "o", color=COLOURS[i], linestyle=LINES[i], label=label)
+    axes.set(xlabel="step size t", ylabel="|predicted − true change|")
+    axes.legend(frameon=False, title="prediction")
+    alt = (
+        "Error of two predictions against the step size, both axes logarithmic: the straight line "
+        "of the second order is steeper and lower for small steps."
+    )
+    return Picture(figure, alt)
+
+
+def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """A gradient (3,), a symmetric Hessian (3, 3) and a step (3,)."""
+    g, H, delta = torch.randn(3, 3, 3, generator=generator(rng), dtype=torch.float64)
+    return g[0], H + H.T, delta[0]
+
+
+ORDERS = [2, 3, 4]
+
+
+def function_at(rng: random.Random) -> tuple[Expr, Symbol, int, int]:
+    """A function, its variable, an expansion point and an order of at least 2."""
+    f = rng.choice([sympy.exp(2 * x), sympy.sin(x) + x**5, sympy.cos(3 * x) * x])
+    return f, x, rng.choice([1, 2]), rng.choice(ORDERS)
+
+
+def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient, curvature and value of four weights."""
+    g, h, w = torch.randn(3, 4, generator=generator(rng), dtype=torch.float64)
+    return g, h.abs(), w
+
+
+def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
+    """The coefficient of (x − a)ᵏ, read off the polynomial."""
+    return sympy.diff(highest(f, v, a), v, k).subs(v, a) / sympy.factorial(k)
+
+
+@cache
+def highest(f: Expr, v: Symbol, a: int) -> Expr:
+    """The polynomial of the highest order that is asked; few are drawn, each takes a while."""
+    return taylor.polynomial(f, v, (a,), max(ORDERS))
+
+
+TASKS = {
+    "02.1": Task(
+        draw=vectors,
+        answer=lambda g, H, d: g @ d + 0.5 * d @ H @ d,
+        mistakes={
+            "the factor ½ before the quadratic term is missing": lambda g, H, d: g @ d + d @ H @ d,
+            "the factor ½ belongs to the quadratic term only": lambda g, H, d: (
+                0.5 * (g @ d + d @ H @ d)
+            ),
+            "the sign of the first-order term is wrong": lambda g, H, d: -g @ d + 0.5 * d @ H @ d,
+            "this is the first order only; the quadratic term is missing": lambda g, H, d: g @ d,
+        },
+    ),
+    "02.2": Task(
+        draw=function_at,
+        answer=coefficient,
+        mistakes={
+            "divide by k!: the derivative alone is not the coefficient": (
+                lambda f, v, a, k: sympy.diff(f, v, k).subs(v, a)
+            ),
+            "divide by k! (k factorial), not by k": (
+                lambda f, v, a, k: sympy.diff(f, v, k).subs(v, a) / k
+            ),
+        },
+    ),
+    "02.3": Task(
+        draw=weights,
+        answer=lambda g, h, w: -g * w + 0.5 * h * w**2,
+        mistakes={
+            "the sign is wrong: the step to zero is δ = −w": lambda g, h, w: g * w + 0.5 * h * w**2,
+            "the factor ½ is missing": lambda g, h, w: -g * w + h * w**2,
+            "this is the first order only; the curvature is missing": lambda g, h, w: -g * w,
+            "the gradient is missing; that is right only where it is zero": lambda g, h, w: (
+                0.5 * h * w**2
+            ),
+        },
+    ),
+    "02.4": Task(
+        draw=curved,
+        answer=lambda f, at, v: full_hessian(f, at) @ v,
+        mistakes={
+            "these are the row sums of H: the direction v is not used": lambda f, at, v: (
+                full_hessian(f, at).sum(1)
+            ),
+            "this uses the diagonal of H only": lambda f, at, v: full_hessian(f, at).diagonal() * v,
+            "this is the gradient; differentiate gᵀv once more": lambda f, at, v: torch.func.grad(
+                f
+            )(at),
+        },
+    ),
+}

@@ -9,7 +9,6 @@ import torch
 
 from teachkit import masks, taylor
 from teachkit.hessian import of_model
-from teachkit.lab.evaluation import evaluate
 
 
 def gradient(model, batch, loss):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from teachkit.obs.layer_trace import Trace, choose
+from teachkit.obs.layers import gram, refit_gram
 from torch import nn
 
 from teachkit import lab, masks, obs
 from teachkit.obs import layer_trace, layerwise
-from teachkit.obs.layer_trace import Trace, choose
-from teachkit.obs.layers import gram, refit_gram
 
 
 @st.composite

@@ -91,8 +91,7 @@ def test_the_tradeoff_is_a_mean_and_the_bound_picks_the_smallest():
     assert point.drop == pytest.approx((accuracy[0] - accuracy[1]) / 2)
     assert point.drop - point.low == pytest.approx(point.high - point.drop)
     found = [
-        scenes.Point(s, d, d - 0.01, d + 0.01)
-        for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))
+        scenes.Point(s, d, d - 0.01, d + 0.01) for s, d in ((0.2, 0.0), (0.6, 0.01), (0.9, 0.2))
     ]
     points = {"a": found}
     for bound, best in ((0.5, 20), (1.0, 60), (20, 90), (-1, 0)):

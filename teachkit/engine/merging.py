@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from teachkit.core import checks
 from teachkit.core.types import Batch
 from teachkit.engine import surgeon as removal
+from teachkit.engine.inverse import damped, inverse
 from teachkit.engine.units import Kept, Layer, quota, rebuild
-from teachkit.obs.formulas import damped, inverse
 
 DAMPING = 1e-6  # of the mean of H's diagonal
 WAYS = ("weights", "activations", "regression")

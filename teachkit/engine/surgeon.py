@@ -15,8 +15,8 @@ those that went are cut out, and the problem has become smaller. The arithmetic 
 textbook, but nearly all of it runs at the speed of a product of matrices.
 
 What limits it is memory: making a row reads all u's of the block, so many rows together and long
-blocks push one another out of the processor's cache, few and short ones spend their time on calls
-and on cutting. 24 rows together in blocks of 96 were the best of 4 to 100 and 32 to 128.
+blocks leave the processor's cache, few and short ones spend their time on calls and on cutting.
+24 rows together in blocks of 96 were the best of 4 to 100 and 32 to 128.
 """
 
 from typing import NamedTuple
@@ -146,7 +146,6 @@ def surgeon(
 
     The same as ``saliencies``, ``update`` and ``downdate`` k times, in float64. The inverse is
     computed anew where rounding has spoiled it, and one Newton step ends it all.
-    (Below some 500 weights a rank-one update of the whole matrix is faster, by milliseconds.)
 
     Args:
         H: the curvature, symmetric, (n, n).
@@ -220,8 +219,8 @@ def _all(problem: Elimination, count: int, **how: int) -> tuple[Tensor, Tensor]:
         blocks.append(problem.remove(min(BLOCK, count - start), **how))
         if blocks[-1][0].shape[1] < min(BLOCK, count - start):
             raise ValueError("rounding made a cost negative; give more damping")
-    order, costs = (torch.cat(both, 1) for both in zip(*blocks, strict=True))
-    return order, costs
+    order, costs = zip(*blocks, strict=True)
+    return torch.cat(order, 1), torch.cat(costs, 1)
 
 
 def _columns(A: Tensor, at: Tensor) -> Tensor:
@@ -244,11 +243,10 @@ def _residual(H: Tensor, problem: Elimination) -> float:
 
 def _renewed(H: Tensor, w: Tensor, gone: Tensor, problem: Elimination) -> Elimination:
     """The same problem with inverse and weights computed anew."""
-    left, known = problem.left[0], problem.left
-    A = H[left]
-    P = inverse(A[:, left])
-    renewed = Elimination(P, (w[left] + P @ (A[:, gone] @ w[gone]))[None, None])
-    renewed.left = known
+    left = problem.left[0]
+    P = inverse(H[left][:, left])
+    renewed = Elimination(P, (w[left] + P @ (H[left][:, gone] @ w[gone]))[None, None])
+    renewed.left = problem.left
     return renewed
 
 

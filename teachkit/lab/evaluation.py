@@ -52,9 +52,7 @@ def evaluate(
     return Evaluation(total / len(y), _share_right(parts, threshold))
 
 
-def accuracy(
-    model: nn.Module, batch: Batch, *, threshold: float = 0.5, chunk: int = 1000
-) -> float:
+def accuracy(model: nn.Module, batch: Batch, *, threshold: float = 0.5, chunk: int = 1000) -> float:
     """The share of samples classified correctly, whatever loss the network was trained with.
 
     Args:

@@ -80,7 +80,11 @@ def fit(
     """
     train, test = data if isinstance(data, Data) else (data, None)
     x, _ = checks.batch(train)
-    for name, value, low in (("epochs", epochs, 0), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+    for name, value, low in (
+        ("epochs", epochs, 0),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
         checks.whole(name, value, low)
     trained = copy.deepcopy(checks.model(model, x))
     removed = _removed(trained, masks or {})
@@ -90,7 +94,9 @@ def fit(
         free = [p for p in trained.parameters() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
-        step = partial(_step, trained, stepper, loss, penalty, removed, after_step, itertools.count(1))
+        step = partial(
+            _step, trained, stepper, loss, penalty, removed, after_step, itertools.count(1)
+        )
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
             history.loss.append(_epoch(train, batch_size, step))

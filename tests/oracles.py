@@ -183,28 +183,6 @@ def knocked_out(model, x, keep):
     return result.detach()
 
 
-def lamp(w):
-    """Each weight's square over those of the weights that come before it, largest first, and its own."""
-    order = sorted(range(len(w)), key=lambda i: (-abs(w[i]), i))
-    found = [0.0] * len(w)
-    for place, i in enumerate(order):
-        if w[i]:
-            found[i] = w[i] ** 2 / sum(w[j] ** 2 for j in order[: place + 1])
-    return found
-
-
-def densities(shapes, total, erk):
-    """Bisect on the scale until the kept weights, each layer capped at dense, add up to the total."""
-    sizes = [math.prod(shape) for shape in shapes]
-    pull = [sum(shape) if erk else size for shape, size in zip(shapes, sizes, strict=True)]
-    low, high = 0.0, float(sum(sizes))
-    for _ in range(200):
-        scale = (low + high) / 2
-        kept = [min(size, scale * p) for size, p in zip(sizes, pull, strict=True)]
-        low, high = (low, scale) if sum(kept) > total else (scale, high)
-    return kept
-
-
 def han(w, quality):
     """Compare each weight with the quality times the spread of the nonzero ones."""
     alive = [v for v in w if v != 0]
@@ -217,13 +195,6 @@ def hidden_layers(model):
     """Positions of the Linear layers that have a Linear layer behind them, and of those."""
     linear = [i for i, layer in enumerate(model) if isinstance(layer, torch.nn.Linear)]
     return list(itertools.pairwise(linear))
-
-
-def without_unit(model, reader, j):
-    """A copy whose layer ``reader`` does not listen to unit j."""
-    deaf = copy.deepcopy(model)
-    deaf[reader].weight.data[:, j] = 0
-    return deaf
 
 
 def unit_fit(net, model, maker, reader, x, kept, damping):

@@ -54,14 +54,9 @@ class Trace(NamedTuple):
 class Elimination:
     """B problems that lose columns, a block at a time.
 
-    Args:
-        P: the inverses, (B, n, n), or one for all, (n, n).
-        W: the weights, (B, r, n).
-        store: room to work in, at least (B + 1, n · n); made if it is not given.
-
-    Of the m columns that are left ``left`` (B, m) holds the numbers that they had at first, ``P``
-    (B, m, m) the inverses and ``W`` (B, r, m) the weights. What was given is never written to.
-
+    They start from the inverses P (B, n, n), or one for all (n, n), and the weights W (B, r, n), which
+    are never written to; ``store`` is room to work in, at least (B + 1, n · n). Of the m columns left
+    ``left`` (B, m) holds the numbers that they had at first, ``P`` and ``W`` inverses and weights.
     """
 
     def __init__(self, P: Tensor, W: Tensor, store: Tensor | None = None) -> None:
@@ -81,10 +76,8 @@ class Elimination:
         q, costs, U, W = self._block(steps, protected, outgoing)
         order = self.left.gather(1, q)
         alive = torch.ones_like(self.left, dtype=torch.bool).scatter_(1, q, False)
-        at = alive.nonzero()[:, 1].reshape(len(W), -1)
-        self.left = self.left.gather(1, at)
-        self.W = _columns(W, at)
-        U = _columns(U, at)
+        at = alive.nonzero()[:, 1].reshape(len(W), U.shape[2] - U.shape[1])
+        self.left, self.W, U = self.left.gather(1, at), _columns(W, at), _columns(U, at)
         self.P = self._compact(at).baddbmm_(U.mT, U, alpha=-1)
         return order, costs
 
@@ -119,14 +112,14 @@ class Elimination:
                 size[row, q] = torch.inf
             chosen.append(best)
             costs.append(cost)
-        q, costs = torch.stack(chosen, 1)[:, 1:], torch.stack(costs, 1)[:, 1:]
-        return q, costs, U[:, : q.shape[1]], W
+        gone = torch.stack(chosen, 1)[:, 1:]
+        return gone, torch.stack(costs, 1)[:, 1:], U[:, : gone.shape[1]], W
 
     def _compact(self, at: Tensor) -> Tensor:
         """The rows and columns ``at`` (B, m) of each inverse, in the store that may hold it now."""
         B, m = at.shape
         small = self._store[:B, : m * m].view(B, m, m)
-        half = self._store[-1, : m * self.P.shape[2]].view(m, -1)
+        half = self._store[-1, : m * self.P.shape[2]].view(m, self.P.shape[2])
         for P, columns, made in zip(self.P, at, small, strict=True):
             torch.index_select(P, 0, columns, out=half)
             torch.gather(half, 1, columns.expand(m, m), out=made)
@@ -195,8 +188,7 @@ def units(
     [1, 0]
 
     """
-    problem = Elimination(inverse, weights[None])
-    return _all(problem, count, protected=protected, outgoing=outgoing)[0][0]
+    return _all(Elimination(inverse, weights[None]), count, protected, outgoing)[0][0]
 
 
 def rows(inverse: Tensor, W: Tensor) -> Trace:
@@ -212,12 +204,15 @@ def rows(inverse: Tensor, W: Tensor) -> Trace:
     return Trace(*map(torch.cat, zip(*(_all(part, n) for part in parts), strict=True)))
 
 
-def _all(problem: Elimination, count: int, **how: int) -> tuple[Tensor, Tensor]:
+def _all(
+    problem: Elimination, count: int, protected: int = 0, outgoing: bool = True
+) -> tuple[Tensor, Tensor]:
     """Block after block of removals: the columns in order, and what each cost, (B, count)."""
     blocks = [(problem.left[:, :0], problem.W[:, 0, :0])]
     for start in range(0, count, BLOCK):
-        blocks.append(problem.remove(min(BLOCK, count - start), **how))
-        if blocks[-1][0].shape[1] < min(BLOCK, count - start):
+        steps = min(BLOCK, count - start)
+        blocks.append(problem.remove(steps, protected=protected, outgoing=outgoing))
+        if blocks[-1][0].shape[1] < steps:
             raise ValueError("rounding made a cost negative; give more damping")
     order, costs = zip(*blocks, strict=True)
     return torch.cat(order, 1), torch.cat(costs, 1)
@@ -252,7 +247,6 @@ def _renewed(H: Tensor, w: Tensor, gone: Tensor, problem: Elimination) -> Elimin
 
 def _polished(H: Tensor, w: Tensor, problem: Elimination) -> Tensor:
     """All n weights, after one Newton step to the minimum over those left: rounding goes."""
-    left, end = problem.left[0], problem.W[0, 0]
-    moved = torch.zeros_like(w).index_put_((left,), end) - w
-    end = end - problem.P[0] @ (H @ moved)[left]
-    return torch.zeros_like(w).index_put_((left,), end)
+    left, end = problem.left[0], torch.zeros_like(w)
+    moved = end.index_put((left,), problem.W[0, 0]) - w
+    return end.index_put((left,), problem.W[0, 0] - problem.P[0] @ (H @ moved)[left])

@@ -280,7 +280,7 @@ def test_curvatures_are_their_oracles(name, biases, monkeypatch):
     where = torch.cat([torch.full((p.numel(),), any(p is q for q in params)) for p in every])
     H = oracles.hessian(net, batch, loss)[where][:, where]
     close(obs.curvature(net, batch, loss, biases=biases), H, 1e-10)
-    monkeypatch.setattr(dense, "CHUNK_BYTES", 2000)  # several chunks
+    monkeypatch.setattr(dense, "CHUNK", 60)  # several chunks
     found = obs.curvature(net, batch, loss, kind="gauss-newton", biases=biases)
     close(found, oracles.gauss_newton(net, batch, loss, params), 1e-10)
     assert float(torch.linalg.eigvalsh(found).min()) > -1e-12

@@ -16,7 +16,7 @@ textbook, but nearly all of it runs at the speed of a product of matrices.
 
 What limits it is memory: making a row reads all u's of the block, so many rows together and long
 blocks leave the processor's cache, few and short ones spend their time on calls and on cutting.
-24 rows together in blocks of 96 were the best of 4 to 100 and 32 to 128.
+32 rows together in blocks of 128 are near the best of 4 to 100 and 32 to 128.
 """
 
 from typing import NamedTuple
@@ -27,8 +27,8 @@ from torch import Tensor
 from teachkit.core import checks
 from teachkit.engine.inverse import damped, inverse, vector
 
-BLOCK = 96  # removals between two updates of the whole inverse
-TOGETHER = 24  # rows of a layer that are traced side by side
+BLOCK = 128  # removals between two updates of the whole inverse
+TOGETHER = 32  # rows of a layer that are traced side by side
 STORE = 2**25  # entries of their inverses, 268 MB: wide layers take fewer rows together
 DRIFT = 1e-6  # relative residual of the inverse beyond which it is computed anew
 

@@ -85,12 +85,9 @@ def _task(name: str) -> Task:
 
 
 def check(name: str, function: Callable[..., Any]) -> None:
-    """Print whether a learner's function gives what the exercise asks, or what differs.
+    """Print whether a learner's function does what exercise ``name``, e.g. "01.2", asks.
 
-    Args:
-        name: number of the exercise, e.g. "01.2".
-        function: the learner's function; the untouched stub counts as not attempted.
-
+    An untouched stub counts as not attempted; of a wrong answer it says what differs.
     """
     print(f"{name}: {verdict(name, function)}")
 
@@ -112,11 +109,11 @@ def verdict(name: str, function: Callable[..., Any], seed: int | None = None) ->
     expected = [task.answer(*inputs) for inputs in cases]
     if all(map(same, results, expected)):
         return "correct."
-    hint = _known_mistake(task, cases, results)
-    worst = next(i for i, pair in enumerate(zip(results, expected, strict=True)) if not same(*pair))
-    says = hint or difference(results[worst], expected[worst])
-    yours, wanted = _short(results[worst]), _short(expected[worst])
-    return f"not yet: {says}\n{_show(cases[worst])}\nyours: {yours}\nwanted: {wanted}"
+    inputs, yours, wanted = next(
+        case for case in zip(cases, results, expected, strict=True) if not same(*case[1:])
+    )
+    says = _known_mistake(task, cases, results) or difference(yours, wanted)
+    return f"not yet: {says}\n{_show(inputs)}\nyours: {_short(yours)}\nwanted: {_short(wanted)}"
 
 
 def _known_mistake(task: Task, cases: list[tuple[Any, ...]], results: list[Any]) -> str:
@@ -129,29 +126,20 @@ def _known_mistake(task: Task, cases: list[tuple[Any, ...]], results: list[Any])
 
 def same(given: Any, expected: Any) -> bool:
     """Equal in kind, shape and value (1e-8 relative for numbers, symbolically for sympy)."""
-    if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
-        return _same_symbols(given, expected)
-    if type(given) is type(expected) is int:  # of any size, where floats would overflow
-        return bool(given == expected)
-    if given is None or isinstance(expected, str) or isinstance(given, str):
-        return bool(given == expected)
-    if isinstance(expected, (set, frozenset)):
-        return isinstance(given, (set, frozenset)) and given == expected
-    try:
-        a, b = _array(given), _array(expected)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    if a.shape != b.shape or (a.dtype == bool) != (b.dtype == bool):
-        return False
-    return bool(np.allclose(a, b, rtol=1e-8, atol=1e-12))
+    return not difference(given, expected)
 
 
 def difference(given: Any, expected: Any) -> str:
-    """Say in a word or two how a wrong answer differs: type, shape, sign, factor, inverted mask."""
+    """How an answer differs: type, shape, sign, factor, inverted mask; empty where it does not."""
     if isinstance(expected, (sympy.Expr, sympy.MatrixBase)):
         return _symbolic_difference(given, expected)
-    if isinstance(expected, (str, set, frozenset)) or given is None or isinstance(given, str):
+    words = (str, set, frozenset)
+    if isinstance(expected, words) or isinstance(given, str) or given is None:
+        if isinstance(given, words) and isinstance(expected, words) and given == expected:
+            return ""
         return "the type differs" if type(given) is not type(expected) else "the answer differs"
+    if type(given) is type(expected) is int and given == expected:  # of any size
+        return ""
     try:
         a, b = _array(given), _array(expected)
     except (TypeError, ValueError, RuntimeError):
@@ -160,6 +148,9 @@ def difference(given: Any, expected: Any) -> str:
         return f"the shape differs: {a.shape} instead of {b.shape}"
     if b.dtype == bool:
         return _mask_difference(a, b)
+    exact = a.dtype == bool or type(given) is type(expected) is int
+    if not exact and np.allclose(a, b, rtol=1e-8, atol=1e-12):
+        return ""
     if a.ndim == 2 and a.shape == a.T.shape and np.allclose(a.T, b):
         return "it is transposed: rows and columns are swapped"
     return _numeric_difference(a.astype(float), b.astype(float))
@@ -170,13 +161,13 @@ def _numeric_difference(a: np.ndarray, b: np.ndarray) -> str:
         return "the sign is wrong"
     if np.allclose(np.abs(a), np.abs(b)):
         return "the sign of some entries is wrong"
-    for factor, name in ((2, "2"), (0.5, "½"), (float(np.log(10)), "ln 10: which logarithm?")):
+    for factor, says in (
+        (2, "it is too large by a factor of 2"),
+        (0.5, "a factor of ½ too much"),
+        (math.log(10), "it is too large by a factor of ln 10: which logarithm?"),
+    ):
         if np.allclose(a, factor * b):
-            return (
-                f"it is too large by a factor of {name}"
-                if factor > 1
-                else f"a factor of {name} too much"
-            )
+            return says
     if a.size > 1 and np.ptp(a - b) < 1e-9:
         return "it is off by the same amount everywhere"
     return "the values differ"
@@ -185,6 +176,8 @@ def _numeric_difference(a: np.ndarray, b: np.ndarray) -> str:
 def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
     if a.dtype != bool:
         return "a mask must be boolean: True keeps"
+    if (a == b).all():
+        return ""
     if (a == ~b).all():
         return "the mask is inverted: True keeps, and a larger score stays"
     if a.sum() != b.sum():
@@ -223,6 +216,7 @@ def _symbolic_difference(given: Any, expected: Any) -> str:
     if wants_matrix and given.shape != expected.shape:
         return f"the shape differs: {given.shape} instead of {expected.shape}"
     for factor, says in (
+        (1, ""),
         (-1, "the sign is wrong"),
         (2, "it is too large by a factor of 2"),
         (sympy.Rational(1, 2), "a factor of ½ too much"),

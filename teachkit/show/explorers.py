@@ -57,11 +57,8 @@ def explore(draw: Callable[..., Picture], **controls: Control) -> Explorer:
 
 
 def _control(name: str, given: Control) -> widgets.Widget:
-    label = {
-        "description": name.replace("_", " "),
-        "style": {"description_width": "8em"},
-        "layout": {"width": "32em"},
-    }
+    label: dict[str, Any] = {"style": {"description_width": "8em"}, "layout": {"width": "32em"}}
+    label["description"] = name.replace("_", " ")
     if isinstance(given, list) and given and all(isinstance(word, str) for word in given):
         return widgets.Dropdown(options=given, **label)
     if isinstance(given, tuple) and len(given) in (3, 4) and given[0] < given[1] and given[2] > 0:
@@ -69,6 +66,5 @@ def _control(name: str, given: Control) -> widgets.Widget:
         whole = all(isinstance(value, int) for value in given)
         kind = widgets.IntSlider if whole else widgets.FloatSlider
         return kind(start[0] if start else low, min=low, max=high, step=step, **label)
-    raise ValueError(
-        f"{name} must be (low, high, step), (low, high, step, start) or a list of words, got {given!r}"
-    )
+    forms = "(low, high, step), (low, high, step, start) or a list of words"
+    raise ValueError(f"{name} must be {forms}, got {given!r}")

@@ -79,12 +79,7 @@ def lesson(path: Path) -> Lesson:
 
 
 def course_map(here: str = "00") -> Page:
-    """The lessons that are there, with their questions, as a table with links.
-
-    Args:
-        here: number of the lesson in which the map stands; it needs no link.
-
-    """
+    """The lessons that are there, with their questions, as a table with links but to ``here``."""
     lessons = [lesson(path) for path in notebooks()]
     if not lessons:
         text = (
@@ -110,6 +105,5 @@ def _row(it: Lesson, here: str) -> str:
 def _gaps(numbers: list[int]) -> list[str]:
     """A sentence on the numbers that are left out, so that 11 after 09 surprises nobody."""
     *others, last = [f"{n:02d}" for n in range(max(numbers)) if n not in numbers] or [""]
-    if others:
-        return [f"\nLessons {', '.join(others)} and {last} are not part of this edition."]
-    return [f"\nLesson {last} is not part of this edition."] if last else []
+    which = f"Lessons {', '.join(others)} and {last} are" if others else f"Lesson {last} is"
+    return [f"\n{which} not part of this edition."] if last else []

@@ -16,6 +16,10 @@ class Picture:
 
     JupyterLab, HTML and slides show ``<img alt>``. The plain text is the alt text and the count;
     nbval compares it, so an axes that has come out empty is noticed although pixels are not compared.
+
+    Raises:
+        ValueError: no alt text to speak of, or an axes without data.
+
     """
 
     def __init__(self, figure: Figure, alt: str) -> None:
@@ -47,16 +51,7 @@ def png(figure: Figure) -> bytes:
 
 
 def figure(figure: Figure, alt: str) -> Picture:
-    """Show a matplotlib figure with its alt text; end a cell with it.
-
-    Args:
-        figure: drawn, no axes empty.
-        alt: what the figure shows, in a sentence or two, with its main numbers.
-
-    Raises:
-        ValueError: no alt text to speak of, or an axes without data.
-
-    """
+    """Show a matplotlib figure; its alt text says in a sentence or two what it shows."""
     return Picture(figure, alt)
 
 

@@ -1,6 +1,5 @@
 """Multiple-choice questions from data/quiz/<NN_lesson>.toml, as plain widgets."""
 
-import html
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -62,12 +61,9 @@ class Quiz(Static):
     """A question with radio buttons; choosing one says whether it is right, and why."""
 
     def __init__(self, question: Question) -> None:
-        lines = [
-            f"({letter}) {o.text}" for letter, o in zip(LETTERS, question.options, strict=False)
-        ]
-        choices = [
-            (f"({letter})", i) for letter, i in zip(LETTERS, range(len(lines)), strict=False)
-        ]
+        letters = [f"({letter})" for letter, _ in zip(LETTERS, question.options, strict=False)]
+        lines = [f"{letter} {o.text}" for letter, o in zip(letters, question.options, strict=True)]
+        choices = [(letter, i) for i, letter in enumerate(letters)]
         self.radio = widgets.RadioButtons(options=choices, value=None, layout={"width": "auto"})
         self.says = widgets.HTMLMath()
         self.question = question
@@ -89,12 +85,10 @@ def quiz(name: str) -> Quiz:
         ValueError: no such question; the message lists those of the lesson.
 
     """
-    lessons = stems()
-    if name[:2] not in lessons:
-        raise ValueError(
-            f"no quiz for question {html.escape(name)!r}; there are quizzes for {list(lessons)}"
-        )
-    path = folder() / "quiz" / f"{name[:2]}_{lessons[name[:2]]}.toml"
+    lesson, lessons = name[:2], stems()
+    if lesson not in lessons:
+        raise ValueError(f"no quiz for question {name!r}; there are quizzes for {list(lessons)}")
+    path = folder() / "quiz" / f"{lesson}_{lessons[lesson]}.toml"
     questions = load(path)
     if name not in questions:
         raise ValueError(f"no question {name!r}; {path.name} has {sorted(questions)}")

@@ -13,14 +13,11 @@ SHOWN = ("torch", "numpy", "sympy", "matplotlib", "ipywidgets", "jupyterlab")
 
 def environment() -> None:
     """Print one [ OK ] or [FAIL] line for each thing the course needs, and what to do."""
-    lines = [_line("Python 3.11 or newer", sys.version_info >= (3, 11), "install a newer Python")]
-    lines += [_package(name) for name in SHOWN]
-    lines.append(
-        _line("data: 1797 digits, every byte as published", _digits(), "git checkout data")
-    )
+    print(_line("Python 3.11 or newer", sys.version_info >= (3, 11), "install a newer Python"))
+    print(*map(_package, SHOWN), sep="\n")
+    print(_line("data: 1797 digits, every byte as published", _digits(), "git checkout data"))
     ready = torch.get_default_dtype() == torch.float64 and torch.get_num_threads() == 1
-    lines.append(_line("session: float64, one thread", ready, "run lab.setup()"))
-    print("\n".join(lines))
+    print(_line("session: float64, one thread", ready, "run lab.setup()"))
 
 
 def wanted(name: str) -> str:

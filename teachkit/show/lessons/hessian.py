@@ -27,17 +27,6 @@ def quadratic(a: float, b: float, c: float) -> Picture:
     return plots.contours(f, (x, y), [point], alt=alt, title=says)
 
 
-def second_derivatives(rng: random.Random) -> tuple[float, float, float]:
-    """f_xx, f_yy and f_xy, none zero."""
-    a, b, c = (rng.choice([-1, 1]) * rng.uniform(0.5, 3) for _ in range(3))
-    return a, b, c
-
-
-def discriminant_and_fxx(rng: random.Random) -> tuple[int, int]:
-    """D and f_xx as whole numbers; a third of the D are zero."""
-    return rng.choice([-3, 0, 4]), rng.choice([-2, 1])
-
-
 def verdict(D: float, fxx: float) -> str:
     """The second-derivative test on a matrix with this D and f_xx."""
     return hessian.kind(Matrix([[fxx, 0], [0, sympy.Rational(D) / fxx]]))
@@ -55,9 +44,14 @@ def cubic(rng: random.Random) -> tuple[Callable[[float], float], float, float]:
     return (lambda v: a * v**3 + b * v**2), rng.uniform(0.5, 2), rng.choice([0.25, 0.5])
 
 
+def second(f: Callable[[float], float], at: float, h: float) -> float:
+    """The second difference."""
+    return (f(at + h) - 2 * f(at) + f(at - h)) / h**2
+
+
 TASKS = {
     "01.1": Task(
-        draw=second_derivatives,
+        draw=lambda rng: tuple(rng.choice([-1, 1]) * rng.uniform(0.5, 3) for _ in range(3)),
         answer=lambda a, b, c: a * b - c * c,
         mistakes={
             "the mixed term enters with a minus sign": lambda a, b, c: a * b + c * c,
@@ -65,7 +59,7 @@ TASKS = {
         },
     ),
     "01.2": Task(
-        draw=discriminant_and_fxx,
+        draw=lambda rng: (rng.choice([-3, 0, 4]), rng.choice([-2, 1])),
         answer=verdict,
         mistakes={
             "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: verdict(
@@ -89,14 +83,12 @@ TASKS = {
     ),
     "01.4": Task(
         draw=cubic,
-        answer=lambda f, at, h: (f(at + h) - 2 * f(at) + f(at - h)) / h**2,
+        answer=second,
         mistakes={
             "divide by h², not by h: it is a second difference": (
-                lambda f, at, h: (f(at + h) - 2 * f(at) + f(at - h)) / h
+                lambda f, at, h: second(f, at, h) * h
             ),
-            "the middle value counts twice": lambda f, at, h: (
-                (f(at + h) - f(at) + f(at - h)) / h**2
-            ),
+            "the middle value counts twice": (lambda f, at, h: second(f, at, h) + f(at) / h**2),
             "this is the first derivative": lambda f, at, h: (f(at + h) - f(at - h)) / (2 * h),
         },
     ),

@@ -95,11 +95,9 @@ TASKS = {
         answer=keep,
         mistakes={
             "ties: a threshold keeps every weight with that score; keep exactly k, the first ones": (
-                lambda s, k: s >= s.sort(descending=True).values[k - 1]
+                lambda s, k: s >= s.sort().values[-k]
             ),
-            "ties: comparing with > keeps fewer than k": (
-                lambda s, k: s > s.sort(descending=True).values[k - 1]
-            ),
+            "ties: comparing with > keeps fewer than k": lambda s, k: s > s.sort().values[-k],
         },
     ),
     "03.2": Task(

@@ -35,6 +35,11 @@ def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int)
     return plots.finish(figure, alt, "step", "sparsity", says)
 
 
+def rounds(share: float, sparsity: float) -> float:
+    """How often a share of the rest goes until this sparsity is reached."""
+    return math.log(1 - sparsity) / math.log(1 - share)
+
+
 def cubic_at(rng: random.Random) -> tuple[int, float, float, int, int]:
     """A step, initial and final sparsity, start and end."""
     start, length = rng.randrange(1, 5), rng.randrange(4, 9)
@@ -75,15 +80,13 @@ def largest(scores: Tensor, allowed: Tensor, k: int) -> Tensor:
 TASKS = {
     "08.1": Task(
         draw=lambda rng: (rng.choice([0.1, 0.2, 0.3]), rng.choice([0.55, 0.85, 0.93])),
-        answer=lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)),
+        answer=lambda p, s: math.ceil(rounds(p, s)),
         mistakes={
             "each round removes a share of what is left, not of all weights": lambda p, s: (
                 math.ceil(s / p)
             ),
-            "this many rounds fall just short: round up": lambda p, s: math.floor(
-                math.log(1 - s) / math.log(1 - p)
-            ),
-            "a number of rounds is whole: round up": lambda p, s: math.log(1 - s) / math.log(1 - p),
+            "this many rounds fall just short: round up": lambda p, s: math.floor(rounds(p, s)),
+            "a number of rounds is whole: round up": rounds,
         },
     ),
     "08.2": Task(

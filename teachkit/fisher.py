@@ -21,8 +21,8 @@ from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError
 from teachkit.core.losses import Labels
 from teachkit.core.types import Batch, Loss, Params, Scores
-from teachkit.engine._fisher import fisher_diagonal
 from teachkit.engine.blocks import block_sums, blocks, checked, cut, factor, prune, rows_of
+from teachkit.engine.curvature import fisher_diagonal
 from teachkit.engine.gradients import gradients, mean_squares
 from teachkit.lab import curves
 

@@ -39,10 +39,10 @@ __all__ = [
     "classify",
     "curvatures",
     "dense",
-    "dense_plain",
+    "dense_naive",
     "discriminant",
     "eigenvalue_signs",
-    "eigenvalue_signs_plain",
+    "eigenvalue_signs_naive",
     "gradient",
     "hessian",
     "kind",
@@ -90,12 +90,12 @@ def discriminant(f: Expr, variables: Sequence[Symbol]) -> Expr:
     return sympy.simplify(H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0])
 
 
-def eigenvalue_signs_plain(H: Matrix) -> tuple[int, int]:
+def eigenvalue_signs_naive(H: Matrix) -> tuple[int, int]:
     """How many eigenvalues are positive and negative, by solving for them with rounded numbers.
 
     The engine's ``eigenvalue_signs`` is exact; here every number below 10⁻⁹ counts as zero.
 
-    >>> eigenvalue_signs_plain(Matrix([[2, 0], [0, -1]]))
+    >>> eigenvalue_signs_naive(Matrix([[2, 0], [0, -1]]))
     (1, 1)
     """
     values = np.linalg.eigvalsh(np.array(H.tolist(), float))
@@ -213,10 +213,10 @@ def autodiff(f: Expr, variables: Sequence[Symbol], point: Mapping[Symbol, float]
     return dense(torch_function(f, names), at)
 
 
-def dense_plain(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+def dense_naive(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """The Hessian (n, n) of a scalar function of a vector: row j is the gradient of g_j.
 
-    >>> dense_plain(lambda v: v[0] ** 2 * v[1], torch.tensor([1.0, 3.0])).tolist()
+    >>> dense_naive(lambda v: v[0] ** 2 * v[1], torch.tensor([1.0, 3.0])).tolist()
     [[6.0, 2.0], [2.0, 0.0]]
     """
 

@@ -44,20 +44,20 @@ __all__ = [
     "from_torch",
     "keep_all",
     "keep_n_of_m",
-    "keep_n_of_m_plain",
+    "keep_n_of_m_naive",
     "keep_quota",
     "keep_top",
-    "keep_top_plain",
+    "keep_top_naive",
     "log10_subsets",
     "nonzero",
     "operations",
-    "operations_plain",
+    "operations_naive",
     "prunable",
     "removed",
     "sparsity",
     "split",
     "subset_losses",
-    "subset_losses_plain",
+    "subset_losses_naive",
     "to_torch",
     "total",
     "zeros_last",
@@ -65,10 +65,10 @@ __all__ = [
 BRUTE_FORCE_LIMIT = 20  # weights; C(20, 10) = 184,756 networks, C(30, 15) = 155 million
 
 
-def keep_top_plain(scores: Scores, sparsity: float) -> Masks:
+def keep_top_naive(scores: Scores, sparsity: float) -> Masks:
     """Sort (score, position) of all weights in Python and keep the first n − round(sparsity · n).
 
-    >>> keep_top_plain({"w": torch.tensor([1.0, 3.0, 3.0, 2.0])}, 0.5)
+    >>> keep_top_naive({"w": torch.tensor([1.0, 3.0, 3.0, 2.0])}, 0.5)
     {'w': tensor([False,  True,  True, False])}
     """
     flat = torch.cat([s.reshape(-1) for s in scores.values()])
@@ -78,10 +78,10 @@ def keep_top_plain(scores: Scores, sparsity: float) -> Masks:
     return split(mask, scores)
 
 
-def keep_n_of_m_plain(scores: Tensor, n: int, m: int) -> Tensor:
+def keep_n_of_m_naive(scores: Tensor, n: int, m: int) -> Tensor:
     """Keep the n largest scores of every m neighbouring inputs, one group at a time.
 
-    >>> keep_n_of_m_plain(torch.tensor([[4.0, 1.0, 2.0, 3.0]]), 2, 4)
+    >>> keep_n_of_m_naive(torch.tensor([[4.0, 1.0, 2.0, 3.0]]), 2, 4)
     tensor([[ True, False, False,  True]])
     """
     mask = torch.zeros_like(scores, dtype=torch.bool)
@@ -100,10 +100,10 @@ class Operations(NamedTuple):
     additions: int
 
 
-def operations_plain(mask: Tensor, rows: int, bias: bool) -> Operations:
+def operations_naive(mask: Tensor, rows: int, bias: bool) -> Operations:
     """Walk through every output of every row of inputs and count the products of a masked layer.
 
-    >>> operations_plain(torch.eye(2) > 0, rows=2, bias=False)
+    >>> operations_naive(torch.eye(2) > 0, rows=2, bias=False)
     Operations(multiplications=4, additions=0)
     """
     multiplications = additions = 0
@@ -180,7 +180,7 @@ def log10_subsets(n: int, k: int) -> float:
         return float(log / mpmath.log(10))
 
 
-def subset_losses_plain(
+def subset_losses_naive(
     model: nn.Module, batch: Batch, k: int, loss: Loss = cross_entropy
 ) -> list[float]:
     """The loss of every network that keeps k weights: prune a copy, evaluate it, take the next."""

@@ -1,4 +1,4 @@
-"""Optimal Brain Damage: which single weight matters least, and what does code get wrong about it?
+"""Optimal Brain Damage: the saliency of a single weight, and what code gets wrong about it.
 
 Near a minimum the loss rises by ½ δᵀHδ for a step δ of the weights, with H the Hessian. OBD keeps the
 diagonal of H alone, so that every weight can be judged by itself. The formulas come first, then the
@@ -28,7 +28,8 @@ from teachkit.engine.estimates import hutchinson, recursion
 from teachkit.engine.moments import moments as per_sample
 from teachkit.lab.rounds import Run, by_criterion, retrain
 
-__all__ = ["UncoveredError", "by_products", "diagonal", "gauss_newton", "hutchinson", "per_sample", "recursion"]  # fmt: skip
+__all__ = ["UncoveredError", "by_products", "diagonal", "gauss_newton"]
+__all__ += ["hutchinson", "per_sample", "recursion"]
 
 
 def saliency(h: Tensor, w: Tensor) -> Tensor:
@@ -108,7 +109,9 @@ def diagonal_relu(model: nn.Module, batch: Batch) -> Params:
     each sample. So h_ij = a_j² · (curvature at z_i), and the curvature at z_i is Σ_c (∂z_out/∂z_i · s_c)²:
     pull each column back, square, add up. :func:`diagonal` does this for more kinds of networks.
     """
-    names = {m: name for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    names: dict[nn.Module, str] = {
+        m: name for name, m in model.named_modules() if isinstance(m, nn.Linear)
+    }
     calls: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     hooks = [m.register_forward_hook(lambda m, a, z: calls.update({m: (a[0], z)})) for m in names]
     output = model(batch[0])
@@ -174,13 +177,7 @@ def prune(
 ) -> tuple[nn.Module, Masks]:
     """A new model without the weights of least saliency, and its masks; old zeros count as removed.
 
-    Args:
-        model: any module; it is unchanged.
-        batch: (x, y) on which the curvature is measured.
-        sparsity: fraction of the prunable weights that are zero afterwards.
-        loss: a mean loss.
-        scope: "global" or "layer", see ``masks.keep_top``.
-
+    ``scope`` is "global" or "layer", see ``masks.keep_top``; the curvature is measured on the batch.
     """
     ranked = masks.zeros_last(scores(model, batch, loss), model)
     kept = masks.keep_top(ranked, sparsity, scope)

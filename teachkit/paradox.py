@@ -16,11 +16,10 @@ from teachkit.core import checks
 from teachkit.core.criteria import criterion
 from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
 from teachkit.engine.leave_one_out import leave_one_out
+from teachkit.engine.moments import Spread, moments, samples
 from teachkit.lab.evaluation import evaluate
-from teachkit.obd import backward
-from teachkit.obd.stages import Conv
 
-__all__ = ["Account", "absolute", "account", "changes", "coherence", "first_order"]
+__all__ = ["Account", "Spread", "absolute", "account", "changes", "coherence", "first_order"]
 __all__ += ["leave_one_out", "leave_one_out_naive", "matched", "mean_plus_spread"]
 __all__ += ["second_order", "spread", "stepwise", "sum_per_sample"]
 LABELS = ("data", "labels")
@@ -36,14 +35,14 @@ def predicted_change(g: Tensor, h: Tensor, w: Tensor) -> Tensor:
     return -g * w + 0.5 * h * w**2
 
 
-def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> obd.Spread:
+def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Spread:
     """Mean and standard deviation over the samples of c_ni, for every prunable weight.
 
     Raises:
-        ValueError: a network or loss that ``obd.per_sample`` does not cover.
+        ValueError: a network or loss that ``obd.diagonal`` has no fast way for (``UncoveredError``).
 
     """
-    return obd.per_sample(model, batch, loss).change
+    return moments(model, batch, loss).change
 
 
 @criterion("T1", passes=1, needs=LABELS, source="Molchanov et al. 2017, with the sign")
@@ -67,7 +66,7 @@ def absolute(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scor
     return {name: t.abs() for name, t in second_order(model, batch, loss).items()}
 
 
-@criterion("SD", passes=4, needs=CURVED, source="after Engelbrecht 2001", chains=True)
+@criterion("SD", passes=4, needs=CURVED, source="after Engelbrecht 2001")
 def spread(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """SD of c_ni over the samples: what does about the same to every sample goes first.
 
@@ -78,7 +77,7 @@ def spread(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores
     return changes(model, batch, loss).sd
 
 
-@criterion("MEAN + SD", passes=4, needs=CURVED, source="this course", chains=True)
+@criterion("MEAN + SD", passes=4, needs=CURVED, source="this course")
 def mean_plus_spread(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, weight: float = 1.0
 ) -> Scores:
@@ -133,7 +132,11 @@ def sum_per_sample(
         name: torch.where(mask, 0.0, weights[name].detach())
         for name, mask in checks.masks(kept, weights).items()
     }
-    return torch.cat(list(_sums(model, batch, loss, gone)))
+    parts = [
+        [layer.change(gone[name]) for name, layer in part.items() if name in gone]
+        for part in samples(model, batch, loss)
+    ]
+    return torch.cat([torch.stack(part).sum(0) for part in parts])
 
 
 def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> float:
@@ -200,20 +203,3 @@ def matched(
             new[part[chosen[:gone].to(part.device)]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn
-
-
-def _sums(model: nn.Module, batch: Batch, loss: Loss, gone: Scores) -> Iterator[Tensor]:
-    """Σ of −g_n w + ½ h_n w² over the weights w that go, a part of the samples at a time."""
-    for part in backward.chunks(model, batch, loss):
-        sums = [_layer_sum(layer, gone[name]) for name, layer in part.items() if name in gone]
-        yield torch.stack(sums).sum(0)
-
-
-def _layer_sum(layer: backward.Layer, w: Tensor) -> Tensor:
-    """The same over one layer, (n,)."""
-    flat = w.reshape(len(w), -1)
-    if isinstance(layer.stage, Conv):
-        g = layer.stage.per_weight(layer.delta[:, None], layer.stage.patches())[:, 0]
-        return (-g * flat + 0.5 * layer.curvature * flat**2).sum((1, 2))
-    a = layer.stage.a
-    return (0.5 * layer.curvature * (a**2 @ (flat**2).T) - layer.delta * (a @ flat.T)).sum(1)

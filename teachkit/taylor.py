@@ -27,14 +27,14 @@ __all__ = [
     "Together",
     "actual_change",
     "alone",
-    "alone_plain",
+    "alone_naive",
     "along",
     "gradient",
     "gradient_and_product",
     "hessian_vector",
     "lagrange",
     "polynomial",
-    "polynomial_plain",
+    "polynomial_naive",
     "predicted_change",
     "remainder",
     "together",
@@ -43,11 +43,11 @@ __all__ = [
 _INFINITE = (sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta, sympy.Subs)
 
 
-def polynomial_plain(f: Expr, variables: Sequence[Symbol], point: Point, order: int) -> Expr:
+def polynomial_naive(f: Expr, variables: Sequence[Symbol], point: Point, order: int) -> Expr:
     """Taylor's polynomial as the sum over all α with |α| ≤ order of ∂^α f(a) (x − a)^α / α!.
 
     >>> x, y = sympy.symbols("x y")
-    >>> polynomial_plain(x * y, (x, y), (0, 1), 1)
+    >>> polynomial_naive(x * y, (x, y), (0, 1), 1)
     x
     """
     a, total = coordinates(variables, point), sympy.Integer(0)
@@ -182,7 +182,7 @@ def along(
     return Path(s, s * linear, s * linear + s**2 * quadratic, actual)
 
 
-def alone_plain(
+def alone_naive(
     model: nn.Module, batch: Batch, name: str, positions: Sequence[int], loss: Loss = cross_entropy
 ) -> Alone:
     """What zeroing each of m weights by itself is predicted to change, and changes, one by one."""

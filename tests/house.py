@@ -1,10 +1,12 @@
 """What the tests of the floor plan read out of the source: imports, circles, sizes, new tensors."""
 
 import ast
+import importlib
 import re
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -18,6 +20,16 @@ ROOMS = {*FOUNDATION, *LESSONS, "show", "experiments", "course", "__main__", *OU
 def files(root: Path) -> list[Path]:
     """Every Python file of the package and of the benchmarks, every folder opened."""
     return sorted(path for top in OURS[:2] for path in (root / top).rglob("*.py"))
+
+
+def tables(name: str) -> dict[str, Any]:
+    """What the tests of the lessons, ``test_<lesson>.py``, have in their tables of this name, together."""
+    found: dict[str, Any] = {}
+    for lesson in LESSONS:
+        path = ROOT / "tests" / f"test_{lesson}.py"
+        if path.is_file() and f"\n{name} = {{" in path.read_text("utf-8"):
+            found |= getattr(importlib.import_module(path.stem), name)
+    return found
 
 
 def module(path: Path, root: Path) -> str:
@@ -161,7 +173,7 @@ def ninth_tenth(counts: Iterable[int]) -> float:
 
 CREATORS = {
     *("zeros", "ones", "empty", "full", "eye", "arange", "linspace", "logspace", "tensor"),
-    *("rand", "randn", "randint", "randperm", "tril_indices", "triu_indices", "from_numpy"),
+    *("rand", "randn", "randint", "randperm", "tril_indices", "triu_indices"),
 }
 DRAWS = {"multinomial", "bernoulli", "normal", "poisson"}  # on the device of what they are given
 
@@ -169,11 +181,11 @@ DRAWS = {"multinomial", "bernoulli", "normal", "poisson"}  # on the device of wh
 def homeless(tree: ast.AST) -> list[tuple[int, str]]:
     """The calls of torch that make a tensor and do not say on which device; line and function.
 
-    One that is moved at once, ``torch.from_numpy(a).to(w.device)``, has a device, and so has one that
+    One that is moved at once, ``torch.eye(n).to(w.device)``, has a device, and so has one that
     is made like another, ``torch.zeros_like(w)``. A function that draws with a generator must ask for
-    the generator's device.
+    the generator's device, unless it says "cpu", where generators are made.
     """
-    moved = {id(node.func.value) for node in ast.walk(tree) if _moves(node)}
+    moved = {id(link) for node in ast.walk(tree) if _moves(node) for link in _chain(node)}
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     lost = {c for c in calls if _makes(c) and "device" not in _words(c) and id(c) not in moved}
     for scope in (
@@ -182,7 +194,8 @@ def homeless(tree: ast.AST) -> list[tuple[int, str]]:
         whole = ast.unparse(scope)
         inside = [node for node in ast.walk(scope) if isinstance(node, ast.Call)]
         drawn = [(c, _words(c).get("generator")) for c in inside if _makes(c) or _draws(c)]
-        lost |= {c for c, dice in drawn if dice and f"{dice}.device" not in whole}
+        asked = {c for c, dice in drawn if dice and f"{dice}.device" not in whole}
+        lost |= {c for c in asked if _words(c).get("device") != "'cpu'"}
     return sorted((call.lineno, ast.unparse(call.func)) for call in lost)
 
 
@@ -199,6 +212,13 @@ def _makes(call: ast.Call) -> bool:
 def _draws(call: ast.Call) -> bool:
     target, _, name = ast.unparse(call.func).rpartition(".")
     return target == "torch" and name in DRAWS
+
+
+def _chain(node: ast.AST) -> Iterator[ast.AST]:
+    """What a chain of methods and indices is applied to: a(), a().b() and a().b()[c] of a().b()[c].d()."""
+    while isinstance(node, (ast.Call, ast.Attribute, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+        yield node
 
 
 def _moves(node: ast.AST) -> bool:

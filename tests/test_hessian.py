@@ -48,7 +48,7 @@ def test_classified_points_are_critical_and_of_their_kind(f):
 def test_signs_of_eigenvalues_are_counted_exactly(entries):
     a, b, c, d, e, f = entries
     H = sympy.Matrix([[a, b, c], [b, d, e], [c, e, f]])
-    assert hessian.eigenvalue_signs(H) == hessian.eigenvalue_signs_plain(H)
+    assert hessian.eigenvalue_signs(H) == hessian.eigenvalue_signs_naive(H)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_rows_at_once_are_rows_one_by_one(at):
         lambda v: v.relu().sum() ** 2,
         lambda v: (weights * v).sum(),
     ):
-        torch.testing.assert_close(hessian.dense(f, at), hessian.dense_plain(f, at))
+        torch.testing.assert_close(hessian.dense(f, at), hessian.dense_naive(f, at))
 
 
 def test_hessian_of_a_network_has_limits():

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from teachkit import lab, masks
 from teachkit.core import checks
-from teachkit.lab import curves
+from teachkit.lab import curves, rounds
 
 SHAPES = [(1, 8, 8), (3, 13, 17), (1, 28, 28), (2, 4, 4)]
 OPTIMIZERS = {
@@ -309,3 +309,163 @@ def test_whole_numbers_of_other_kinds_are_taken():
     assert checks.whole("k", np.int64(3)) == 3
     with pytest.raises(ValueError, match="confidence must lie between 0 and 1, got 1.0"):
         curves.interval([1.0, 2.0], 1.0)
+
+
+def test_a_hook_sees_every_step_with_the_masks_in_place_and_may_change_the_model():
+    model, kept = lab.models.mlp(hidden=(5,)), {}
+    kept["1.weight"] = torch.rand(5, 64) < 0.5
+    seen = []
+
+    def clamp(net, step):
+        seen.append(step)
+        assert bool((net[1].weight[~kept["1.weight"]] == 0).all())
+        net[1].weight.data.fill_(0.25)
+
+    fit = partial(lab.training.fit, model, batch(), epochs=3, batch_size=15, progress=False)
+    trained, _ = fit(masks=kept, after_step=clamp, optimizer=OPTIMIZERS["sgd"])
+    assert seen == list(range(1, 10))
+    assert torch.equal(trained[1].weight.detach(), 0.25 * kept["1.weight"])
+    assert same_bytes(fit(after_step=lambda net, step: None)[0], fit()[0])
+    with pytest.raises(StopIteration):
+        fit(after_step=lambda net, step: next(iter(())))
+
+
+def test_parameter_groups_are_those_of_the_copy():
+    model = lab.models.mlp(hidden=(5,))
+
+    def groups(net):
+        assert net is not model
+        return [{"params": [net[1].weight]}, {"params": [net[3].weight], "lr": 0.0}]
+
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    fit = partial(lab.training.fit, model, batch(), epochs=2, progress=False, optimizer=sgd)
+    trained, _ = fit(groups=groups)
+    changed = [
+        n for n, p in trained.named_parameters() if not torch.equal(p, model.get_parameter(n))
+    ]
+    assert changed == ["1.weight"]
+    assert all(p.grad is None or not p.grad.any() for p in trained.parameters())
+    assert same_bytes(fit(groups=lambda net: [{"params": list(net.parameters())}])[0], fit()[0])
+
+
+def test_a_student_learns_from_soft_targets_and_is_measured_on_class_numbers():
+    x, (u, v) = batch()[0], batch(10)
+    teacher = lab.models.mlp(seed=1).eval()
+    soft = teacher(x).softmax(1).detach()
+
+    def distillation(output, target):
+        return nn.functional.kl_div(output.log_softmax(1), target, reduction="batchmean")
+
+    student = lab.models.mlp(hidden=(5,))
+    fit = partial(lab.training.fit, student, epochs=3, loss=distillation, progress=False)
+    trained, history = fit(lab.data.Data((x, soft), (u, v)))
+    assert history.accuracy[-1] == lab.evaluation.evaluate(trained, (u, v)).accuracy
+    labels = teacher(u).softmax(1).detach()
+    again, measured = fit(lab.data.Data((x, soft), (u, labels)))
+    assert same_bytes(trained, again)
+    want = lab.evaluation.evaluate(trained, (u, labels.argmax(1))).accuracy
+    assert measured.accuracy[-1] == want
+    with pytest.raises(
+        ValueError, match=r"one a sample, or probabilities of classes .* \(10, 10\)"
+    ):
+        fit(lab.data.Data((x, soft), (u, 3 * labels)))
+    run = rounds.retrain(
+        student,
+        lab.data.Data((x, soft), (u, v)),
+        rounds.by_criterion(lambda m, b, loss: masks.prunable(m), distillation),
+        [0.5, 0.7],
+        epochs=[1, 2],
+        loss=distillation,
+        progress=False,
+    )
+    assert [round(step.sparsity, 1) for step in run.steps] == [0.5, 0.7]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+@pytest.mark.parametrize("outputs", [1, 7])
+def test_accuracy_is_that_of_the_evaluation(outputs, threshold):
+    generator = torch.Generator().manual_seed(outputs)
+    net = nn.Linear(3, outputs)
+    x = torch.randn(50, 3, generator=generator)
+    y = torch.randint(0, max(2, outputs), (50,), generator=generator)
+    loss = mse_loss if outputs == 1 else cross_entropy
+    data = (x, y[:, None].to(x)) if outputs == 1 else (x, y)
+    want = lab.evaluation.evaluate(net, data, loss, threshold=threshold).accuracy
+    assert lab.evaluation.accuracy(net, data, threshold=threshold, chunk=8) == want
+
+
+def test_a_batch_is_moved_to_the_models_device(monkeypatch):
+    """On the device "meta" nothing is computed, but everything must be there."""
+    seen = []
+    monkeypatch.setattr(checks, "model", lambda given, x=None: given)
+
+    class Probe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1, device="meta"))
+
+        def forward(self, x):
+            seen.append(x.device.type)
+            return x
+
+    lab.evaluation._outputs(Probe(), batch(4), 3)
+    assert seen == ["meta", "meta"]
+
+
+def choose_half(model, batch, step):
+    return masks.keep_top(masks.prunable(model), step, absolute=True)
+
+
+def test_the_loop_is_cutting_training_and_measuring_by_hand():
+    data = lab.data.Data(batch(), batch(10))
+    model = lab.models.mlp(hidden=(5,)).train()
+    options = {"batch_size": 10, "progress": False}
+    run = rounds.retrain(
+        model, data, choose_half, [0.2, 0.6], epochs=(1, 2), seed=np.int64(3), **options
+    )
+    net = model
+    for r, (sparsity, epochs) in enumerate([(0.2, 1), (0.6, 2)]):
+        kept = choose_half(net, data.train, sparsity)
+        cut = masks.apply(net, kept)
+        net, _ = lab.training.fit(cut, data.train, masks=kept, epochs=epochs, seed=3 + r, **options)
+        accuracies = [lab.evaluation.evaluate(each, data.test).accuracy for each in (cut, net)]
+        counts = {name: int(mask.sum()) for name, mask in kept.items()}
+        assert run.steps[r] == (masks.sparsity(kept), *accuracies, counts, sparsity)
+    assert same_bytes(run.model, net)
+    assert all(torch.equal(run.masks[n], m) for n, m in kept.items())
+    nothing = rounds.retrain(model, data, choose_half, [], epochs=1)
+    assert same_bytes(nothing.model, model)
+    assert nothing.model is not model
+    assert nothing.steps == []
+    with pytest.raises(ValueError, match="zip"):
+        rounds.retrain(model, data, choose_half, [0.5], epochs=[1, 2])
+
+
+def test_a_loop_of_any_rule_goes_on_from_its_file(tmp_path):
+    data, file = lab.data.Data(batch(), batch(10)), tmp_path / "run.pt"
+    model = lab.models.mlp(hidden=(5,))
+    run = partial(rounds.retrain, model, data, steps=[0.2, 0.6], epochs=1, progress=False)
+    want = run(choose=choose_half)
+    calls = []
+
+    def stops(model, batch, step):
+        calls.append(step)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return choose_half(model, batch, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(choose=stops, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]})
+    saved = file.read_bytes()
+    with pytest.raises(ValueError, match="is of a run with"):
+        run(choose=choose_half, file=file, settings={"rule": stops, "calls": [mse_loss, 3]})
+    assert file.read_bytes() == saved
+    found = run(
+        choose=choose_half, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]}
+    )
+    assert found.steps == want.steps
+    assert same_bytes(found.model, want.model)
+    state = torch.load(file, weights_only=True)
+    torch.save(state | {"steps": [(0.2, 0.1, 0.1)]}, file)  # as older versions wrote them
+    with pytest.raises(ValueError, match="run.pt is not a run of gradual"):
+        run(choose=choose_half, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]})

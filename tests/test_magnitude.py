@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from unittest import mock
 
 import numpy as np
 import oracles
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teachkit import experiments, lab, magnitude, masks
-from teachkit.core import selection
-from teachkit.core.selection import SMALL, kth_smallest
+from teachkit.core import criteria, selection
+from teachkit.core.selection import SMALL, kth_smallest, largest
 from teachkit.experiments import han
+from teachkit.lab.curves import spearman
 from teachkit.lab.data import Data
 
 
@@ -76,16 +78,73 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @settings(max_examples=8)
-@given(st.integers(0, 2**20), st.floats(0, 1), st.sampled_from([1, 50, SMALL + 1, 200_000]))
-def test_threshold_is_the_kth_value(kind, dtype, seed, share, n):
+@given(
+    st.integers(0, 2**20),
+    st.floats(0, 1),
+    st.sampled_from([1, 50, 66_000, 200_000, SMALL + 1]),
+    st.sampled_from([1, SMALL]),
+)
+def test_threshold_is_the_kth_value(kind, dtype, seed, share, n, small):
     w = torch.from_numpy(inputs(kind, n, np.random.default_rng(seed))).to(dtype)
     k = 1 + int(share * (n - 1))
     want = w.abs().kthvalue(k).values.item()
-    assert magnitude.threshold(w, k) == want
     parts = {"a": w[: n // 3].reshape(1, -1), "b": w[n // 3 :]}
-    assert magnitude.threshold(parts, k) == want
-    signed = kth_smallest([w.float().numpy()], k)
+    with mock.patch.object(selection, "SMALL", small):
+        assert magnitude.threshold(w, k) == want
+        assert magnitude.threshold(parts, k) == want
+        signed = kth_smallest([w.float().numpy()], k)
     assert signed == w.float().kthvalue(k).values.item()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int16])
+@settings(max_examples=12)
+@given(
+    st.integers(0, 2**20),
+    st.floats(0, 1),
+    st.sampled_from([2, 50, 5000, 140_000]),
+    st.booleans(),
+    st.sampled_from([1, 100, SMALL]),
+)
+def test_the_largest_are_those_of_a_stable_sort(kind, dtype, seed, share, n, absolute, small):
+    values = inputs(kind, n, np.random.default_rng(seed))
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        values = np.nan_to_num(values).astype(dtype) if dtype == np.int16 else values.astype(dtype)
+    k = int(share * n)
+    with mock.patch.object(selection, "SMALL", small):
+        flags = largest([values[: n // 3], values[n // 3 :]], k, absolute=absolute)
+    key = np.abs(values) if absolute else values
+    order = np.argsort(-key.astype(float), kind="stable")
+    assert sorted(order[:k]) == flags.nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("edges", [(4.0, 4.1), (0.0, 1e-9), (0.01, 9.0)])
+def test_flags_are_right_where_the_bracket_misses(monkeypatch, edges):
+    values = np.abs(np.random.default_rng(3).standard_normal(20_000)).round(3)
+    monkeypatch.setattr(selection, "SMALL", 100)
+    monkeypatch.setattr(
+        selection, "bracket", lambda v, *_: edges if len(v[0]) == 20_000 else (0, 9)
+    )
+    monkeypatch.setattr(selection, "SMALL", 19_999)
+    for k in (1, 700, 10_000, 19_999):
+        order = np.argsort(-values, kind="stable")
+        assert sorted(order[:k]) == largest([values], k).nonzero()[0].tolist()
+
+
+def test_devices_dtypes_and_layouts_of_scores_may_differ():
+    scores = {"a": torch.tensor([[1.0, 4.0], [3.0, 2.0]]).T, "b": torch.tensor([5, -7])}
+    kept = masks.keep_top(scores, 0.5)
+    assert kept["a"].tolist() == [[False, True], [True, False]]
+    assert kept["b"].tolist() == [True, False]
+    kept = masks.keep_top(scores, 0.5, absolute=True)
+    assert kept["a"].tolist() == [[False, False], [True, False]]
+    assert kept["b"].tolist() == [True, True]
+    by_layer = masks.keep_top(scores, 0.5, "layer", absolute=True)
+    assert by_layer["b"].tolist() == [False, True]
+    within = {"b": torch.tensor([False, True])}
+    kept = masks.keep_top(scores, 0.5, within=within, absolute=True)
+    assert kept["b"].tolist() == [False, True]
+    assert kept["a"].tolist() == [[False, True], [True, False]]
 
 
 @pytest.mark.parametrize("end", ["first", "last"])
@@ -94,6 +153,7 @@ def test_a_bracket_that_misses_costs_time_and_not_exactness(monkeypatch, end):
     w = rng.standard_normal(100_000)
     edges = (4.0, 4.1) if end == "last" else (0.0, 1e-9)
     monkeypatch.setattr(selection, "bracket", lambda *_: edges)
+    monkeypatch.setattr(selection, "SMALL", 1)
     for k in (1, 40_000, 99_000, 100_000):
         assert kth_smallest([w], k, absolute=True) == np.sort(np.abs(w))[k - 1]
 
@@ -151,7 +211,7 @@ def test_lamp_scores_are_their_oracle(seed, kind):
     model = nn.Linear(5, 4).double()
     model.weight.data = torch.from_numpy(inputs(kind, 20, rng)).reshape(4, 5)
     found = magnitude.lamp_scores(model)["weight"]
-    want = oracles.lamp(model.weight.detach().flatten().tolist())
+    want = magnitude.lamp_naive(model.weight.detach().flatten().tolist())
     torch.testing.assert_close(found.flatten(), torch.tensor(want, dtype=torch.float64))
     assert float(found.max()) in (0.0, 1.0)
 
@@ -187,7 +247,7 @@ def test_quotas_add_up_and_follow_their_rule(widths, sparsity, rule):
         assert total < len(sizes) or not magnitude.empty_layers(kept)
         return
     shapes = [tuple(w.shape) for w in masks.prunable(model).values()]
-    want = oracles.densities(shapes, total, erk=rule == "erk")
+    want = magnitude.quotas_naive(shapes, total, rule)
     assert all(abs(a - b) < 1 + 1e-6 for a, b in zip(found.values(), want, strict=True))
 
 
@@ -287,11 +347,11 @@ def test_han_prunes_retrains_and_keeps_what_it_says():
     first = magnitude.han_masks(model, magnitude.by_layer(model, 0.5))
     cut = lab.evaluation.evaluate(masks.apply(model, first), small.test).accuracy
     assert rounds[0] == (
-        0.5,
         masks.sparsity(first),
         cut,
         rounds[0].retrained,
         {n: int(m.sum()) for n, m in first.items()},
+        0.5,
     )
     again = magnitude.han(model, small, [0.5, 0.5, 0.8], epochs=2, progress=False)[2]
     assert again == rounds
@@ -321,8 +381,8 @@ def test_han_passes_on_what_it_is_asked(monkeypatch):
         seen.append((batch, options))
         return model, None
 
-    monkeypatch.setattr(lab.training, "fit", spy)
-    monkeypatch.setattr("teachkit.magnitude.recipe.evaluate", lambda *words: words[2](*words[1]))
+    monkeypatch.setattr(lab.rounds, "fit", spy)
+    monkeypatch.setattr(lab.rounds, "accuracy", lambda net, batch, **_: 0.25)
     made = {
         "epochs": 3,
         "batch_size": 7,
@@ -331,7 +391,7 @@ def test_han_passes_on_what_it_is_asked(monkeypatch):
     }
 
     def loss(*given):
-        return lab.evaluation.Evaluation(0.0, 0.25)
+        raise AssertionError("only the training needs it")
 
     factors = {"3.weight": 0.5}
     net, kept, rounds = magnitude.han(
@@ -437,3 +497,37 @@ def test_the_saved_experiment_is_what_the_settings_say(net):
     for row in experiments.table(f"han_{net}"):
         assert row["settings"] == han.SETTINGS[net]
         assert all(len(row[k]) == len(row["settings"]["qualities"]) for k in ("kept", "retrained"))
+
+
+def test_the_criteria_are_registered_and_need_no_data():
+    model, batch = lab.models.mlp(), (None, None)
+    for name in ("magnitude", "LAMP", "random"):
+        entry = criteria.SCORES[name]
+        assert (entry.passes, entry.needs) == (0, ())
+        first, again = (entry.function(model, batch, None) for _ in range(2))
+        assert all(torch.equal(again[n], s) for n, s in first.items())
+    assert criteria.SCORES["magnitude"].function is magnitude.scores
+    assert criteria.SCORES["LAMP"].function is magnitude.lamp_scores
+    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, batch, 0.7)
+    want = masks.keep_top(magnitude.scores(model), 0.7)
+    assert all(torch.equal(kept[n], m) for n, m in want.items())
+    assert masks.sparsity(masks.nonzero(pruned)) == masks.sparsity(want)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_random_criterion_is_no_half_magnitude(seed):
+    """Draws of the seed that made the weights would rank as the weights do."""
+    model = lab.models.lenet_300_100((1, 8, 8), seed=seed)
+    for name, score in magnitude.random(model).items():
+        w = model.get_parameter(name).detach().flatten()
+        for v in (w, w.abs()):
+            assert abs(spearman(v, score.flatten())) < 5 / len(v) ** 0.5
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**20), st.floats(0, 3))
+def test_a_mask_of_han_is_its_oracle(seed, q):
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(4, 5, generator=generator) * (torch.rand(4, 5, generator=generator) < 0.7)
+    assert magnitude.han_mask(w, q).flatten().tolist() == oracles.han(w.flatten().tolist(), q)
+    assert not magnitude.han_mask(torch.zeros(3), q).any()

@@ -38,13 +38,13 @@ def equal(a, b):
 
 @given(score_dicts(), SPARSITY)
 def test_keep_top_is_its_oracle(scores, sparsity):
-    assert equal(masks.keep_top(scores, sparsity), masks.keep_top_plain(scores, sparsity))
+    assert equal(masks.keep_top(scores, sparsity), masks.keep_top_naive(scores, sparsity))
 
 
 @given(score_dicts(), SPARSITY)
 def test_keep_top_by_layer_is_the_oracle_on_each(scores, sparsity):
     found = masks.keep_top(scores, sparsity, "layer")
-    assert equal(found, {n: masks.keep_top_plain({n: s}, sparsity)[n] for n, s in scores.items()})
+    assert equal(found, {n: masks.keep_top_naive({n: s}, sparsity)[n] for n, s in scores.items()})
 
 
 @given(score_dicts(), SPARSITY)
@@ -83,7 +83,7 @@ def test_n_of_m_is_its_oracle(rows, groups, m, data):
     score = torch.from_numpy(data.draw(hnp.arrays(float, shape, elements=FEW_VALUES)))
     n = data.draw(st.integers(0, m))
     assert torch.equal(
-        masks.keep_n_of_m({"w": score}, n, m)["w"], masks.keep_n_of_m_plain(score, n, m)
+        masks.keep_n_of_m({"w": score}, n, m)["w"], masks.keep_n_of_m_naive(score, n, m)
     )
 
 
@@ -204,7 +204,7 @@ def test_linear_operations_are_their_oracle(inputs, outputs, bias, rows, data):
     layer = nn.Linear(inputs, outputs, bias=bias)
     mask = torch.from_numpy(data.draw(hnp.arrays(bool, (outputs, inputs))))
     found = masks.operations(layer, torch.ones(rows, inputs), {"weight": mask})[""]
-    assert found == masks.operations_plain(mask, rows, bias)
+    assert found == masks.operations_naive(mask, rows, bias)
 
 
 @given(st.booleans(), st.sampled_from([1, 2]), st.integers(1, 3), st.data())
@@ -213,7 +213,7 @@ def test_conv_operations_are_their_oracle(bias, groups, kernel, data):
     mask = torch.from_numpy(data.draw(hnp.arrays(bool, tuple(layer.weight.shape))))
     x = torch.ones(2, 2, 5, 6)
     found = masks.operations(layer, x, {"weight": mask})[""]
-    assert found == masks.operations_plain(mask, layer(x)[:, 0].numel(), bias)
+    assert found == masks.operations_naive(mask, layer(x)[:, 0].numel(), bias)
 
 
 def test_operations_of_a_chain_add_up_and_leave_the_model_alone():
@@ -263,7 +263,7 @@ def test_brute_force_is_its_oracle(k):
     choices, losses = masks.subset_losses(model, batch, k)
     assert (choices.sum(1) == k).all()
     assert len(choices) == math.comb(8, k)
-    np.testing.assert_allclose(losses, masks.subset_losses_plain(model, batch, k), rtol=1e-12)
+    np.testing.assert_allclose(losses, masks.subset_losses_naive(model, batch, k), rtol=1e-12)
     found, loss = masks.best_subset(model, batch, k)
     assert loss == pytest.approx(float(losses.min()))
     assert lab.evaluation.evaluate(masks.apply(model, found), batch).loss == pytest.approx(loss)

@@ -277,11 +277,13 @@ def test_greedy_measures_again_after_each_unit(widths, seed):
         alive = list(range(net[maker].out_features))
         for _ in range(masks.removed(len(alive), 0.5)):
             losses = {
-                j: cross_entropy(oracles.without_unit(deaf, reader, j)(batch[0]), batch[1]).item()
+                j: cross_entropy(
+                    neurons.without_unit(deaf, str(reader), j)(batch[0]), batch[1]
+                ).item()
                 for j in alive
             }
             worst = min(alive, key=losses.get)
-            deaf = oracles.without_unit(deaf, reader, worst)
+            deaf = neurons.without_unit(deaf, str(reader), worst)
             alive.remove(worst)
     close(small(batch[0]), deaf(batch[0]))
 

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from teachkit import hessian, lab, magnitude, masks, obd
+from teachkit.core import losses
+from teachkit.engine import flow, moments
 
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.Softplus, nn.SiLU]
 PROBABILITY = "binary_cross_entropy"
@@ -153,7 +155,7 @@ def test_spread_over_samples_is_that_of_one_sample_at_a_time(case):
     singles = [
         oracles.sample_derivatives(net, (x[i : i + 1], y[i : i + 1]), loss) for i in range(len(x))
     ]
-    for field in obd.PerSample._fields:
+    for field in moments.PerSample._fields:
         values = torch.stack([single[field] for single in singles])
         spread = getattr(found, field)
         assert close(flat(spread.mean, masks.prunable(net)), values.mean(0), 1e-9)
@@ -188,8 +190,7 @@ def test_many_samples_are_taken_in_parts(monkeypatch):
     net = net.double()
     whole = obd.diagonal(net, batch)
     spread = obd.per_sample(net, batch)
-    monkeypatch.setattr(obd.backward, "SAMPLES", 64 * 7)
-    monkeypatch.setattr(obd.backward, "COLUMNS", 100)
+    monkeypatch.setattr(flow, "PART", 8 * 64 * 7)  # seven samples of 64 pixels in float64
     parts, again = obd.diagonal(net, batch), obd.per_sample(net, batch)
     for name, h in whole.items():
         torch.testing.assert_close(parts[name], h, rtol=1e-12, atol=1e-15)
@@ -232,7 +233,7 @@ def hooked():
 @pytest.mark.parametrize(
     ("model", "loss", "says"),
     [
-        (Branch(), functional.cross_entropy, "Branch is not covered"),
+        (Branch(), functional.cross_entropy, "the operation Mul joins two activations"),
         (shared(), functional.cross_entropy, "share a weight"),
         (hooked(), functional.cross_entropy, "forward hook"),
         (None, partial(functional.cross_entropy, label_smoothing=0.1), "loss .* is not covered"),
@@ -272,7 +273,7 @@ def test_loss_modules_are_their_functions(loss):
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=6))
 def test_factor_of_the_multinomial_covariance(logits):
     p = torch.tensor([logits], dtype=torch.float64).softmax(1)
-    S = obd.losses.factor(p)[0]
+    S = losses.factor(p)[0]
     assert S.shape == (len(logits) - 1, len(logits))
     torch.testing.assert_close(S.T @ S, p[0].diag() - p.T @ p, rtol=1e-9, atol=1e-15)
 
@@ -370,13 +371,13 @@ def test_recipe_cuts_retrains_and_keeps_zeros():
     net, _ = lab.training.fit(lab.models.mlp(hidden=(16,)), few, epochs=20, progress=False)
     once = obd.recipe(net, few, [0.5], epochs=10, progress=False)
     twice = obd.recipe(net, few, [0.5, 0.8], epochs=10, progress=False)
-    assert twice.rounds[0] == once.rounds[0]
+    assert twice.steps[0] == once.steps[0]
     for run, sparsity in ((once, 0.5), (twice, 0.8)):
         assert masks.sparsity(masks.nonzero(run.model)) == pytest.approx(sparsity, abs=1e-3)
         assert masks.sparsity(run.masks) == pytest.approx(sparsity, abs=1e-3)
     assert all(bool((twice.masks[n] <= m).all()) for n, m in once.masks.items())
-    assert twice.rounds[1].retrained >= twice.rounds[1].pruned
-    assert obd.recipe(net, few, [], progress=False).rounds == []
+    assert twice.steps[1].retrained >= twice.steps[1].pruned
+    assert obd.recipe(net, few, [], progress=False).steps == []
     with pytest.raises(ValueError, match=r"must not fall, got \[0.5, 0.2\]"):
         obd.recipe(net, few, [0.5, 0.2])
 
@@ -387,7 +388,7 @@ def test_recipe_takes_any_criterion():
     run = obd.recipe(net, data, [0.8], epochs=0, criterion=by_magnitude, progress=False)
     want = masks.keep_top(magnitude.scores(net), 0.8)
     assert all(torch.equal(m, want[n]) for n, m in run.masks.items())
-    assert run.rounds[0].pruned == run.rounds[0].retrained
+    assert run.steps[0].pruned == run.steps[0].retrained
 
 
 def by_magnitude(model, batch, loss):

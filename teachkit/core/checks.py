@@ -1,7 +1,7 @@
 """Refuse bad input early, by name: each error quotes what was given and what is allowed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
 import torch
@@ -37,6 +37,20 @@ def number(name: str, value: object, low: float = 0.0) -> float:
     if not low <= float(value) < math.inf:  # also refuses NaN
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return float(value)
+
+
+def numbers(name: str, given: Mapping[str, float], allowed: Iterable[str]) -> dict[str, float]:
+    """Return numbers of 0 or more by names that are allowed.
+
+    >>> numbers("factors", {"fc": 1.0}, ["0.weight"])
+    Traceback (most recent call last):
+    ValueError: factors has the key 'fc'; allowed are ['0.weight']
+    """
+    names = list(allowed)
+    for key in given:
+        if key not in names:
+            raise ValueError(f"{name} has the key {key!r}; allowed are {names}")
+    return {key: number(f"{name}[{key!r}]", value) for key, value in given.items()}
 
 
 def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int:

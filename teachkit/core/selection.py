@@ -1,4 +1,4 @@
-"""The k-th smallest of many numbers and the k largest, exactly, in little more than one pass over the memory."""
+"""The k-th smallest of many numbers and the k largest, exactly, with little more than one pass."""
 
 from collections.abc import Iterator, Sequence
 from math import sqrt

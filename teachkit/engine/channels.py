@@ -36,12 +36,9 @@ from teachkit.engine.tracing import (
     trace,
 )
 
+# Where the channels of a tensor lie; images by their dimensions beside samples and channels.
 LAST, FLATTENED, UNKNOWN = "channels last", "flattened image", "unknown"
-
-
-def image(dims: int) -> str:
-    """The layout of an image of so many dimensions beside samples and channels."""
-    return f"{dims}-d image"
+IMAGES = {1: "1-d image", 2: "2-d image", 3: "3-d image"}
 
 
 class Flow(NamedTuple):
@@ -133,7 +130,7 @@ class Channels:
         called, first = node.target, flows[0] if len(flows) == 1 else None
         if first and (called in POINTWISE_CALLS or called in TOGETHER):  # together with a number
             return first
-        if first and first.layout == image(POOLING_CALLS.get(called, 0)):
+        if first and first.layout == IMAGES.get(POOLING_CALLS.get(called, 0)):
             return first
         if first and called in (torch.flatten, "flatten") and flattens_all(node):
             return self._flatten(first)
@@ -151,11 +148,14 @@ class Channels:
             return flow
         if role == "flatten" and (module.start_dim, module.end_dim) == (1, -1):
             return self._flatten(flow)
-        pools = role in ("max pool", "mean pool", "pad") and flow.layout in (image(dims), UNKNOWN)
+        pools = role in ("max pool", "mean pool", "pad") and flow.layout in (
+            IMAGES.get(dims),
+            UNKNOWN,
+        )
         if pools and not getattr(module, "return_indices", False):
             return flow
         if role in ("linear", "conv"):
-            return self._layer(name, flow, image(dims) if role == "conv" else LAST)
+            return self._layer(name, flow, IMAGES[dims] if role == "conv" else LAST)
         if role in ("norm", "prelu"):
             return self._scales(name, flow)
         name_kind = f"module {name!r} ({type(module).__name__})"
@@ -204,7 +204,7 @@ class Channels:
 
     def _flatten(self, flow: Flow) -> Flow:
         """Channels come first, so each becomes height · width neighbours; rows stay as they are."""
-        return Flow(flow.space, FLATTENED if flow.layout.endswith("-d image") else flow.layout)
+        return Flow(flow.space, FLATTENED if flow.layout in IMAGES.values() else flow.layout)
 
     def _join(self, a: Flow, b: Flow, node: fx.Node) -> Flow:
         """What is added or multiplied entry by entry must be cut alike."""

@@ -67,11 +67,13 @@ def carried(layer: nn.Module, a: Tensor, r: Tensor, delta: Tensor) -> Tensor:
         raise UncoveredError(f"{layer} has no short way for a diagonal")
     if role in ("linear", "conv"):
         squared = {"weight": layer.weight**2}  # type: ignore[operator]
-        return vjp(lambda at: functional_call(layer, squared, (at,)), a)[1](r)[0]
-    pull = vjp(layer, a)[1]
-    if role in ("max pool", "pad", "flatten", "nothing"):
-        return pull(r)[0]
-    slope = pull(torch.ones_like(r))[0]
+        pull = vjp(lambda at: functional_call(layer, squared, (at,)), a)[1]
+    else:
+        pull = vjp(layer, a)[1]
+    straight: Tensor = pull(r)[0]
+    if role in ("linear", "conv", "max pool", "pad", "flatten", "nothing"):
+        return straight
+    slope: Tensor = pull(torch.ones_like(r))[0]
     return r * slope**2 + (second_derivative(layer, a) * delta if curved else 0.0)
 
 

@@ -114,7 +114,8 @@ def run(model: nn.Module, x: Tensor) -> Flow:
         if call.output._version != version:
             raise UncoveredError(f"the output of layer {call.name!r} is overwritten in place")
     _refuse_odd_calls(weighted, len(x))
-    readers = _check_graph(output, [*weighted, *curved])
+    names = {id(p): name for name, p in model.named_parameters()}
+    readers = _check_graph(output, [*weighted, *curved], names)
     made_by = {id(c.output): c for c in calls if c.output is not c.input}
     read_by = {id(c.input): c for c in calls if c.output is not c.input}
     flow = [_layer(call, read_by, readers) for call in weighted]
@@ -192,7 +193,9 @@ def _refuse_odd_calls(weighted: list[Call], samples: int) -> None:
             raise UncoveredError(f"layer {call.name!r} runs without gradients")
 
 
-def _check_graph(output: Tensor, known: list[Call]) -> dict[Node, list[Node]]:
+def _check_graph(
+    output: Tensor, known: list[Call], names: dict[int, str]
+) -> dict[Node, list[Node]]:
     """Walk down from the output and refuse what is not covered; who reads each operation's result."""
     steps = {call.output.grad_fn: call for call in known}
     readers: dict[Node, list[Node]] = {}
@@ -206,6 +209,9 @@ def _check_graph(output: Tensor, known: list[Call]) -> dict[Node, list[Node]]:
             below = [steps[node].input.grad_fn]
         else:
             below = [child for child, _ in node.next_functions if child is not None]
+            for leaf in (child for child in below if hasattr(child, "variable")):
+                name = names.get(id(leaf.variable))  # type: ignore[union-attr]
+                raise UncoveredError(f"the weight {name!r} is read without a call of its layer")
             _refuse_operation(node, below)
         for child in below:
             readers.setdefault(child, []).append(node)
@@ -216,9 +222,6 @@ def _check_graph(output: Tensor, known: list[Call]) -> dict[Node, list[Node]]:
 def _refuse_operation(node: Node, below: list[Node]) -> None:
     name = node.name().removeprefix("torch::autograd::").rstrip("0123456789")
     operation = name.removesuffix("Backward")
-    if operation == "AccumulateGrad":
-        shape = tuple(node.variable.shape)
-        raise UncoveredError(f"a weight of shape {shape} is read without a call of its layer")
     if operation in layers.PIECEWISE_LINEAR:
         return
     if operation == "Div" and node.next_functions[1][0] is None:

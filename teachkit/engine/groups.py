@@ -90,7 +90,7 @@ def group_scores(
 
     Args:
         scores: a score for each weight, larger stays, e.g. ``magnitude.scores(model)``.
-        granularity: one of GRANULARITIES but "2:4".
+        granularity: as ``block``, see :func:`group_ids`.
         block: rows and columns of a block.
         norm: "mean", "sum", or "l2" for √Σs². Only the mean makes groups of different size comparable.
 

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from teachkit import magnitude, masks, obd, obs
 from teachkit.core.types import Batch
+from teachkit.lab.timing import seconds
 
 Row = dict[str, Any]
 
@@ -158,10 +160,7 @@ def _of(found: obs.Removal) -> tuple[Tensor, list[int]]:
     return found.weights, found.order.tolist()
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+_seconds = partial(seconds, now=time.perf_counter)
 
 
 def _ratio(theirs: list[float], ours: list[float]) -> float:

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from teachkit import experiments, magnitude, masks, schedule
-from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab import data, models
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.sweep import Cell
@@ -42,16 +41,9 @@ RETRAINING: dict[str, list[Any]] = {
 }
 
 
-def by_magnitude(model: nn.Module, batch: Batch, loss: Loss) -> Scores:
-    """The criterion of these experiments."""
-    return magnitude.scores(model)
-
-
-@cache
 def trained(seed: int, epochs: int = 30) -> nn.Module:
     """A 64-64-32-10 network on the digits, Adam with a rate of 0.001."""
-    start = models.mlp(seed=seed)
-    return fit(start, data.digits(), epochs=epochs, seed=seed, progress=False)[0]
+    return experiments.trained(seed, epochs=epochs)
 
 
 def gradual(seed: int, shape: str, budget: int, sparsity: float) -> dict[str, Any]:
@@ -116,7 +108,7 @@ def _accuracy(
     run = schedule.gradual(
         net,
         parts,
-        by_magnitude,
+        magnitude.scores,
         SHAPES[shape](sparsity),
         steps=1 if shape == "one-shot" else STEPS,
         epochs=budget,
@@ -135,7 +127,9 @@ def sparsest(net: nn.Module, parts: data.Data, drop: float) -> schedule.Search:
 
     def make(sparsity: float) -> nn.Module:
         rule = schedule.constant(sparsity)
-        run = schedule.gradual(net, parts, by_magnitude, rule, steps=1, epochs=10, progress=False)
+        run = schedule.gradual(
+            net, parts, magnitude.scores, rule, steps=1, epochs=10, progress=False
+        )
         return run.model
 
     def accuracy(model: nn.Module) -> float:

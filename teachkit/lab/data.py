@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, files
 from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
 
@@ -94,8 +94,9 @@ def xor() -> Data:
     >>> xor().train[1]
     tensor([0, 1, 1, 0])
     """
-    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.get_default_dtype())
-    both = (x, torch.tensor([0, 1, 1, 0]))
+    kind = torch.get_default_dtype()
+    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=kind, device="cpu")
+    both = (x, torch.tensor([0, 1, 1, 0], device="cpu"))
     return Data(both, both)
 
 
@@ -143,7 +144,7 @@ def one_hot(rows: Sequence[Sequence[int]]) -> Tensor:
         [a == v for a, n in zip(row, MONKS_VALUES, strict=True) for v in range(1, n + 1)]
         for row in rows
     ]
-    return torch.tensor(hot, dtype=torch.get_default_dtype())
+    return torch.tensor(hot, dtype=torch.get_default_dtype(), device="cpu")
 
 
 def mnist() -> Data:
@@ -219,16 +220,13 @@ def cached(cache: Path, name: str, sha256: str, mirrors: Sequence[str]) -> bytes
 
 def download(url: str, path: Path, sha256: str) -> bytes:
     """Fetch a gzip, verify what it holds, and only then keep it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar:  # pooch sets the total
-        try:
-            pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)
-            content = verified(url, uncompressed(part), sha256)
-            part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with (
+        files.writing(path) as part,
+        tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar,
+    ):
+        pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)  # sets the total
+        content = verified(url, uncompressed(part), sha256)
+        part.write_bytes(content)
     return content
 
 

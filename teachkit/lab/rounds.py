@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from teachkit.core import checks, files, ranking, weights
 from teachkit.core.types import Batch, Data, Loss, Masks
-from teachkit.core.types import Criterion as Criterion
+from teachkit.core.types import Criterion as Criterion  # where callers look for it
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.training import fit
 
@@ -94,7 +94,9 @@ def retrain(
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples; each round takes the next.
         file: where the state is kept after each round; a run that was interrupted goes on from it.
-        settings: with a file, what the run is known by, see :func:`known_by`.
+        settings: with a file, what else decides about the result: numbers, words and functions. A
+            file of a run with others is refused; so is one of another network, or of other data. Two
+            lambdas written in one place are taken for the same function.
         progress: show a progress bar over the rounds, and in each.
         options: batch_size, optimizer, scheduler, … of ``training.fit``.
 
@@ -102,14 +104,20 @@ def retrain(
         ValueError: the file is of a run with other settings, or of none.
 
     """
-    seed, known = checks.whole("seed", seed), dict(settings or {})
-    passes = list(epochs) if isinstance(epochs, Sequence) else [epochs] * len(steps)
-    run = _resume(file, known, model)
-    left = list(zip(range(seed, seed + len(steps)), steps, passes, strict=True))[len(run.steps) :]
-    for r, step, n in tqdm(left, desc="rounds", disable=not progress, leave=False):
-        given = {"epochs": n, "seed": r, "loss": loss, "progress": progress, **options}
-        run = _round(run, _split(data), choose, step, threshold, given)
-        _save(file, known, run)
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
+    passes = epochs if isinstance(epochs, Sequence) else [epochs] * len(steps)
+    plan = [(float(step), int(n)) for step, n in zip(steps, passes, strict=True)]
+    seed = checks.whole("seed", seed)
+    start = Run(weights.apply(model, {}), weights.keep_all(model), [])
+    known = {"plan": plan, "seed": seed, **(settings or {})}
+    store = None if file is None else _Store(Path(file), start, data, known)
+    run = start if store is None else store.load()
+    for r in tqdm(range(len(run.steps), len(plan)), "rounds", disable=not progress, leave=False):
+        given = {"epochs": plan[r][1], "seed": seed + r, "loss": loss, "progress": progress}
+        run = _round(run, data, choose, plan[r][0], threshold, given | options)
+        if store is not None:
+            store.save(run)
     return run
 
 
@@ -120,64 +128,55 @@ def _round(
     cut = weights.apply(run.model, masks)
     trained, _ = fit(cut, data.train, masks=masks, **options)
     before, after = (accuracy(net, data.test, threshold=threshold) for net in (cut, trained))
-    kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    record = Round(ranking.sparsity(masks), before, after, kept, float(step))
+    kept = {name: ranking.count(mask) for name, mask in masks.items()}
+    record = Round(ranking.sparsity(masks), before, after, kept, step)
     return Run(trained, masks, [*run.steps, record])
 
 
-def _split(data: Data) -> Data:
-    if not isinstance(data, Data):
-        raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
-    return data
+class _Store:
+    """The state of a run in a file, with what the run is known by."""
+
+    def __init__(self, path: Path, start: Run, data: Data, settings: Mapping[str, Any]) -> None:
+        self.path, self.start = path, start
+        self.settings = {name: _plain(value) for name, value in settings.items()} | {
+            "start": _fingerprint(*start.model.state_dict().values()),
+            "data": _fingerprint(*data.train, *data.test),
+        }
+
+    def save(self, run: Run) -> None:
+        steps = [tuple(step) for step in run.steps]
+        content = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
+        with files.writing(self.path) as part:
+            torch.save({"settings": self.settings, **content}, part)
+
+    def load(self) -> Run:
+        """The state in the file, or the start where there is none."""
+        if not self.path.exists():
+            return self.start
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            known, steps = state["settings"], [Round(*step) for step in state["steps"]]
+        except Exception as error:  # whatever torch and pickle say of a file that is something else
+            raise ValueError(
+                f"{self.path} is not a run of gradual ({type(error).__name__}: {error}); "
+                "name another file"
+            ) from error
+        if known != self.settings:
+            raise ValueError(
+                f"{self.path} is of a run with {known}, not {self.settings}; "
+                "name another file or delete this one"
+            )
+        self.start.model.load_state_dict(state["weights"])
+        masks = self.start.masks
+        there = {name: mask.to(masks[name].device) for name, mask in state["masks"].items()}
+        return Run(self.start.model.eval(), there, steps)
 
 
-def known_by(
-    model: nn.Module, data: Data, calls: Sequence[Callable[..., Any]], **plain: Any
-) -> dict[str, Any]:
-    """What a run is known by in its file: every number of the network and the data, and the settings.
-
-    Two lambdas written in one place are taken for the same function.
-
-    Args:
-        model: the network that the run starts from.
-        data: its training and test data.
-        calls: functions that decide about the result: criterion, loss, optimizer.
-        plain: everything else that does, as numbers and words.
-
-    """
-    train, test = _split(data)
-    start, parts = _fingerprint(*model.state_dict().values()), _fingerprint(*train, *test)
-    return {"start": start, "data": parts, "calls": [_words(call) for call in calls], **plain}
-
-
-def _save(file: Path | str | None, settings: dict[str, Any], run: Run) -> None:
-    if file is None:
-        return
-    steps = [tuple(step) for step in run.steps]
-    content = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
-    with files.writing(file) as part:
-        torch.save({"settings": settings, **content}, part)
-
-
-def _resume(file: Path | str | None, settings: dict[str, Any], model: nn.Module) -> Run:
-    """The state in the file, or the beginning."""
-    start = Run(weights.apply(model, {}), weights.keep_all(model), [])
-    if file is None or not Path(file).exists():
-        return start
-    try:
-        state = torch.load(file, weights_only=True, map_location="cpu")
-        known, steps = state["settings"], [Round(*step) for step in state["steps"]]
-    except Exception as error:  # whatever torch and pickle say of a file that is something else
-        raise ValueError(
-            f"{file} is not a run of gradual ({type(error).__name__}: {error}); name another file"
-        ) from error
-    if known != settings:
-        raise ValueError(
-            f"{file} is of a run with {known}, not {settings}; name another file or delete this one"
-        )
-    start.model.load_state_dict(state["weights"])
-    masks = {name: mask.to(start.masks[name].device) for name, mask in state["masks"].items()}
-    return Run(start.model.eval(), masks, steps)
+def _plain(value: Any) -> Any:
+    """A setting as a file can hold it: functions in words, also in a list."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return _words(value) if callable(value) else value
 
 
 def _fingerprint(*tensors: Any) -> str:

@@ -42,30 +42,29 @@ def clock() -> Clock:
 
 
 def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
-    """The time of one run, a mean over repeats.
+    """The time of one run, a mean over repeats, by a clock; :func:`clock` if none is given.
 
-    Args:
-        run: what to time. What it starts on a GPU is waited for.
-        repeats: 1 or more.
-        now: a clock; None for :func:`clock`.
-
+    What the runs start on a GPU is waited for.
     """
     now = now or clock()
+    _wait()
     start = now()
     for _ in range(repeats):
         run()
+    _wait()
+    return (now() - start) / repeats
+
+
+def _wait() -> None:
+    """Until a GPU, if one is in use, has done what it was told."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
-    return (now() - start) / repeats
 
 
 def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str, float]:
     """Seconds on the wall that each work takes: the least over rounds, in which all take their turn.
 
-    Args:
-        works: what to run, by name; each runs once before, uncounted.
-        rounds: 1 or more.
-
+    Each runs once before, uncounted, and as often in a round as the clock's step asks for.
     """
     checks.whole("rounds", rounds, 1)
     wall, repeats = time.perf_counter, {}
@@ -140,19 +139,9 @@ def break_even(
 ) -> BreakEven:
     """From which sparsity on a sparse layer is faster than a dense one, on this machine.
 
-    Random weights with zeros in random places, and CSR; or zeros in random blocks, and blocked
-    sparse rows. Between two sparsities the logarithm of the ratio is taken as linear.
-
-    Args:
-        outputs: rows of the weight.
-        inputs: columns of the weight.
-        batch: samples at a time.
-        sparsities: rising, each in [0, 1].
-        block: side of the square blocks, a divisor of outputs and inputs; None for CSR.
-        rounds: how often all are timed in turn.
-        dtype: of weights and samples.
-        seed: of the weights.
-
+    Random weights (outputs, inputs) with zeros in random places, and CSR; or zeros in random square
+    blocks whose side divides both, and blocked sparse rows. The sparsities rise; between two of them
+    the logarithm of the ratio is taken as linear.
     """
     side = 1 if block is None else checks.whole("block", block, 1)
     if outputs % side or inputs % side:

@@ -147,7 +147,7 @@ def difference(given: Any, expected: Any) -> str:
         return f"the shape differs: {a.shape} instead of {b.shape}"
     if b.dtype == bool:
         return _mask_difference(a, b)
-    if a.ndim == 2 and np.allclose(a.T, b):
+    if a.ndim == 2 and a.shape == a.T.shape and np.allclose(a.T, b):
         return "it is transposed: rows and columns are swapped"
     return _numeric_difference(a.astype(float), b.astype(float))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit import magnitude, masks, obd, paradox, taylor
+from teachkit import magnitude, masks, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
 from teachkit.lab.evaluation import evaluate
 from teachkit.lab.session import COLOURS, LINES
@@ -23,7 +23,7 @@ def flat(params: Params) -> Tensor:
 
 
 def arms(
-    model: nn.Module, test: Batch, change: obd.Spread, spread_weight: float, sparsity: float
+    model: nn.Module, test: Batch, change: paradox.Spread, spread_weight: float, sparsity: float
 ) -> Picture:
     """SD against MEAN of the predicted change; the weights that MEAN + λ SD removes are marked."""
     scores: Scores = {n: m + spread_weight * change.sd[n] for n, m in change.mean.items()}

@@ -41,7 +41,13 @@ PRUNES: dict[str, Entry] = {}
 
 
 def criterion(
-    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
+    name: str,
+    *,
+    passes: float,
+    source: str,
+    needs: tuple[str, ...] = (),
+    registry: dict[str, Entry] = SCORES,
+    **more: Any,
 ) -> Callable[[Function], Function]:
     """Register a function that scores weights, (model, batch, loss) -> Scores; use it as a decorator.
 
@@ -50,33 +56,13 @@ def criterion(
         passes: its cost in forward and backward passes.
         source: author and year.
         needs: of "data", "labels" and "second order" what it looks at.
+        registry: where it enters.
         more: ``chains``, ``scope`` or ``limit``, see :class:`Entry`.
 
     Raises:
         ValueError: another function has this name already, or a need that is not known.
 
     """
-    return _entering(SCORES, name, passes, needs, source, more)
-
-
-def pruner(
-    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
-) -> Callable[[Function], Function]:
-    """Register a function that prunes a network, (model, batch, sparsity, *, loss) -> (model, Masks).
-
-    The arguments are those of :func:`criterion`.
-    """
-    return _entering(PRUNES, name, passes, needs, source, more)
-
-
-def _entering(
-    registry: dict[str, Entry],
-    name: str,
-    passes: float,
-    needs: tuple[str, ...],
-    source: str,
-    more: dict[str, Any],
-) -> Callable[[Function], Function]:
     unknown = [need for need in needs if need not in NEEDS]
     if unknown:
         raise ValueError(f"needs must be of {NEEDS}, got {unknown[0]!r}")
@@ -90,6 +76,14 @@ def _entering(
         return function
 
     return enter
+
+
+def pruner(name: str, **facts: Any) -> Callable[[Function], Function]:
+    """Register a function that prunes, (model, batch, sparsity, *, loss) -> (model, Masks).
+
+    The arguments are those of :func:`criterion`.
+    """
+    return criterion(name, registry=PRUNES, **facts)
 
 
 def _place(function: Any) -> str:

@@ -103,15 +103,6 @@ def scores(draw, *shapes, tied=True):
     return (values * 2).round() if tied else values
 
 
-@st.composite
-def matrices(draw):
-    """Symmetric matrices of small whole numbers."""
-    n = draw(sizes)
-    entries = draw(st.lists(st.integers(-3, 3), min_size=n * n, max_size=n * n))
-    A = sympy.Matrix(n, n, entries)
-    return (A + A.T,)
-
-
 functions = st.sampled_from(
     [X**3 * Y + X * Y**2, sympy.exp(X) * sympy.cos(Y), 1 / (2 + X * Y), sympy.sin(X + 2 * Y)]
 )
@@ -199,7 +190,6 @@ TWINS = {
     "hessian.dense_naive": Twin(
         st.tuples(curved, st.builds(lambda n, seed: normal(n, seed=seed), sizes, seeds)), dense
     ),
-    "hessian.eigenvalue_signs_naive": Twin(matrices()),
     "taylor.polynomial_naive": Twin(
         st.tuples(functions, st.just((X, Y)), st.tuples(at, at), st.integers(0, 3)).filter(
             lambda it: not it[0].subs({X: it[2][0], Y: it[2][1]}).has(sympy.zoo)

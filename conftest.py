@@ -24,7 +24,7 @@ class WatchedKernel(RunningKernel):
     """A kernel that nbval has started, with its messages drained while a cell runs.
 
     nbval alone waits 2000 seconds for a kernel that has died, and reads the output only after the
-    reply: of ten thousand messages the queue between the processes has dropped some by then.
+    reply: of thousands of messages the queue between the processes has dropped some by then.
     """
 
     def __init__(self, started):  # not RunningKernel's: the kernel runs already

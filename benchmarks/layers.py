@@ -13,11 +13,12 @@ from benchmarks.cases import Case, Competitor, Table
 from benchmarks.inputs import images, mnist
 from teachkit import lab, magnitude, masks, obs
 from teachkit.core.types import Batch, Data, Masks
+from teachkit.engine import layerwise
+from teachkit.engine.grams import gram
+from teachkit.engine.layerwise import DAMPING
+from teachkit.engine.refit import choose
 from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
-from teachkit.obs import layerwise
-from teachkit.obs.layer_trace import choose
-from teachkit.obs.layers import DAMPING, gram
 
 SEEDS, EPOCHS, CALIBRATION = 5, 6, 10_000
 SPARSITIES = (0.9, 0.95)

@@ -177,13 +177,7 @@ def prune(
 ) -> tuple[nn.Module, Masks]:
     """A new model without the weights of least saliency, and its masks; old zeros count as removed.
 
-    Args:
-        model: any module; it is unchanged.
-        batch: (x, y) on which the curvature is measured.
-        sparsity: fraction of the prunable weights that are zero afterwards.
-        loss: a mean loss.
-        scope: "global" or "layer", see ``masks.keep_top``.
-
+    ``scope`` is "global" or "layer", see ``masks.keep_top``; the curvature is measured on the batch.
     """
     ranked = masks.zeros_last(scores(model, batch, loss), model)
     kept = masks.keep_top(ranked, sparsity, scope)

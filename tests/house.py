@@ -1,10 +1,12 @@
 """What the tests of the floor plan read out of the source: imports, circles, sizes, new tensors."""
 
 import ast
+import importlib
 import re
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -18,6 +20,16 @@ ROOMS = {*FOUNDATION, *LESSONS, "show", "experiments", "course", "__main__", *OU
 def files(root: Path) -> list[Path]:
     """Every Python file of the package and of the benchmarks, every folder opened."""
     return sorted(path for top in OURS[:2] for path in (root / top).rglob("*.py"))
+
+
+def tables(name: str) -> dict[str, Any]:
+    """What the tests of the lessons, ``test_<lesson>.py``, have in their tables of this name, together."""
+    found: dict[str, Any] = {}
+    for lesson in LESSONS:
+        path = ROOT / "tests" / f"test_{lesson}.py"
+        if path.is_file() and f"\n{name} = {{" in path.read_text("utf-8"):
+            found |= getattr(importlib.import_module(path.stem), name)
+    return found
 
 
 def module(path: Path, root: Path) -> str:

@@ -30,7 +30,9 @@ def test_digits_are_the_published_ones():
 
 
 def test_readme_names_the_hash():
-    assert data.DIGITS_SHA256 in (data.folder() / "README.md").read_text("utf-8")
+    text = (data.folder() / "README.md").read_text("utf-8")
+    assert data.DIGITS_SHA256 in text
+    assert all(sha256 in text for sha256 in data.MONKS_SHA256.values())
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
@@ -59,9 +61,24 @@ def test_monks_follow_the_published_rules():
         true = {tuple(x): y for x, y in zip(test[0].tolist(), test[1].tolist(), strict=True)}
         pairs = zip(train[0].tolist(), train[1].tolist(), strict=True)
         wrong = sum(true[tuple(x)] != y for x, y in pairs)
-        assert wrong == (6 if k == 3 else 0)
+        assert wrong == (6 if k == 3 else 0)  # the published noise
         assert len({tuple(row) for row in train[0].tolist()}) == rows
         assert torch.equal(data.monks(k).train[0], train[0])
+
+
+def test_monks_have_the_published_shares_of_positive_rows():
+    assert [int(data.monks(k).train[1].sum()) for k in (1, 2, 3)] == [62, 64, 60]
+
+
+def test_damaged_monks_are_refused(tmp_path, monkeypatch):
+    content = (data.folder() / "monks" / "monks-2.train").read_bytes()
+    (tmp_path / "monks").mkdir()
+    (tmp_path / "monks" / "monks-2.train").write_bytes(content.replace(b"\n1,", b"\n0,", 1))
+    monkeypatch.setattr(data, "folder", lambda: tmp_path)
+    with pytest.raises(data.DataError, match="has the sha256"):
+        data.monks(2)
+    with pytest.raises(data.DataError, match="git checkout"):
+        data.monks(1)
 
 
 @pytest.mark.parametrize("bad", [0, 4])

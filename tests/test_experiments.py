@@ -31,7 +31,7 @@ PARTS = {
     "schedules": [{"seed": 0, "budget": 10, "sparsity": 0.9}],
     "retraining": [
         {"seed": 0, "start": start, "sparsity": 0.9}
-        for start in ("trained, rate / 10", "epoch 3", "new weights")
+        for start in ("trained, rate / 10", "new weights")
     ],
     "densities": [{"seed": 0, "rule": "erk", "sparsity": 0.95}],
     "granularities": [{"seed": 0, "granularity": "filter"}],
@@ -43,8 +43,8 @@ PARTS = {
         {"seed": 0, "net": "A", "share": 0.5},
         *({"seed": 0, "net": net, "share": 0.75, "method": "magnitude"} for net in "CD"),
     ],
-    "neurons_greedy": [{"seed": 0, "net": "A", "share": 0.125}],
-    "neurons_equal": [{"seed": 0, "net": "A", "share": 0.5}],
+    "neurons_greedy": [{"seed": 0, "net": "A", "share": 0.5}],
+    "neurons_equal": [{"seed": 0, "net": "A", "share": 0.875}],
 }
 
 

@@ -20,6 +20,7 @@ SLIDES = {"slide", "subslide", "fragment", "skip", "notes"}
 MACHINE = re.compile(r"0x[0-9a-f]{8,}|/tmp/|/home/|/root/|/work/|[A-Z]:\\\\")
 DIGITS = re.compile(r"(?<![\w.])\d+\.\d{7,}")
 ANATOMY = [
+    "**The question**: ",
     "**You will**",
     "**You will be able to**",
     "**You need**",

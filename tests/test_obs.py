@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss
 
 from teachkit import lab, masks, obs
+from teachkit.engine import dense
+from teachkit.engine import surgeon as engine
+from teachkit.experiments import classics, xor
 from teachkit.experiments import removals as bench
 from teachkit.lab import levenberg
-from teachkit.obs import classics, greedy, xor
 
 SEEDS = st.integers(0, 10**6)
 
@@ -81,12 +83,10 @@ def test_what_stays_is_the_constrained_minimum(n, share, block, seed):
     weights, cost = oracles.constrained_minimum(H, w, gone)
     close(found.weights, weights, 1e-6)
     assert float(found.increases.sum()) == pytest.approx(cost, rel=1e-6)
-    again = w.clone()  # the formulas as they are read
-    P = obs.inverse(H)
-    for q in gone:
-        assert q == int(obs.saliencies(again, P).argmin())
-        again, P = again + obs.update(again, P, q), obs.downdate(P, q)
-    close(again, weights, 1e-5)
+    plain = obs.surgeon_naive(H, w, k)  # the formulas as they are read
+    assert plain.order.tolist() == gone
+    close(plain.weights, weights, 1e-5)
+    close(plain.increases, found.increases, 1e-5)
 
 
 @given(st.integers(1, 9), st.integers(0, 9), SEEDS)
@@ -164,15 +164,16 @@ def test_single_precision_is_computed_in_double():
 def test_a_drifting_inverse_is_computed_anew(monkeypatch):
     H, w = quadratic(100, 4, 1e4)
     clean, calls = obs.surgeon(H, w, 90), []
-    honest = greedy._State.remove
+    honest = engine.Elimination.remove
 
     def sloppy(self, count):
-        honest(self, count)
+        gone = honest(self, count)
         self.P = self.P * (1 + 1e-3)
+        return gone
 
-    monkeypatch.setattr(greedy._State, "remove", sloppy)
-    real = greedy.inverse
-    monkeypatch.setattr(greedy, "inverse", lambda A, **k: calls.append(len(A)) or real(A, **k))
+    monkeypatch.setattr(engine.Elimination, "remove", sloppy)
+    real = engine.inverse
+    monkeypatch.setattr(engine, "inverse", lambda A, **k: calls.append(len(A)) or real(A, **k))
     found = obs.surgeon(H, w, 90, block=30)
     assert calls == [100, 70, 40, 10]
     assert found.order.tolist() == clean.order.tolist()
@@ -181,21 +182,22 @@ def test_a_drifting_inverse_is_computed_anew(monkeypatch):
 
 def test_a_healthy_inverse_is_carried_along(monkeypatch):
     H, w = quadratic(100, 4, 1e4)
-    calls, real = [], greedy.inverse
-    monkeypatch.setattr(greedy, "inverse", lambda A, **k: calls.append(len(A)) or real(A, **k))
+    calls, real = [], engine.inverse
+    monkeypatch.setattr(engine, "inverse", lambda A, **k: calls.append(len(A)) or real(A, **k))
     obs.surgeon(H, w, 90, block=10)
     assert calls == [100]
 
 
 def test_the_last_step_takes_rounding_errors_away(monkeypatch):
     H, w = quadratic(60, 5, 1e4)
-    honest = greedy._State.remove
+    honest = engine.Elimination.remove
 
     def sloppy(self, count):
-        honest(self, count)
-        self.w = self.w * (1 + 1e-5)
+        gone = honest(self, count)
+        self.W = self.W * (1 + 1e-5)
+        return gone
 
-    monkeypatch.setattr(greedy._State, "remove", sloppy)
+    monkeypatch.setattr(engine.Elimination, "remove", sloppy)
     found = obs.surgeon(H, w, 30)
     close(found.weights, oracles.constrained_minimum(H, w, found.order.tolist())[0], 1e-8)
 
@@ -278,7 +280,7 @@ def test_curvatures_are_their_oracles(name, biases, monkeypatch):
     where = torch.cat([torch.full((p.numel(),), any(p is q for q in params)) for p in every])
     H = oracles.hessian(net, batch, loss)[where][:, where]
     close(obs.curvature(net, batch, loss, biases=biases), H, 1e-10)
-    monkeypatch.setattr(obs.matrix, "CHUNK_BYTES", 2000)  # several chunks
+    monkeypatch.setattr(dense, "CHUNK", 60)  # several chunks
     found = obs.curvature(net, batch, loss, kind="gauss-newton", biases=biases)
     close(found, oracles.gauss_newton(net, batch, loss, params), 1e-10)
     assert float(torch.linalg.eigvalsh(found).min()) > -1e-12

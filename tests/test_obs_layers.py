@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from teachkit import lab, masks, obs
-from teachkit.obs import layer_trace, layerwise
-from teachkit.obs.layer_trace import Trace, choose
-from teachkit.obs.layers import gram, refit_gram
+from teachkit.core.layers import patches
+from teachkit.engine import refit as fitting
+from teachkit.engine import surgeon as engine
+from teachkit.engine.grams import gram, layer_grams
+from teachkit.engine.refit import choose, refit_gram
+from teachkit.engine.surgeon import Trace
 
 
 @st.composite
@@ -43,8 +46,8 @@ def objective(weight, X, damping, found):
 def test_a_trace_is_surgery_with_a_fresh_inverse_each_step(layer, block, rows):
     weight, X, damping = layer
     with (
-        mock.patch.object(layer_trace, "BLOCK", block),
-        mock.patch.object(layer_trace, "ROWS", rows),
+        mock.patch.object(engine, "BLOCK", block),
+        mock.patch.object(engine, "TOGETHER", rows),
     ):
         order, losses = obs.trace_layer(weight, X, damping=damping)
     for r, w in enumerate(weight):
@@ -97,7 +100,7 @@ def test_exactly_k_go_and_old_zeros_stay(layer, sparsity, scope, bits):
         assert gone.tolist() == [max(k, int(z)) for z in (weight == 0).sum(1)]
     else:
         assert int(gone.sum()) == max(masks.removed(weight.numel(), sparsity), 1)
-    with mock.patch.object(obs.layer_fit, "BLOCK", 2):
+    with mock.patch.object(fitting, "BLOCK", 2):
         by_pass = obs.prune_layer_pass(weight, X, sparsity, damping=damping)
     assert int((by_pass == 0).sum()) == max(masks.removed(weight.numel(), sparsity), 1)
     assert by_pass[0, -1] == 0
@@ -128,7 +131,7 @@ def test_a_front_is_never_overtaken_where_a_later_removal_is_cheaper():
 @given(layers(), st.floats(0, 1), st.integers(1, 4))
 def test_a_pass_decides_from_left_to_right(layer, sparsity, block):
     weight, X, damping = layer
-    with mock.patch.object(obs.layer_fit, "BLOCK", block):
+    with mock.patch.object(fitting, "BLOCK", block):
         found = obs.prune_layer_pass(weight, X, sparsity, damping=damping)
     H = X.T @ X + ridge(X, damping) * torch.eye(X.shape[1])
     inverses = [torch.linalg.inv(H[j:, j:]) for j in range(len(H))]
@@ -228,12 +231,12 @@ def test_a_convolution_is_linear_on_its_patches(data):
         *(2, 4, size, stride, padding, dilation, groups), bias=False, padding_mode=mode
     )
     x = torch.randn(3, 2, 7, 6)
-    rows = layerwise.patches(layer, x)
+    rows = patches(layer, x).transpose(0, 1).flatten(1, 2)  # (groups, all positions, read)
     parts = [p @ w.T for p, w in zip(rows, layer.weight.flatten(1).chunk(groups), strict=True)]
     want = layer(x)
     found = torch.cat(parts, 1).reshape(3, *want.shape[2:], 4).permute(0, 3, 1, 2)
     torch.testing.assert_close(found, want)
-    H = layerwise.layer_grams(nn.Sequential(layer), x)["0.weight"]
+    H = layer_grams(nn.Sequential(layer), x)["0.weight"]
     torch.testing.assert_close(H, rows.mT @ rows)
     pruned, kept = obs.prune_layers(nn.Sequential(layer), (x, torch.zeros(3)), 0.4, scope="row")
     for w, p, group in zip(
@@ -344,7 +347,7 @@ class Twice(nn.Module):
 def test_shared_and_idle_layers():
     torch.manual_seed(0)
     net, x = Twice(), torch.randn(6, 4)
-    H = layerwise.layer_grams(net, x)
+    H = layer_grams(net, x)
     once = net.a(x).detach()
     seen = torch.cat([x, once, net.a(once).detach()])
     torch.testing.assert_close(H["a.weight"], gram(seen)[None])

@@ -2,19 +2,40 @@
 
 The pairs are found by name: ``keep_top_naive`` stands in a lesson beside ``keep_top``, or
 ``gradients_naive`` beside ``gradients``. TWINS says for each how its input is drawn, and, where the
-two do not take the same, how they are called.
+two do not take the same, how they are called. A new lesson has a table TWINS in its own tests.
 """
 
 import importlib
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
+import house
 import numpy as np
 import pytest
 import sympy
 import torch
-from house import LESSONS, ROOT
+from drawers import (
+    KINDS,
+    Twin,
+    X,
+    Y,
+    at,
+    chains,
+    count,
+    curved,
+    cut_chains,
+    functions,
+    gradients,
+    networks,
+    normal,
+    positions,
+    removals,
+    scores,
+    seeds,
+    sizes,
+    smaller,
+    sparsities,
+    teams,
+)  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,124 +44,7 @@ from torch.nn.functional import mse_loss
 from teachkit import fisher, magnitude, masks, neurons, structured
 from teachkit.engine.dense import dense
 
-X, Y = sympy.symbols("x y", real=True)
 SUFFIX = re.compile(r"_naive$")
-seeds = st.integers(0, 10**6)
-sizes = st.integers(1, 4)
-sparsities = st.floats(0, 1)
-
-
-class Twin(NamedTuple):
-    """Random arguments, and how each of the two is called with them where it is not by position."""
-
-    draw: st.SearchStrategy[tuple[Any, ...]]
-    fast: Callable[..., Any] | None = None
-    plain: Callable[..., Any] | None = None
-    within: float = 1e-9  # of the largest number
-
-
-# Random input --------------------------------------------------------------------------------------
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@st.composite
-def chains(draw, activations=(nn.ReLU, nn.Tanh, nn.Sigmoid)):
-    """A chain of Linear layers, and a batch with class numbers; numbers without ties."""
-    widths = draw(st.lists(sizes, min_size=1, max_size=3))
-    activation, seed = draw(st.sampled_from(activations)), draw(seeds)
-    classes, n = draw(st.integers(2, 3)), draw(st.integers(2, 6))
-    layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip([*widths, classes][:-1], [*widths, classes][1:], strict=True)):
-        layers += [nn.Linear(a, b), activation()] if i < len(widths) - 1 else [nn.Linear(a, b)]
-    net = nn.Sequential(*layers)
-    for i, p in enumerate(net.parameters()):
-        p.data = normal(*p.shape, seed=seed + i)
-    return net, (normal(n, widths[0], seed=seed + 50), torch.arange(n) % classes)
-
-
-@st.composite
-def images(draw):
-    """A small convolutional network, and a batch of images with class numbers."""
-    seed, n = draw(seeds), draw(st.integers(2, 4))
-    outer = [nn.Conv2d(1, 2, 2), draw(st.sampled_from((nn.ReLU, nn.Tanh)))(), nn.Flatten()]
-    net = nn.Sequential(*outer, nn.Linear(8, 3))
-    for i, p in enumerate(net.parameters()):
-        p.data = normal(*p.shape, seed=seed + i)
-    return net, (normal(n, 1, 3, 3, seed=seed + 50), torch.arange(n) % 3)
-
-
-networks = chains() | images()
-
-
-@st.composite
-def smaller(draw, most=8):
-    """A network whose weights can be tried in all sets of k."""
-    net, batch = draw(chains().filter(lambda it: count(it[0]) <= most))
-    return net, batch, draw(st.integers(0, count(net)))
-
-
-def count(net):
-    return sum(w.numel() for w in masks.prunable(net).values())
-
-
-@st.composite
-def positions(draw):
-    """A network, and some weights of one of its layers."""
-    net, batch = draw(networks)
-    name = draw(st.sampled_from(list(masks.prunable(net))))
-    chosen = st.integers(0, net.get_parameter(name).numel() - 1)
-    return net, batch, name, draw(st.lists(chosen, min_size=1, max_size=4))
-
-
-@st.composite
-def scores(draw, *shapes, tied=True):
-    """Scores of one or two tensors, many of them equal."""
-    shape, seed = draw(st.sampled_from(shapes)), draw(seeds)
-    values = normal(*shape, seed=seed)
-    return (values * 2).round() if tied else values
-
-
-functions = st.sampled_from(
-    [X**3 * Y + X * Y**2, sympy.exp(X) * sympy.cos(Y), 1 / (2 + X * Y), sympy.sin(X + 2 * Y)]
-)
-at = st.integers(-1, 1)
-curved = st.sampled_from(
-    [
-        lambda v: (v**3).sum() * v.prod(),
-        lambda v: torch.sin(v).sum() ** 2,
-        lambda v: torch.exp(-(v @ v)) * v[0],
-    ]
-)
-gradients = st.tuples(
-    st.builds(lambda m, n, seed: normal(m, n, seed=seed), sizes, st.integers(1, 7), seeds),
-    st.integers(1, 8),
-    st.sampled_from((1e-3, 0.1, 2.0)),
-)
-KINDS = ("connection", "row", "column", "kernel", "position", "filter", "channel")
-
-
-@st.composite
-def teams(draw):
-    """A worth for every team of n units."""
-    n, seed = draw(sizes), draw(seeds)
-    worth = normal(2**n, seed=seed)
-    named = {
-        frozenset(mask.nonzero()[:, 0].tolist()): float(v)
-        for mask, v in zip(neurons.every_mask(n), worth, strict=True)
-    }
-    return worth, named, n
-
-
-@st.composite
-def cut_chains(draw):
-    """A chain, what goes in, and which units of its first hidden layer stay."""
-    net, (x, _) = draw(chains().filter(lambda it: len(it[0]) > 1))
-    keep = draw(st.lists(st.booleans(), min_size=len(net[0].weight), max_size=len(net[0].weight)))
-    keep[0] = True
-    return net, x, {"0": torch.tensor(keep)}
 
 
 # The pairs -----------------------------------------------------------------------------------------
@@ -216,6 +120,7 @@ TWINS = {
     ),
     "masks.subset_losses_naive": Twin(smaller(), fast=lambda *a: masks.subset_losses(*a)[1]),
     "obd.diagonal_naive": Twin(networks),
+    "obs.surgeon_naive": Twin(removals(), within=1e-7),  # the Hessian may be badly conditioned
     "fisher.gradients_naive": Twin(networks),
     "fisher.true_naive": Twin(
         networks,
@@ -287,13 +192,16 @@ def both_quotas(shapes, keep, rule):
     return zip(whole_quotas(shapes, keep, rule), plain, strict=True)
 
 
+TWINS |= house.tables("TWINS")
+
+
 # The suite -----------------------------------------------------------------------------------------
 
 
 def lessons():
     """The modules of the lessons that are there."""
-    for name in LESSONS:
-        if (ROOT / "teachkit" / f"{name}.py").is_file():
+    for name in house.LESSONS:
+        if (house.ROOT / "teachkit" / f"{name}.py").is_file():
             yield name, importlib.import_module(f"teachkit.{name}")
 
 

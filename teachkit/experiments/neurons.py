@@ -4,12 +4,10 @@
 ten minutes on one core. A run that is interrupted goes on.
 """
 
-from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import experiments, magnitude, masks, neurons, obd, obs
 from teachkit.lab import data, models, sweep
@@ -46,16 +44,11 @@ EQUAL: dict[str, list[Any]] = {
 }
 
 
-@cache
 def trained(net: str, seed: int) -> nn.Module:
     """A network of the tables, trained on the digits with Adam."""
-    options: dict[str, Any] = {"seed": seed, "progress": False}
     if net == "D":
-        options["epochs"] = 60
-        options["optimizer"] = partial(torch.optim.Adam, lr=3e-3)
-        options["scheduler"] = partial(CosineAnnealingLR, T_max=60)
-    hidden = (256, 128) if net == "C" else (64, 32)
-    return fit(models.mlp(hidden=hidden, seed=seed), data.digits().train, **options)[0]
+        return experiments.trained(seed, epochs=60, falling=3e-3)
+    return experiments.trained(seed, hidden=(256, 128) if net == "C" else (64, 32))
 
 
 def main_cell(net: str, seed: int, method: str, share: float) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import experiments, magnitude, obd, paradox
 from teachkit.core.types import Batch, Scores
@@ -33,6 +32,11 @@ NETS = {
     "F": "as A, 300 epochs",
     "I": "as A, full batch, 1000 steps, rate falling to zero",
 }
+TRAINING: dict[str, dict[str, Any]] = {
+    "D": {"epochs": 60, "falling": 3e-3},
+    "F": {"epochs": 300},
+    "I": {"epochs": 1000, "falling": 5e-3, "batch_size": 1400},
+}
 MAIN: dict[str, list[Any]] = {"net": list(NETS), "seed": SEEDS}
 SAMPLES: dict[str, list[Any]] = {
     "net": ["A", "D"],
@@ -43,21 +47,11 @@ STEPS: dict[str, list[Any]] = {"steps": [1, 10, 100, 1000], "seed": SEEDS[:5]}
 WIDTHS: dict[str, list[Any]] = {"width": [16, 32, 64, 128, 256], "seed": SEEDS}
 
 
-@cache
 def trained(net: str, seed: int, width: int = 64) -> nn.Module:
     """A network of the table; ``width`` is that of the first hidden layer, the second has half."""
     hidden = (256, 128) if net == "C" else (width, width // 2)
     activation = nn.Tanh if net == "B" else nn.ReLU
-    start = models.mlp(hidden=hidden, activation=activation, seed=seed)
-    options: dict[str, Any] = {"seed": seed, "progress": False}
-    if net in ("D", "I"):
-        epochs, rate = (60, 3e-3) if net == "D" else (1000, 5e-3)
-        options["optimizer"] = partial(torch.optim.Adam, lr=rate)
-        options["scheduler"] = partial(CosineAnnealingLR, T_max=epochs)
-        options |= {"epochs": epochs, "batch_size": 64 if net == "D" else 1400}
-    elif net == "F":
-        options["epochs"] = 300
-    return fit(start, data.digits().train, **options)[0]
+    return experiments.trained(seed, hidden, activation, **TRAINING.get(net, {}))
 
 
 CRITERIA: dict[str, Callable[[nn.Module, Batch], Scores]] = {

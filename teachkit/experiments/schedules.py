@@ -41,11 +41,9 @@ RETRAINING: dict[str, list[Any]] = {
 }
 
 
-@cache
 def trained(seed: int, epochs: int = 30) -> nn.Module:
     """A 64-64-32-10 network on the digits, Adam with a rate of 0.001."""
-    start = models.mlp(seed=seed)
-    return fit(start, data.digits(), epochs=epochs, seed=seed, progress=False)[0]
+    return experiments.trained(seed, epochs=epochs)
 
 
 def gradual(seed: int, shape: str, budget: int, sparsity: float) -> dict[str, Any]:

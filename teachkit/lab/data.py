@@ -34,7 +34,11 @@ MNIST_SHA256 = {  # of the uncompressed content, so that any mirror's gzip will 
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MONKS_VALUES = (3, 3, 2, 3, 4, 2)  # how many values each of the six attributes has
-MONKS_TRAIN = {1: 124, 2: 169, 3: 122}  # sizes of the published training sets
+MONKS_SHA256 = {  # of the official training rows
+    1: "98ec40d25dbc9983bd9e1076f1ad34ac1ca9ef6e80741caad6cac0de0125954c",
+    2: "822a2981a0b814ea1e96af2c861647bc445727b7b4e86b843443527d740d26c7",
+    3: "c9762be9990d2aaa661d84af295a3fbdc4e06a6b5ab720cdda3e058cc881dc6e",
+}
 
 
 class DataError(ValueError):
@@ -56,6 +60,16 @@ def verified(name: str, content: bytes, sha256: str) -> bytes:
     return content
 
 
+def shipped(name: str, sha256: str) -> bytes:
+    """The verified content of a file of the course's own data."""
+    path = folder() / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); restore it with git checkout") from error
+    return verified(str(path), content, sha256)
+
+
 def digits() -> Data:
     """UCI handwritten digits, 8x8 grey values: 1400 samples to train, 397 to test.
 
@@ -65,11 +79,7 @@ def digits() -> Data:
     >>> [tuple(part.shape) for part in (*digits().train, *digits().test)]
     [(1400, 1, 8, 8), (1400,), (397, 1, 8, 8), (397,)]
     """
-    path = folder() / "digits.npz"
-    try:
-        content = verified(str(path), path.read_bytes(), DIGITS_SHA256)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it with git checkout") from error
+    content = shipped("digits.npz", DIGITS_SHA256)
     with np.load(io.BytesIO(content), allow_pickle=False) as npz:
         x = torch.from_numpy(npz["images"]).to(torch.get_default_dtype())[:, None] / 16
         y = torch.from_numpy(npz["labels"]).long()
@@ -100,13 +110,12 @@ def monks_rule(k: int, a: Sequence[int]) -> bool:
 
 
 def monks(k: int) -> Data:
-    """MONK's problem k: all 432 rows to test, a drawn subset to train, 17 one-hot inputs.
+    """MONK's problem k: the official rows to train, all 432 rows to test, 17 one-hot inputs.
 
-    Rules and sizes (124, 169, 122) are the published ones; which rows are drawn is ours, by a
-    fixed seed, so accuracies compare with the literature but not row by row. In problem 3 a
-    twentieth of the training labels (6 of 122) is flipped, as published.
+    The official subsets have 124, 169 and 122 rows; in problem 3 six of the labels are noise. The
+    test labels follow the published rules.
 
-    Source: Thrun et al., The MONK's Problems, CMU-CS-91-197, 1991.
+    Source: Thrun et al., The MONK's Problems, CMU-CS-91-197, 1991; Wnek, UCI repository, 1993.
 
     Args:
         k: 1, 2 or 3.
@@ -116,20 +125,26 @@ def monks(k: int) -> Data:
 
     """
     checks.whole("k", k, 1, 3)
+    text = shipped(f"monks/monks-{k}.train", MONKS_SHA256[k]).decode("ascii")
+    body = text.split("@data", 1)[1].split()
+    drawn = [[int(value) for value in line.split(",")] for line in body]  # class, a1, …, a6
     rows = list(itertools.product(*(range(1, n + 1) for n in MONKS_VALUES)))
-    one_hot = [
+    labels = torch.tensor([int(monks_rule(k, row)) for row in rows])
+    targets = torch.tensor([row[0] for row in drawn])
+    return Data((one_hot([row[1:] for row in drawn]), targets), (one_hot(rows), labels))
+
+
+def one_hot(rows: Sequence[Sequence[int]]) -> Tensor:
+    """The 17 inputs of MONK's rows a1…a6: one for each value of each attribute, (n, 17).
+
+    >>> one_hot([(1, 3, 2, 1, 4, 2)]).tolist()[0][:8]
+    [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+    """
+    hot = [
         [a == v for a, n in zip(row, MONKS_VALUES, strict=True) for v in range(1, n + 1)]
         for row in rows
     ]
-    x = torch.tensor(one_hot, dtype=torch.get_default_dtype(), device="cpu")
-    y = torch.tensor([int(monks_rule(k, row)) for row in rows], device="cpu")
-    rng = np.random.default_rng(432 + k)
-    drawn = torch.from_numpy(np.sort(rng.choice(len(rows), MONKS_TRAIN[k], replace=False)))
-    targets = y[drawn]
-    if k == 3:
-        noisy = torch.from_numpy(rng.choice(len(drawn), round(0.05 * len(drawn)), replace=False))
-        targets[noisy] = 1 - targets[noisy]
-    return Data((x[drawn], targets), (x, y))
+    return torch.tensor(hot, dtype=torch.get_default_dtype(), device="cpu")
 
 
 def mnist() -> Data:

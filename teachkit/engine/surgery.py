@@ -1,4 +1,9 @@
-"""The surgeon on a whole network."""
+"""The surgeon on a whole network: all prunable weights as one vector, with one dense curvature.
+
+The curvature is measured (:mod:`teachkit.engine.dense`), the weights that are cheapest go, all others
+make up for them (:mod:`teachkit.engine.surgeon`). With several steps it is measured anew between
+them, since the quadratic model holds near the point of measurement only.
+"""
 
 import copy
 import math
@@ -8,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from teachkit import masks
 from teachkit.core import checks
+from teachkit.core.ranking import removed
 from teachkit.core.types import Batch, Loss, Masks
-from teachkit.obs.greedy import surgeon
-from teachkit.obs.matrix import Kind, curvature
+from teachkit.core.weights import prunable, split
+from teachkit.engine.dense import Kind, curvature
+from teachkit.engine.surgeon import surgeon
 
 
 def prune(
@@ -50,39 +56,45 @@ def prune(
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> x, y = torch.eye(4)[:, None], torch.tensor([0, 1, 1, 0])
-    >>> masks.sparsity(prune(net, (x, y), 0.5)[1])
-    0.5
+    >>> prune(net, (x, y), 0.5)[1]['1.weight'].sum()
+    tensor(4)
 
     """
     checks.whole("steps", steps, 1, high=1 if H is not None else math.inf)
     pruned = copy.deepcopy(checks.model(model, checks.batch(batch)[0]))
-    weights = masks.prunable(pruned, biases=biases)
+    weights = prunable(pruned, biases=biases)
     flat = _flat(weights)
-    k = masks.removed(len(flat), sparsity)
+    k = removed(len(flat), sparsity)
     if H is not None and H.shape != (len(flat), len(flat)):
         raise ValueError(f"H must have shape {(len(flat), len(flat))}, got {tuple(H.shape)}")
     kept = torch.ones_like(flat, dtype=torch.bool)
     kept[(flat == 0).nonzero().reshape(-1)[:k]] = False
-    counts = torch.linspace(int((~kept).sum()), k, steps + 1).round().long().diff().tolist()
+    counts = (
+        torch.linspace(int((~kept).sum()), k, steps + 1, device=flat.device)
+        .round()
+        .long()
+        .diff()
+        .tolist()
+    )
     for count in tqdm(counts, desc="curvature", disable=not progress, leave=False):
         if not count:
             continue
         whole = curvature(pruned, batch, loss, kind=kind, biases=biases) if H is None else H
         alive = kept.nonzero().reshape(-1)
-        found = surgeon(whole[alive][:, alive], flat[alive], count, damping=damping)
-        flat[alive] = found.weights
-        kept[alive[found.order]] = False
+        removal = surgeon(whole[alive][:, alive], flat[alive], count, damping=damping)
+        flat[alive] = removal.weights
+        kept[alive[removal.order]] = False
         _write(weights, flat)
-    return pruned, masks.split(kept, weights)
+    return pruned, split(kept, weights)
 
 
 def _flat(weights: dict[str, Tensor]) -> Tensor:
     """All weights as one vector, a copy."""
     parts = [w.detach().reshape(-1) for w in weights.values()]
-    return torch.cat(parts) if parts else torch.zeros(0)
+    return torch.cat(parts) if parts else torch.zeros(0, device="cpu")
 
 
 @torch.no_grad()
 def _write(weights: dict[str, Tensor], flat: Tensor) -> None:
-    for name, values in masks.split(flat, weights).items():
+    for name, values in split(flat, weights).items():
         weights[name].copy_(values)

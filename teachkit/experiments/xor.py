@@ -8,17 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachkit.lab import data
-from teachkit.obs.classics import (
+from teachkit.experiments.classics import (
     METHODS,
     RIDGE,
     accuracy,
     choice,
     count,
+    every_update,
     gauss_newton,
     starts,
     train,
 )
+from teachkit.lab import data
 
 
 class Xor(NamedTuple):
@@ -67,7 +68,5 @@ def _every_removal(theta: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each network without each weight: zeroed, with the step of OBS, and what is kept, (B·n, n)."""
     B, n = theta.shape
     keep = ~torch.eye(n, dtype=torch.bool).repeat(B, 1)
-    P = torch.linalg.inv(H)
-    force = theta / P.diagonal(dim1=1, dim2=2)
-    updated = (theta[:, None] - force[:, :, None] * P).reshape(B * n, n)
+    updated = (theta[:, None] + every_update(theta, torch.linalg.inv(H))).reshape(B * n, n)
     return theta.repeat_interleave(n, 0) * keep, updated * keep, keep

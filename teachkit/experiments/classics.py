@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from teachkit import obs
 from teachkit.core import checks
 from teachkit.core.types import Batch
 from teachkit.lab import data, levenberg
@@ -114,16 +115,16 @@ def monks_nets(k: int, nets: int = 10, *, decay: float | None = None) -> tuple[T
     problem = MONKS[checks.whole("k", k, 1, 3)]
     batch, rate = data.monks(k).train, problem.decay if decay is None else decay
     n = count(batch[0].shape[1], problem.hidden)
-    found = torch.zeros(0, n)
+    nets_tried = torch.zeros(0, n)
     learned = torch.zeros(0, dtype=torch.bool)
     while int(learned.sum()) < nets and len(learned) < ATTEMPTS * nets:
         theta = train(starts(range(len(learned), len(learned) + nets), n), batch, decay=rate)
-        found = torch.cat([found, theta])
+        nets_tried = torch.cat([nets_tried, theta])
         learned = torch.cat([learned, accuracy(theta, batch) >= problem.accuracy])
     chosen = learned.nonzero().reshape(-1)[:nets]
     if len(chosen) < nets:
         raise ValueError(f"only {len(chosen)} of {len(learned)} networks learned problem {k}")
-    return found[chosen], int(chosen[-1]) + 1
+    return nets_tried[chosen], int(chosen[-1]) + 1
 
 
 def monks_trails(
@@ -185,17 +186,19 @@ def choice(theta: Tensor, H: Tensor, keep: Tensor, method: str) -> tuple[Tensor,
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     P = torch.linalg.inv(H)
     scores = {
-        "OBS": theta**2 / P.diagonal(dim1=1, dim2=2) / 2,
-        "OBD": theta**2 * H.diagonal(dim1=1, dim2=2) / 2,
+        "OBS": obs.saliencies(theta, P),
+        "OBD": 0.5 * H.diagonal(dim1=1, dim2=2) * theta**2,
         "magnitude": theta.abs(),
     }[method]
     q = scores.masked_fill(~keep, torch.inf).argmin(1)
-    one = nn.functional.one_hot(q, theta.shape[1]).to(theta.dtype)
     if method != "OBS":
-        return q, -theta * one
-    column = torch.einsum("bij,bj->bi", P, one)
-    force = (theta * one).sum(1) / (column * one).sum(1)
-    return q, -force[:, None] * column
+        return q, -theta * nn.functional.one_hot(q, theta.shape[1]).to(theta.dtype)
+    return q, every_update(theta, P)[torch.arange(len(q)), q]
+
+
+def every_update(theta: Tensor, P: Tensor) -> Tensor:
+    """The step of OBS for each weight of each network: entry [b, q] removes weight q, (B, n, n)."""
+    return torch.stack([obs.update(theta, P, q) for q in range(theta.shape[1])], 1)
 
 
 def remaining(trail: Trail) -> Tensor:

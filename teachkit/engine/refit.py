@@ -1,0 +1,165 @@
+"""What a layer keeps and what becomes of it, from H = XᵀX alone: traces, masks, least squares, a pass.
+
+A layer with inputs X (n, in) changes its output by X δ when a row of its weights changes by δ, and
+‖X δ‖² = δᵀHδ is exactly quadratic, with one H for all rows. So all that is asked of the inputs is
+H, in float64:
+
+- The surgeon's **trace** of each row (:mod:`teachkit.engine.surgeon`) serves every sparsity: a
+  prefix is the greedy choice for that many removals, and the weights at that point are those of
+  least squares on what is left. So no weights are stored along the way.
+- **Masks** take weights from the fronts of the traces, whichever is cheapest.
+- **Least squares** fits the kept weights of each row, many rows in one batched Cholesky.
+- The **single pass** (Frantar & Alistarh, SparseGPT, ICML 2023, algorithm 1) decides on each input
+  once, from left to right, with one inverse for all rows.
+
+Dead inputs, always zero, have no row in the inverse: their weights cost nothing and go first.
+"""
+
+import torch
+from torch import Tensor
+
+from teachkit.core.ranking import keep_quota, keep_top, removed
+from teachkit.engine.surgeon import Trace, rows
+
+BLOCK = 128  # inputs that the single pass decides on at a time
+WORST = 1e13  # condition number of H beyond which float64 has no digits left for the choice
+SYSTEMS = 2**24  # entries of the least-squares systems solved together
+
+
+def trace_gram(W: Tensor, H: Tensor, damping: float) -> Trace:
+    """As ``trace_layer``, from H (in, in) in place of the inputs; all in float64."""
+    live = (H.diagonal() > 0).nonzero().reshape(-1)
+    order, losses = rows(inverted(damped(H[live][:, live], damping), damping), W[:, live])
+    order = live[order]
+    if not (losses >= 0).all():  # also NaN
+        raise ValueError(f"rounding made a cost negative; give more damping, got {damping:g}")
+    # The free ones, on dead inputs or zero already, go before all others, the smallest first.
+    free = (W == 0) | (H.diagonal() <= 0)
+    size = W.abs() / W.abs().max().clamp(min=torch.finfo(W.dtype).tiny)
+    step = torch.arange(len(live), device=W.device).to(W).expand_as(order)
+    when = torch.zeros_like(W).scatter_(1, order, step).where(~free, size - 2)
+    cost = torch.zeros_like(W).scatter_(1, order, losses)
+    order = when.argsort(dim=1, stable=True)
+    return Trace(order, cost.gather(1, order))
+
+
+def choose(
+    weights: dict[str, Tensor], traces: dict[str, Trace], sparsity: float, scope: str
+) -> dict[str, Tensor]:
+    """The masks that remove exactly the asked number of weights, row by row from the traces' fronts.
+
+    Args:
+        weights: (out, in) each.
+        traces: of the same keys; with scope "global" their losses must be in comparable units.
+        sparsity: fraction to remove.
+        scope: "row" (the same share of each row), "layer" or "global" (the smallest losses).
+
+    """
+    keys = {}
+    for name, (order, losses) in traces.items():
+        # Weights that are zero already go before all others. A removal waits for those before it
+        # in its row: its key is the largest loss so far. Of equal keys keep_top keeps the first,
+        # hence the flip.
+        old = weights[name].gather(1, order) == 0
+        keys[name] = losses.masked_fill(old, -1.0).cummax(1).values.flip(1)
+    if scope == "row":
+        kept = {name: _first(key, sparsity) for name, key in keys.items()}
+    else:
+        kept = keep_top(keys, sparsity, scope)
+    return {
+        name: torch.zeros_like(kept[name]).scatter_(1, order, kept[name].flip(1))
+        for name, (order, _) in traces.items()
+    }
+
+
+def refit_gram(W: Tensor, H: Tensor, mask: Tensor, damping: float) -> Tensor:
+    """As ``refit``, from H (in, in) in place of the inputs; all in float64."""
+    A, support = damped(H, damping), mask & (W != 0)
+    slope = W.masked_fill(support, 0.0) @ A
+    width = max(int(support.sum(1).max()), 1)
+    parts = [
+        _solve(A, rows, right)
+        for rows, right in zip(
+            torch.split(support, max(1, SYSTEMS // width**2)),
+            torch.split(slope, max(1, SYSTEMS // width**2)),
+            strict=True,
+        )
+    ]
+    return (W + torch.cat(parts)).masked_fill(~support, 0.0)
+
+
+def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:
+    """As ``prune_layer_pass``, from H (in, in) in place of the inputs; all in float64."""
+    U = torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
+    moved, old = W.clone(), W == 0
+    cheap = old.double() + (H.diagonal() <= 0)  # old zeros go first, then dead inputs
+    quota = max(removed(W.numel(), sparsity) - int(old.sum()), 0)
+    done = spent = 0
+    for start in range(0, W.shape[1], BLOCK):
+        cols = slice(start, min(start + BLOCK, W.shape[1]))
+        done += int((~old[:, cols]).sum())
+        due = round(quota * done / max(int((~old).sum()), 1))
+        cost = (moved[:, cols] / U.diagonal()[cols]).square().masked_fill(cheap[:, cols] > 0, 0.0)
+        cost -= old[:, cols].double()
+        keep = cost.numel() - (due - spent) - int(old[:, cols].sum())
+        kept = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
+        spent = due
+        errors = _sweep(moved[:, cols], kept, U[cols, cols])
+        moved[:, cols.stop :] -= errors @ U[cols, cols.stop :]
+    return moved
+
+
+def damped(H: Tensor, damping: float) -> Tensor:
+    """H + λI, λ = damping · mean of the diagonal over live inputs; dead inputs get a 1."""
+    if not (isinstance(damping, (int, float)) and 0 <= damping < torch.inf):
+        raise ValueError(f"damping must be a finite number of at least 0, got {damping!r}")
+    diagonal = H.diagonal()
+    live = diagonal > 0
+    size = damping * float(diagonal.sum()) / max(int(live.sum()), 1)
+    return H + torch.diag(torch.where(live, size, 1.0).to(H))
+
+
+def inverted(A: Tensor, damping: float) -> Tensor:
+    """A⁻¹ by Cholesky; refused where A is singular to working precision."""
+    factor, failed = torch.linalg.cholesky_ex(A)
+    inverse = torch.cholesky_inverse(factor) if not failed else A
+    if failed or float(A.norm() * inverse.norm()) > WORST:
+        raise ValueError(
+            f"H = XᵀX of {len(A)} inputs is singular, so it has no inverse; give more rows of "
+            f"inputs or more damping (1e-6 is usual), got damping={damping:g}"
+        )
+    return inverse
+
+
+def _first(key: Tensor, sparsity: float) -> Tensor:
+    """What a row keeps when all rows lose the same number from the end."""
+    width = key.shape[1]
+    keep = width - removed(width, sparsity)
+    return (torch.arange(width, device=key.device) < keep).expand_as(key)
+
+
+def _solve(A: Tensor, support: Tensor, slope: Tensor) -> Tensor:
+    """For each row the δ on its support K with A_KK δ_K = slope_K; (rows, in)."""
+    width = int(support.sum(1).max())
+    at = (~support).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    used = support.gather(1, at)
+    unused = torch.diag_embed((~used).double())
+    K = A[at[:, :, None], at[:, None]] * (used[:, :, None] & used[:, None]) + unused
+    factor, failed = torch.linalg.cholesky_ex(K)
+    if failed.any():
+        raise ValueError(
+            f"H = XᵀX of the kept inputs is singular in {int((failed > 0).sum())} rows; give more "
+            "rows of inputs or more damping (1e-6 is usual)"
+        )
+    right = (slope.gather(1, at) * used)[:, :, None]
+    return torch.zeros_like(slope).scatter_(1, at, torch.cholesky_solve(right, factor)[:, :, 0])
+
+
+def _sweep(moved: Tensor, kept: Tensor, U: Tensor) -> Tensor:
+    """Zero what is not kept, column by column, moving what is further right; returns the errors."""
+    errors = torch.zeros_like(moved)
+    for j in range(moved.shape[1]):
+        errors[:, j] = moved[:, j].masked_fill(kept[:, j], 0.0) / U[j, j]
+        moved[:, j:] -= errors[:, j, None] * U[j, j:]
+        moved[:, j].masked_fill_(~kept[:, j], 0.0)
+    return errors

@@ -1,0 +1,219 @@
+"""Optimal Brain Surgeon: remove a weight and let all others make up for it.
+
+Near a minimum the loss rises by ½ δᵀHδ for a step δ of all weights. OBS removes the weight whose
+removal costs least after the best step of all the others. The formulas come first, then the plain
+surgeon made of them. ``surgeon`` is the fast one, ``prune`` runs it on a network, ``prune_layers`` on
+each row of each layer; they come from the engine.
+
+The formulas trust the inverse that they are given; ``inverse``, ``remove`` and all that is built on
+them check their input.
+
+Source: Hassibi & Stork, Second order derivatives for network pruning, NIPS 1992.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from teachkit.core import checks
+from teachkit.core.criteria import pruner
+from teachkit.core.types import Batch, Loss, Masks
+from teachkit.engine.dense import DENSE_LIMIT, curvature
+from teachkit.engine.inverse import inverse, symmetric, vector
+from teachkit.engine.layerwise import (
+    prune_layer,
+    prune_layer_pass,
+    prune_layers,
+    refit,
+    refit_layers,
+    trace_layer,
+)
+from teachkit.engine.surgeon import Removal, Trace, surgeon
+from teachkit.engine.surgery import prune
+
+__all__ = [
+    "Removal",
+    "Trace",
+    "curvature",
+    "downdate",
+    "exhaustive",
+    "inverse",
+    "prune",
+    "prune_layer",
+    "prune_layer_pass",
+    "prune_layers",
+    "refit",
+    "refit_layers",
+    "remove",
+    "saliencies",
+    "surgeon",
+    "surgeon_naive",
+    "trace_layer",
+    "update",
+]
+
+
+def saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
+    """L_q = w_q² / (2 [H⁻¹]_qq): the rise of the loss when weight q goes and the others adapt, (..., n).
+
+    A weight that is gone already (row and column q of the inverse are zero) has an infinite one.
+    Source: Hassibi & Stork 1992, equation 5.
+
+    >>> saliencies(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]])).tolist()
+    [0.5, 0.25]
+    """
+    d = inverse.diagonal(dim1=-2, dim2=-1)
+    if (d < 0).any():
+        raise ValueError(f"the inverse has a negative diagonal entry, {float(d.min()):.3g}")
+    return torch.where(d > 0, weights**2 / (2 * d), torch.inf)
+
+
+def update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
+    """δ = −(w_q / [H⁻¹]_qq) H⁻¹ e_q: the step that removes weight q at the least cost, (..., n).
+
+    Its entry q is exactly −w_q. Source: Hassibi & Stork 1992, equation 5.
+
+    >>> update(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), 1).tolist()
+    [0.5, -1.0]
+    """
+    p = _column(inverse, q)
+    return -weights[..., q, None] * (p / p[..., q, None])
+
+
+def downdate(inverse: Tensor, q: int) -> Tensor:
+    """The inverse of H without row and column q, as an (n, n) matrix with zeros there.
+
+    P − p pᵀ / p_q with the column p = P e_q: n² operations instead of n³ for a new inverse.
+
+    >>> downdate(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), 1).tolist()
+    [[0.5, 0.0], [0.0, 0.0]]
+    """
+    p = _column(inverse, q)
+    smaller = inverse - torch.outer(p, p / p[q])
+    smaller[q, :] = smaller[:, q] = 0.0
+    return smaller
+
+
+def surgeon_naive(H: Tensor, weights: Tensor, k: int) -> Removal:
+    """Remove k weights, the one with the least saliency first: the formulas in a loop, O(k n²).
+
+    >>> surgeon_naive(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), torch.tensor([1.0, 1.0]), 1).order
+    tensor([1])
+    """
+    w, P, order, rises = vector(weights, H), inverse(H), [], []
+    for _ in range(k):
+        cost, q = saliencies(w, P).min(0)
+        w, P = w + update(w, P, int(q)), downdate(P, int(q))
+        order.append(int(q))
+        rises.append(float(cost))
+    device = weights.device
+    return Removal(w, torch.tensor(order, device=device), torch.tensor(rises, device=device))
+
+
+def remove(
+    weights: Tensor, inverse: Tensor, positions: Sequence[int] | Tensor
+) -> tuple[Tensor, float]:
+    """Remove several weights S at once: δ = −P[:, S] P[S, S]⁻¹ w_S, with P = H⁻¹.
+
+    Args:
+        weights: (n,).
+        inverse: H⁻¹, (n, n).
+        positions: S, whole numbers without repeats.
+
+    Returns:
+        The weights afterwards, exactly zero at S, and the predicted rise ½ w_Sᵀ P[S, S]⁻¹ w_S.
+
+    >>> remove(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), [0, 1])[0].tolist()
+    [0.0, 0.0]
+
+    """
+    P = symmetric("inverse", inverse).double()
+    w, S = vector(weights, P), _positions(positions, len(weights))
+    forces = torch.linalg.solve(P[S][:, S], w[S])
+    after = w - P[:, S] @ forces
+    after[S] = 0.0
+    return after.to(weights.dtype), float(0.5 * w[S] @ forces)
+
+
+def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """All sets of k weights and what removing each costs after the best update of the others.
+
+    The yardstick for :func:`surgeon`: ½ w_Sᵀ P[S, S]⁻¹ w_S with P = H⁻¹ for every set S.
+
+    Args:
+        H: positive definite, (n, n), n at most 20.
+        weights: (n,).
+        k: how many go, 1 to n.
+
+    Returns:
+        Sets (C(n, k), k), and their costs (C(n, k),); the best is ``sets[costs.argmin()]``.
+
+    >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    >>> exhaustive(H, torch.tensor([1.0, 1.0]), 1)[1]
+    tensor([0.5000, 0.2500])
+
+    """
+    w, n = vector(weights, H), checks.whole("the number of weights", len(H), 1, 20)
+    P = inverse(H)
+    sets = torch.combinations(torch.arange(n, device=H.device), checks.whole("k", k, 1, n))
+    costs = [
+        0.5 * (w[S] * torch.linalg.solve(P[S[:, :, None], S[:, None, :]], w[S])).sum(1)
+        for S in torch.split(sets, 10_000)
+    ]
+    return sets, torch.cat(costs).to(weights.dtype)
+
+
+def _column(inverse: Tensor, q: int) -> Tensor:
+    """H⁻¹ e_q, of a weight that is still there."""
+    checks.whole("q", q, 0, inverse.shape[-1] - 1)
+    if not (inverse[..., q, q] > 0).all():
+        lowest = float(inverse[..., q, q].min())
+        raise ValueError(f"inverse[{q}, {q}] is {lowest:.3g}: weight {q} is gone already")
+    return inverse[..., q]
+
+
+def _positions(positions: Sequence[int] | Tensor, n: int) -> Tensor:
+    """Positions as a vector of different whole numbers from 0 to n − 1."""
+    S = torch.as_tensor(positions)
+    if S.numel() and (S.dtype == torch.bool or S.is_floating_point()):
+        raise TypeError(f"positions must be whole numbers, got {S.dtype}")
+    S = S.long().reshape(-1)
+    if len(S) and not 0 <= int(S.min()) <= int(S.max()) < n:
+        raise ValueError(f"positions must lie from 0 to {n - 1}, got {S.tolist()}")
+    if len(set(S.tolist())) < len(S):
+        raise ValueError(f"positions must differ, got {S.tolist()}")
+    return S
+
+
+# What tests, sweeps and the showdown compare. The layer-wise ways look at no label and no loss.
+HASSIBI, FRANTAR = "Hassibi & Stork 1992", "Frantar & Alistarh 2022"
+NEEDS = ("data", "second order")
+pruner(
+    "OBS", passes=200, needs=("data", "labels", "second order"), source=HASSIBI, limit=DENSE_LIMIT
+)(prune)
+
+
+@pruner("OBS by layers", passes=1, needs=NEEDS, source=FRANTAR)
+def by_layers(
+    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
+) -> tuple[nn.Module, Masks]:
+    """:func:`prune_layers`, all layers in competition."""
+    return prune_layers(model, batch, sparsity, scope="global")
+
+
+@pruner("OBS by layers, each", passes=1, needs=NEEDS, source=FRANTAR, scope="layer")
+def by_each_layer(
+    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
+) -> tuple[nn.Module, Masks]:
+    """:func:`prune_layers`, the same share of each layer."""
+    return prune_layers(model, batch, sparsity)
+
+
+@pruner("OBS in one pass", passes=1, needs=NEEDS, source="Frantar & Alistarh 2023", scope="layer")
+def in_one_pass(
+    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
+) -> tuple[nn.Module, Masks]:
+    """:func:`prune_layers` by the single pass of SparseGPT."""
+    return prune_layers(model, batch, sparsity, method="pass")

@@ -86,6 +86,14 @@ def scores(draw, *shapes, tied=True):
     return (values * 2).round() if tied else values
 
 
+@st.composite
+def removals(draw):
+    """A positive definite matrix, weights, and how many of them go."""
+    n, seed = draw(st.integers(1, 7)), draw(seeds)
+    A = normal(n, 2 * n, seed=seed)
+    return A @ A.T / n, normal(n, seed=seed + 1), draw(st.integers(0, n))
+
+
 functions = st.sampled_from(
     [X**3 * Y + X * Y**2, sympy.exp(X) * sympy.cos(Y), 1 / (2 + X * Y), sympy.sin(X + 2 * Y)]
 )

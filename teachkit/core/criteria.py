@@ -17,10 +17,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Entry(NamedTuple):
     """A registered function.
 
-    ``passes``: its cost in forward and backward passes over the batch, as a rough number.
-    ``needs``: of "data", "labels" and "second order" what it looks at. ``source``: author and year.
-    ``chains``: it refuses what is not a chain of known layers. ``scope``: over which weights the
-    number that goes is exact, "global" or "layer". ``limit``: the most weights that it takes.
+    ``name``: how tables and figures call it. ``passes``: its cost in forward and backward passes,
+    roughly. ``needs``: what it looks at. ``source``: author and year. ``chains``: it refuses what is
+    not a chain of known layers. ``scope``: over which weights the number that goes is exact, "global"
+    or "layer". ``limit``: the most weights that it takes.
     """
 
     name: str
@@ -51,17 +51,8 @@ def criterion(
 ) -> Callable[[Function], Function]:
     """Register a function that scores weights, (model, batch, loss) -> Scores; use it as a decorator.
 
-    Args:
-        name: how tables and figures call it.
-        passes: its cost in forward and backward passes.
-        source: author and year.
-        needs: of "data", "labels" and "second order" what it looks at.
-        registry: where it enters.
-        more: ``chains``, ``scope`` or ``limit``, see :class:`Entry`.
-
-    Raises:
-        ValueError: another function has this name already, or a need that is not known.
-
+    The arguments, also ``chains``, ``scope`` and ``limit``, are the fields of :class:`Entry`. ValueError
+    where another function has this name already, or for a need that is not known.
     """
     unknown = [need for need in needs if need not in NEEDS]
     if unknown:

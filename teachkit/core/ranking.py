@@ -68,7 +68,7 @@ def keep_top(
     ``score <= threshold`` would remove one weight too many, or all of them where scores tie.
 
     Args:
-        scores: one tensor per weight, any real dtype.
+        scores: tensors of any real dtype.
         sparsity: fraction to remove, in [0, 1].
         scope: "global" ranks all weights together, "layer" each tensor by itself.
         within: masks from before; what they removed stays removed and counts as removed.

@@ -63,18 +63,18 @@ def fit(
             f"got {free.dtype} of shape {tuple(free.shape)}"
         )
     theta, mu = theta * free, theta.new_full((len(theta), 1), 1e-2)
-    now, slope, bend = _quadratic(respond, theta, target, decay, free)
+    state: tuple[Tensor, ...] = _quadratic(respond, theta, target, decay, free)
     eye = torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)
     for _ in range(steps):
+        now, slope, bend = state
         step = torch.linalg.solve(bend + mu[:, :, None] * eye, -slope)
         tried = _quadratic(respond, theta + step, target, decay, free)
-        better = tried[0] < now
-        theta = torch.where(better[:, None], theta + step, theta)
-        slope = torch.where(better[:, None], tried[1], slope)
-        bend = torch.where(better[:, None, None], tried[2], bend)
-        now = torch.where(better, tried[0], now)
-        mu = torch.where(better[:, None], mu / 3, mu * 4).clamp(1e-12, 1e8)
-    return Fit(theta, now, slope.norm(dim=1))
+        better = (tried[0] < now)[:, None]
+        theta = torch.where(better, theta + step, theta)
+        mu = torch.where(better, mu / 3, mu * 4).clamp(1e-12, 1e8)
+        taken = better[:, 0], better, better[:, :, None]
+        state = tuple(map(torch.where, taken, tried, state))
+    return Fit(theta, state[0], state[1].norm(dim=1))
 
 
 def _quadratic(

@@ -1,8 +1,7 @@
 """Structured pruning: when zeros become smaller files and faster layers.
 
 A mask alone saves nothing: a zero takes as many bytes, and as long to multiply, as any other number.
-It pays where whole groups go, so that dense layers get smaller, or where zeros are not stored. The walk
-by hand stands here; what is exact and fast for any network comes from the engine and the lab.
+It pays where whole groups go, so that dense layers get smaller, or where zeros are not stored.
 
 Sources: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (Σ|w| of a filter); Molchanov et
 al., Importance Estimation for Neural Network Pruning, CVPR 2019; Mao et al., Exploring the Granularity
@@ -32,7 +31,7 @@ from teachkit.engine.groups import (
     keep_groups,
     wide,
 )
-from teachkit.engine.shrinking import Keep, coupled, shapes_left, shrink, silence
+from teachkit.engine.shrinking import Keep, coupled, removal, shrink, silence
 from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
@@ -225,8 +224,9 @@ def predict(model: nn.Module, keep: Keep) -> Count:
     Count(parameters=9, bytes=36)
     """
     parameters, size = count(model)
-    for tensor, shape in shapes_left(model, keep):
-        gone = tensor.numel() - prod(shape)
+    for _, _, tensor, stay in removal(model, keep):
+        left = [int(stay[d].sum()) if d in stay else n for d, n in enumerate(tensor.shape)]
+        gone = tensor.numel() - prod(left)
         parameters -= gone if isinstance(tensor, nn.Parameter) else 0
         size -= gone * tensor.element_size()
     return Count(parameters, size)

@@ -10,6 +10,7 @@ from teachkit.lab import data, session, sweep
 from teachkit.lab.sweep import Cell, Row
 
 Grid = dict[str, list[Any]]
+Tables = Mapping[str, tuple[Cell, Grid]]
 
 
 def path(name: str) -> Path:
@@ -27,14 +28,14 @@ def table(name: str) -> list[Row]:
     'one-shot'
 
     """
-    found = path(name)
-    if not found.exists():
-        there = sorted(p.stem for p in found.parent.glob("*.jsonl"))
+    file = path(name)
+    if not file.exists():
+        there = sorted(each.stem for each in file.parent.glob("*.jsonl"))
         raise ValueError(f"no experiment {name!r}; there are {there}")
-    return [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def write(tables: Mapping[str, tuple[Cell, Grid]], workers: int = 1) -> None:
+def write(tables: Tables, workers: int = 1) -> None:
     """Run each grid, or what is missing of it, and write its table."""
     session.setup()
     for name, (cell, grid) in tables.items():

@@ -51,8 +51,8 @@ def both_sides(model: nn.Module, values: Scores) -> Scores:
 
 def magnitude(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """√(Σ w² + Σ v²)."""
-    squares = {name: w.detach() ** 2 for name, w in masks.prunable(model).items()}
-    return {name: total.sqrt() for name, total in both_sides(model, squares).items()}
+    sums = both_sides(model, {name: w.detach() ** 2 for name, w in masks.prunable(model).items()})
+    return {name: total.sqrt() for name, total in sums.items()}
 
 
 def first_order(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
@@ -126,17 +126,16 @@ def least_squares(
     return (obs.inverse(H[keep][:, keep]) @ B[keep]).T
 
 
-def costs(W: Tensor, inverse: Tensor, *, outgoing: bool = True) -> Tensor:
-    """‖w_j‖² / [H⁻¹]_jj for each column, ∞ where it is gone; without ``outgoing`` 1 / [H⁻¹]_jj.
+def costs(W: Tensor, inverse: Tensor) -> Tensor:
+    """‖w_j‖² / [H⁻¹]_jj for each column of W, ∞ where it is gone.
 
-    1 / [H⁻¹]_jj is what is left of ‖a_j‖² after regressing unit j on all other columns.
+    1 / [H⁻¹]_jj alone is what is left of ‖a_j‖² after regressing unit j on all other columns.
 
     >>> costs(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
     tensor([0.5000, 9.0000])
     """
     d = inverse.diagonal()
-    size = (W**2).sum(0) if outgoing else torch.ones_like(d)
-    return torch.where(d > 0, size / d, torch.inf)
+    return torch.where(d > 0, (W**2).sum(0) / d, torch.inf)
 
 
 def elimination(W: Tensor, inverse: Tensor, count: int, *, bias: bool = False) -> list[int]:

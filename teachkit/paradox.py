@@ -143,12 +143,7 @@ def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_en
 
 
 def stepwise(
-    model: nn.Module,
-    batch: Batch,
-    sparsity: float,
-    steps: int,
-    criterion: Criterion = second_order,
-    loss: Loss = cross_entropy,
+    model: nn.Module, batch: Batch, sparsity: float, steps: int, criterion: Criterion = second_order
 ) -> Iterator[tuple[nn.Module, Masks]]:
     """Prune in equal steps, with new scores before each and no training between.
 
@@ -157,7 +152,7 @@ def stepwise(
     checks.whole("steps", steps, 1)
     checks.fraction("sparsity", sparsity)
     for step in range(1, steps + 1):
-        ranked = masks.zeros_last(criterion(model, batch, loss), model)
+        ranked = masks.zeros_last(criterion(model, batch), model)
         kept = masks.keep_top(ranked, sparsity * step / steps)
         model = masks.apply(model, kept)
         yield model, kept

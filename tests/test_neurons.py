@@ -184,7 +184,7 @@ def test_costs_are_the_rise_of_the_error(units, seed, damping):
 def test_without_the_outgoing_weights_a_cost_is_what_the_others_cannot_say(units, seed):
     net, batch = network([units], seed)
     X = torch.cat([observed(net, batch[0])["0"].outputs, torch.ones(14, 1)], 1)
-    found = neurons.costs(torch.ones(2, units + 1), torch.linalg.inv(X.T @ X), outgoing=False)
+    found = neurons.costs(torch.ones(1, units + 1), torch.linalg.inv(X.T @ X))
     for j in range(units):
         others = [k for k in range(units + 1) if k != j]
         fit = torch.linalg.lstsq(X[:, others], X[:, j]).solution

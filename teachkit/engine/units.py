@@ -109,14 +109,14 @@ def observed(model: nn.Module, x: Tensor) -> dict[str, Layer]:
     """Every hidden layer of a network as it is, by name."""
     outputs, alone = activations(model, x), still(model)
     layers = [layer for _, layer in chain(alone)]
-    found = {}
+    seen = {}
     for name, reading in hidden(model):
         A, maker, reader = outputs[name], _linear(alone, name), _linear(alone, reading)
         bias = maker.weight.new_zeros(len(maker.weight)) if maker.bias is None else maker.bias
         incoming = torch.cat([maker.weight, bias[:, None]], 1)
         rest = nn.Sequential(*layers[layers.index(reader) + 1 :])
-        found[name] = Layer(incoming, A, reader.weight, reader.bias, reader(A), rest)
-    return found
+        seen[name] = Layer(incoming, A, reader.weight, reader.bias, reader(A), rest)
+    return seen
 
 
 def rebuild(model: nn.Module, batch: Batch, decide: Callable[[str, Layer], Kept]) -> nn.Module:

@@ -33,11 +33,7 @@ def canonical(notebook: NotebookNode) -> str:
     """The text of a notebook in canonical form.
 
     Kept are sources, cell ids, outputs, and the metadata ``jupyter``, ``slideshow`` and ``tags``;
-    gone are widget state and views, timings, and execution counts of empty cells.
-
-    Raises:
-        NotebookError: more than 400 kB.
-
+    gone are widget state and views, timings, and empty cells. More than 400 kB is a NotebookError.
     """
     made = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, "language_info": LANGUAGE})
     made.nbformat_minor = 5
@@ -54,17 +50,12 @@ def canonical(notebook: NotebookNode) -> str:
 
 def _cell(cell: NotebookNode) -> NotebookNode:
     metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
-    source = cell.source.rstrip()
-    if cell.cell_type != "code":
-        return NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=metadata, source=source)
-    return NotebookNode(
-        id=cell.id,
-        cell_type="code",
-        metadata=metadata,
-        source=source,
-        execution_count=cell.execution_count,
-        outputs=_joined([_output(output) for output in cell.outputs]),
-    )
+    kept = NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=metadata)
+    kept.source = cell.source.rstrip()
+    if cell.cell_type == "code":
+        kept.execution_count = cell.execution_count
+        kept.outputs = _joined([_output(output) for output in cell.outputs])
+    return kept
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -87,12 +78,7 @@ def _output(output: NotebookNode) -> NotebookNode:
 
 
 def execute(path: Path) -> str:
-    """Run a notebook top to bottom on a fresh kernel and return its canonical text.
-
-    Raises:
-        NotebookError: a cell raised, or the kernel died.
-
-    """
+    """Run a notebook top to bottom on a fresh kernel; its canonical text, or a NotebookError."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -108,22 +94,11 @@ def execute(path: Path) -> str:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(
-            f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n"
-            f"{_failed(notebook)}"
+            f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n{error}"
         ) from error
     except DeadKernelError as error:
         raise NotebookError(f"{path.name} was not written, because its kernel died") from error
     return canonical(notebook)
-
-
-def _failed(notebook: NotebookNode) -> str:
-    """The source of the cell that raised."""
-    sources = [
-        cell.source
-        for cell in notebook.cells
-        if any(output.output_type == "error" for output in cell.get("outputs", []))
-    ]
-    return "the cell:\n" + "\n".join(sources)
 
 
 def write(path: Path) -> bool:

@@ -3,34 +3,29 @@
 The whole matrix of n weights takes n² numbers; cut into blocks of b neighbouring weights it takes
 n · b, and what lies between different blocks is dropped. What makes it fast:
 
-- **Forming.** The gradients come a few at a time (``engine.gradients``) and are cut into blocks,
-  (m, B, b). One batched product adds each chunk to all B blocks, and no gradient is kept.
-- **Inverting.** One batched Cholesky factorization inverts all blocks at once. The recursion in the
-  paper (``fisher.recursion``) rewrites every block for every gradient, m · n · b numbers through
-  memory; the product and the factorization work in the cache.
-- **Removing.** A block that loses the weights Q and keeps S needs F_SS⁻¹, and S differs from block
-  to block. With rows and columns outside S replaced by those of the identity, all blocks keep their
-  size and are factorized together: the inverse of that is F_SS⁻¹ beside ones.
+- **Forming.** The gradients come a few at a time (``engine.gradients``), cut into blocks (m, B, b).
+  One batched product adds each chunk to all B blocks, and no gradient is kept.
+- **Inverting.** One batched Cholesky factorization inverts all blocks. The paper's recursion
+  (``fisher.recursion``) rewrites every block for every gradient, m · n · b numbers through memory.
+- **Removing.** A block that loses the weights Q and keeps S needs F_SS⁻¹, with another S in each.
+  With rows and columns outside S replaced by those of the identity, all blocks keep their size and
+  are factorized together. Weights that are zero at the start count as removed in the same way.
 
-Everything is float64, whatever the network is. Weights that are zero at the start stay zero: they
-count as removed, and their rows are replaced in the same way.
-
-Source: Singh & Alistarh, WoodFisher, NeurIPS 2020.
+Everything is float64, whatever the network is.
 """
 
 import copy
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from teachkit.core import checks, ranking
-from teachkit.core.losses import Labels
 from teachkit.core.types import Batch, Loss, Masks, Params
 from teachkit.core.weights import nonzero, prunable, split
-from teachkit.engine.dense import DENSE_LIMIT
-from teachkit.engine.gradients import gradient_chunks
+from teachkit.engine.dense import refuse_large
+from teachkit.engine.gradients import LabelOptions, gradient_chunks, mean
 
 BLOCK_LIMIT = 4e9  # bytes
 Update = Literal["joint", "single", "none"]
@@ -45,9 +40,8 @@ def prune(
     block: int = 50,
     damping: float = 1e-4,
     steps: int = 1,
-    kind: Labels = "empirical",
     update: Update = "joint",
-    generator: torch.Generator | None = None,
+    **labels: Unpack[LabelOptions],
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon with blocks of the Fisher matrix for the Hessian, no retraining.
 
@@ -60,21 +54,16 @@ def prune(
     would call for alone (``update="single"``).
 
     Args:
-        model: any module whose samples do not mix; it is unchanged.
+        model: any module whose samples do not mix; it is unchanged. Weights that are zero stay so.
         batch: (x, y) for the gradients.
         sparsity: fraction of zeros over all prunable weights; exactly round(sparsity · n) go.
         loss: a mean loss.
-        block: b, how many neighbouring weights (of all, in order, flattened) form a block; the
-            blocks take n · b numbers.
-        damping: λ, in units of F, added to the diagonal. A large one ranks by magnitude. F shrinks
+        block: b, how many neighbouring weights (of all, in order, flattened) form a block.
+        damping: λ, in units of F, added to the diagonal. A large one ranks by magnitude; F shrinks
             as a network fits, so what is large depends on the network.
         steps: T; F is estimated anew in each.
-        kind: which Fisher matrix, see :func:`teachkit.fisher.gradients`.
         update: "joint" as above, "single", or "none" (only the masks).
-        generator: draws the labels where kind is "sampled".
-
-    Returns:
-        A new model, zero where its masks are False, and the masks. Weights that are zero stay so.
+        labels: ``kind``, which Fisher matrix, and ``generator``: see :func:`teachkit.fisher.gradients`.
 
     Raises:
         ValueError: damping 0 and a singular block, an unknown update, or blocks of more than 4 GB.
@@ -83,7 +72,6 @@ def prune(
     x, _ = checks.batch(batch)
     target = checks.fraction("sparsity", sparsity)
     checks.whole("steps", steps, 1)
-    checks.whole("block", block, 1)
     damping = checks.number("damping", damping)
     if update not in get_args(Update):
         raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
@@ -93,7 +81,7 @@ def prune(
         return pruned, {}
     start = min(ranking.sparsity(kept), target)
     for t in range(1, steps + 1):
-        F = blocks(pruned, batch, loss, block=block, kind=kind, generator=generator)
+        F = blocks(pruned, batch, loss, block=block, **labels)
         now = target - (target - start) * (1 - t / steps) ** 3
         kept = _step(weights, F, now, damping, update)
     return pruned, kept
@@ -116,22 +104,11 @@ def blocks(
     loss: Loss = cross_entropy,
     *,
     block: int = 50,
-    kind: Labels = "empirical",
-    generator: torch.Generator | None = None,
+    **labels: Unpack[LabelOptions],
 ) -> Tensor:
     """The diagonal blocks of the Fisher matrix, (⌈n/b⌉, b, b), float64, without storing the gradients.
 
-    Args:
-        model: any module whose samples do not mix.
-        batch: (x, y).
-        loss: a mean loss.
-        block: b, how many neighbouring weights form a block.
-        kind: which Fisher matrix.
-        generator: draws the labels where kind is "sampled".
-
-    Raises:
-        ValueError: blocks of more than 4 GB.
-
+    The arguments are those of :func:`prune`. Blocks of more than 4 GB are a ValueError.
     """
     n = sum(w.numel() for w in prunable(model).values())
     b = min(checks.whole("block", block, 1), n)
@@ -139,12 +116,8 @@ def blocks(
         raise ValueError(
             f"{n} weights in blocks of {b} take {8e-9 * n * b:.1f} GB; use smaller blocks"
         )
-    total: Tensor | float = 0.0
-    m = 0
-    for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
-        total = total + block_sums(cut(G.double(), b))
-        m += len(G)
-    return total / m  # type: ignore[return-value]
+    chunks = gradient_chunks(model, batch, loss, **labels)
+    return mean(chunks, lambda G: block_sums(cut(G.double(), b)))
 
 
 def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
@@ -213,21 +186,11 @@ def checked(
         raise ValueError(f"gradients must have shape (m, n), at least 1 by 1, got {tuple(G.shape)}")
     if not checks.number("damping", damping) and positive:
         raise ValueError(f"damping must be a finite number above 0, got {damping!r}")
-    n = G.shape[1]
-    if dense and n > DENSE_LIMIT:
-        raise ValueError(
-            f"the Fisher matrix of {n} weights takes {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} "
-            "weights are allowed: use blocks, inverse_diagonal, product or solve"
-        )
+    if dense:
+        n = G.shape[1]
+        what = f"the Fisher matrix of {n} weights takes"
+        refuse_large(n, what, "use blocks, inverse_diagonal or solve")
     return G
-
-
-def rows_of(vector: Tensor, n: int) -> Tensor:
-    """A vector (n,) or several as columns, (n, k), if that is what it is."""
-    v = checks.finite("vector", vector)
-    if v.ndim not in (1, 2) or len(v) != n:
-        raise ValueError(f"vector must have {n} rows, got shape {tuple(v.shape)}")
-    return v
 
 
 def _in_blocks(values: Tensor, F: Tensor) -> Tensor:

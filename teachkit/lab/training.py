@@ -3,7 +3,6 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -60,18 +59,17 @@ def fit(
         model: any module; parameters with ``requires_grad=False`` stay as they are.
         data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y). The
             targets may be whatever the loss takes, e.g. probabilities (n, C) for a distillation; those
-            of the test data class numbers or probabilities, as they are not given to the loss.
+            of the test data are class numbers or probabilities.
         epochs: passes over the training data; 0 returns a copy.
-        batch_size: samples a step; the number of samples or more is full batch.
+        batch_size: samples a step.
         optimizer: makes the optimizer from the parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
         groups: from the copy that is trained to parameter groups, as torch's optimizers take them, e.g.
-            ``lambda net: [{"params": net.gates, "lr": 0.1}, {"params": net.weights}]``; what is in
-            none is not trained.
+            ``lambda net: [{"params": net.gates, "lr": 0.1}, {"params": net.weights}]``.
         loss: a mean loss.
         masks: weights that are False here are zero after every step, whatever the optimizer does.
         penalty: a term added to the loss of each step, e.g. an L1 norm.
-        after_step: called with the model and the number of steps so far, from 1, after the masks are
-            put back. It may change the model; the masks hold in what it leaves, too.
+        after_step: called with the model and the number of steps so far, from 1. It may change the
+            model; the masks hold before it and after it.
         scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples and of any dropout.
@@ -87,11 +85,14 @@ def fit(
     ):
         checks.whole(name, value, low)
     trained = copy.deepcopy(checks.model(model, x))
-    removed = _removed(trained, masks or {})
+    params = dict(trained.named_parameters())
+    held = checks.masks(masks or {}, params)
+    removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]
     history = History([], [])
-    with _own_chance(trained, seed):
+    with torch.random.fork_rng({p.device for p in params.values() if p.is_cuda}):
+        torch.manual_seed(seed)
         _zero(removed)
-        free = [p for p in trained.parameters() if p.requires_grad]
+        free = [p for p in params.values() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
         step = partial(
@@ -108,15 +109,6 @@ def fit(
     return trained.eval(), history
 
 
-@contextmanager
-def _own_chance(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed torch's chance for a while, on the model's device too; it goes on afterwards as before."""
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
 def _epoch(train: Batch, batch_size: int, step: Callable[[Batch], float]) -> float:
     """Every sample once, in an order of chance; the mean of the losses seen."""
     x, y = train
@@ -124,15 +116,6 @@ def _epoch(train: Batch, batch_size: int, step: Callable[[Batch], float]) -> flo
     for rows in torch.split(torch.randperm(len(x), device="cpu"), batch_size):
         total += len(rows) * step((x[rows.to(x.device)], y[rows.to(y.device)]))
     return total / len(x)
-
-
-def _removed(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
-    """The masked parameters, each with the positions that must stay zero."""
-    params = dict(model.named_parameters())
-    return [
-        (params[name], ~mask.to(params[name].device))
-        for name, mask in checks.masks(masks, params).items()
-    ]
 
 
 @torch.no_grad()

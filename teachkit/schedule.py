@@ -140,10 +140,7 @@ def gradual(
     ``epochs`` are the passes over the training data in all, divided over the steps as evenly as whole
     numbers allow; the last and deepest steps take the remainder. The options are those of
     ``lab.rounds.retrain`` (seed, file, progress) and ``lab.training.fit`` (batch_size, optimizer, …).
-
-    Raises:
-        ValueError: the schedule falls, or the file is of a run with other settings, or of none.
-
+    A schedule that falls is a ValueError, and a file of another run.
     """
     steps, epochs = checks.whole("steps", steps, 1), checks.whole("epochs", epochs)
     levels = [checks.fraction(f"schedule({t})", schedule(t)) for t in range(1, steps + 1)]
@@ -176,20 +173,10 @@ def within_bound(
 ) -> Search:
     """The largest sparsity whose network keeps an accuracy of at least ``floor``, by bisection.
 
-    log₂((high − low) / tolerance) + 1 runs are made. Bisection takes for granted that accuracy falls
-    with sparsity. Runs are noisy, so near the bound the answer is one of several possible ones.
-
-    Args:
-        make: from the sparsity to the pruned and retrained network.
-        accuracy: measures a network. Measure on data that you do not report on afterwards.
-        floor: the least accuracy, e.g. that of the dense network less the drop you accept.
-        low: a sparsity at which the bound is expected to hold; it is tried first.
-        high: the largest sparsity to consider.
-        tolerance: how close the search comes to the true answer.
-
-    Raises:
-        ValueError: the bound does not even hold at ``low``.
-
+    ``make`` goes from a sparsity to the pruned and retrained network. Measure the accuracy on data that
+    you do not report on afterwards. The search starts at ``low``, and it is a ValueError if the bound
+    does not hold there; log₂((high − low) / tolerance) + 1 runs are made. Bisection takes for granted
+    that accuracy falls with sparsity, and near the bound the answer is one of several possible ones.
     """
     _check_search(low, high, floor, tolerance)
     runs: list[tuple[float, float]] = []

@@ -45,10 +45,10 @@ def prune(
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon with blocks of the Fisher matrix for the Hessian, no retraining.
 
-    In each step: estimate the blocks F_b of the weights that are left; remove those with the
-    smallest w_q² / 2[F⁻¹]_qq over all layers together; move the others of a block S to the
-    minimum of ½ δᵀFδ, δ_S = F_SS⁻¹ F_SQ w_Q, with Q the ones that went. The sparsity rises along
-    the cubic s_t = s − (s − s₀)(1 − t/T)³ (Zhu & Gupta 2017).
+    In each step: estimate the blocks of the weights that are left; remove those with the smallest
+    w_q² / 2[F⁻¹]_qq over all layers; move the others of a block S to the minimum of ½ δᵀFδ,
+    δ_S = F_SS⁻¹ F_SQ w_Q, with Q the ones that went. The sparsity rises along the cubic
+    s_t = s − (s − s₀)(1 − t/T)³ (Zhu & Gupta 2017).
 
     Source: Singh & Alistarh, WoodFisher, NeurIPS 2020, who add up the updates that each removal
     would call for alone (``update="single"``).
@@ -122,7 +122,7 @@ def blocks(
 
 def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
     """w_q² / 2[(F + λI)⁻¹]_qq for all weights (n,), −1 for those that are zero already."""
-    inverses = torch.cholesky_inverse(factor(_restricted(F, _in_blocks(w != 0, F)), damping))
+    inverses = torch.cholesky_inverse(_factor_of(F, w != 0, damping))
     diagonal = inverses.diagonal(dim1=-2, dim2=-1).reshape(-1)[: len(w)]
     return torch.where(w == 0, -1.0, 0.5 * w**2 / diagonal)
 
@@ -130,11 +130,11 @@ def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
 def updated(F: Tensor, w: Tensor, keep: Tensor, damping: float, update: Update) -> Tensor:
     """The weights (n,) after removing those not kept: zero there, moved in the rest of the block."""
     stays = keep & (w != 0)
-    gone = _in_blocks(w * ~keep, F)[..., None]
+    gone = cut((w * ~keep)[None], F.shape[-1])[0, ..., None]
     if update == "joint":
-        step = torch.cholesky_solve(F @ gone, factor(_restricted(F, _in_blocks(stays, F)), damping))
+        step = torch.cholesky_solve(F @ gone, _factor_of(F, stays, damping))
     elif update == "single":
-        A = torch.cholesky_inverse(factor(_restricted(F, _in_blocks(w != 0, F)), damping))
+        A = torch.cholesky_inverse(_factor_of(F, w != 0, damping))
         step = -A @ (gone / A.diagonal(dim1=-2, dim2=-1)[..., None])
     else:
         step = torch.zeros_like(gone)
@@ -187,18 +187,13 @@ def checked(
     if not checks.number("damping", damping) and positive:
         raise ValueError(f"damping must be a finite number above 0, got {damping!r}")
     if dense:
-        n = G.shape[1]
-        what = f"the Fisher matrix of {n} weights takes"
-        refuse_large(n, what, "use blocks, inverse_diagonal or solve")
+        what = f"the Fisher matrix of {G.shape[1]} weights takes"
+        refuse_large(G.shape[1], what, "use blocks, inverse_diagonal or solve")
     return G
 
 
-def _in_blocks(values: Tensor, F: Tensor) -> Tensor:
-    """(n,) → (B, b), filled up with zeros."""
-    return cut(values[None], F.shape[-1])[0]
-
-
-def _restricted(F: Tensor, stay: Tensor) -> Tensor:
-    """F restricted to the weights that stay, with ones on the rest of the diagonal."""
-    inside = F * (stay[:, :, None] & stay[:, None])
-    return inside + torch.diag_embed((~stay).to(F.dtype))
+def _factor_of(F: Tensor, stay: Tensor, damping: float) -> Tensor:
+    """:func:`factor` of F where the weights (n,) stay, with ones on the rest of the diagonal."""
+    s = cut(stay[None], F.shape[-1])[0]
+    inside = F * (s[:, :, None] & s[:, None])
+    return factor(inside + torch.diag_embed((~s).to(F.dtype)), damping)

@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit.core import checks, files, ranking, weights
-from teachkit.core.types import Batch, Data, Loss, Masks
-from teachkit.core.types import Criterion as Criterion  # where callers look for it
+from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.training import fit
 
@@ -26,16 +25,12 @@ Choose = Callable[[nn.Module, Batch, float], Masks]
 
 
 class Round(NamedTuple):
-    """The record of one round.
-
-    The sparsity of the masks, the test accuracy after the cut and after retraining, how many weights
-    each tensor keeps, and what the round asked for: a sparsity, or Han's quality.
-    """
+    """The record of one round: its masks, test accuracies, and what it asked of ``choose``."""
 
     sparsity: float
-    pruned: float
+    pruned: float  # the accuracy after the cut
     retrained: float
-    kept: dict[str, int]
+    kept: dict[str, int]  # by tensor
     asked: float
 
 
@@ -93,9 +88,6 @@ def retrain(
             lambdas written in one place are taken for the same function.
         progress: show a progress bar over the rounds, and in each.
         options: batch_size, optimizer, scheduler, … of ``training.fit``.
-
-    Raises:
-        ValueError: the file is of a run with other settings, or of none.
 
     """
     if not isinstance(data, Data):

@@ -30,6 +30,8 @@ class History(NamedTuple):
 
 
 Adam = partial(torch.optim.Adam, lr=1e-3)
+Penalty = Callable[[nn.Module], Tensor]
+Removed = list[tuple[nn.Parameter, Tensor]]
 
 
 def fit(
@@ -42,7 +44,7 @@ def fit(
     groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     loss: Loss = cross_entropy,
     masks: Masks | None = None,
-    penalty: Callable[[nn.Module], Tensor] | None = None,
+    penalty: Penalty | None = None,
     after_step: Callable[[nn.Module, int], None] | None = None,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     threshold: float = 0.5,
@@ -53,10 +55,10 @@ def fit(
 
     Minimises (1/N) Σₙ ℓ(f_θ(xₙ), yₙ) + penalty(model) by mini-batches drawn without replacement.
     The model given is unchanged. The same seed gives the same bytes. Samples are moved to the model's
-    device a batch at a time.
+    device a batch at a time; parameters with ``requires_grad=False`` stay as they are.
 
     Args:
-        model: any module; parameters with ``requires_grad=False`` stay as they are.
+        model: any module.
         data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y). The
             targets may be whatever the loss takes, e.g. probabilities (n, C) for a distillation; those
             of the test data are class numbers or probabilities.
@@ -78,29 +80,29 @@ def fit(
     """
     train, test = data if isinstance(data, Data) else (data, None)
     x, _ = checks.batch(train)
-    for name, value, low in (
-        ("epochs", epochs, 0),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
-        checks.whole(name, value, low)
+    checks.whole("epochs", epochs)
+    checks.whole("batch_size", batch_size, 1)
+    checks.whole("seed", seed)
     trained = copy.deepcopy(checks.model(model, x))
     params = dict(trained.named_parameters())
     held = checks.masks(masks or {}, params)
     removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]
-    history = History([], [])
+    history, steps = History([], []), itertools.count(1)
     with torch.random.fork_rng({p.device for p in params.values() if p.is_cuda}):
         torch.manual_seed(seed)
         _zero(removed)
         free = [p for p in params.values() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
-        step = partial(
-            _step, trained, stepper, loss, penalty, removed, after_step, itertools.count(1)
-        )
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
-            history.loss.append(_epoch(train, batch_size, step))
+            total = 0.0
+            for part in _parts(train, batch_size, next(iter(params.values()), x).device):
+                total += len(part[0]) * _step(trained, part, stepper, loss, penalty, removed)
+                if after_step is not None:
+                    after_step(trained, next(steps))
+                    _zero(removed)
+            history.loss.append(total / len(x))
             if rate:
                 rate.step()
             if test is not None:
@@ -109,17 +111,15 @@ def fit(
     return trained.eval(), history
 
 
-def _epoch(train: Batch, batch_size: int, step: Callable[[Batch], float]) -> float:
-    """Every sample once, in an order of chance; the mean of the losses seen."""
+def _parts(train: Batch, size: int, device: torch.device) -> Iterator[Batch]:
+    """Every sample once, in an order of chance."""
     x, y = train
-    total = 0.0
-    for rows in torch.split(torch.randperm(len(x), device="cpu"), batch_size):
-        total += len(rows) * step((x[rows.to(x.device)], y[rows.to(y.device)]))
-    return total / len(x)
+    for rows in torch.split(torch.randperm(len(x), device="cpu"), size):
+        yield x[rows.to(x.device)].to(device), y[rows.to(y.device)].to(device)
 
 
 @torch.no_grad()
-def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
+def _zero(removed: Removed) -> None:
     for parameter, gone in removed:
         parameter.masked_fill_(gone, 0.0)
         if parameter.grad is not None:
@@ -128,17 +128,15 @@ def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
 
 def _step(
     model: nn.Module,
+    part: Batch,
     optimizer: Optimizer,
     loss: Loss,
-    penalty: Callable[[nn.Module], Tensor] | None,
-    removed: list[tuple[nn.Parameter, Tensor]],
-    after_step: Callable[[nn.Module, int], None] | None,
-    numbers: Iterator[int],
-    batch: Batch,
+    penalty: Penalty | None,
+    removed: Removed,
 ) -> float:
     """One step of any torch optimizer; returns the data loss before it."""
     seen: list[float] = []
-    x, y = (part.to(next(model.parameters(), part).device) for part in batch)
+    x, y = part
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -151,7 +149,4 @@ def _step(
 
     optimizer.step(closure)  # type: ignore[arg-type]
     _zero(removed)
-    if after_step is not None:
-        after_step(model, next(numbers))
-        _zero(removed)
     return seen[0]

@@ -147,18 +147,14 @@ def keep_by_rule(model: nn.Module, sparsity: float, rule: str = "global") -> Mas
 
 
 def sensitivity(
-    model: nn.Module,
-    batch: Batch,
-    sparsities: Sequence[float],
-    loss: Loss = cross_entropy,
-    **options: Any,
+    model: nn.Module, batch: Batch, sparsities: Sequence[float], **options: Any
 ) -> dict[str, list[float]]:
     """Accuracy after magnitude pruning of one tensor alone, for each tensor and each sparsity.
 
     Nothing is retrained. For the options see ``curves.accuracy_curve``. Source: Han et al., figure 6.
     """
     return {
-        name: accuracy_curve(model, {name: score}, batch, sparsities, loss=loss, **options)
+        name: accuracy_curve(model, {name: score}, batch, sparsities, **options)
         for name, score in scores(model).items()
     }
 
@@ -175,7 +171,7 @@ def removed_share(quality: float) -> float:
 
 
 def han_mask(w: Tensor, quality: float) -> Tensor:
-    """|w| > q σ for one tensor, σ the standard deviation of the weights that are not zero.
+    """|w| > q σ for one tensor, σ the standard deviation of its nonzero weights.
 
     >>> han_mask(torch.tensor([3.0, -1.0, 0.0, -2.0]), 0.7)
     tensor([ True, False, False,  True])

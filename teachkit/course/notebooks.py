@@ -54,27 +54,22 @@ def _cell(cell: NotebookNode) -> NotebookNode:
     kept.source = cell.source.rstrip()
     if cell.cell_type == "code":
         kept.execution_count = cell.execution_count
-        kept.outputs = _joined([_output(output) for output in cell.outputs])
+        kept.outputs = _outputs(cell.outputs)
     return kept
 
 
-def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Printed text in one piece: where the kernel cuts it depends on the clock."""
+def _outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Without widgets, printed text in one piece: where the kernel cuts it depends on the clock."""
     joined: list[NotebookNode] = []
-    for output in outputs:
+    for output in map(NotebookNode, outputs):
+        if "data" in output:
+            output.data = {mime: x for mime, x in output.data.items() if mime != WIDGET_VIEW}
+            output.metadata = {}
         if joined and output.get("name") and output.get("name") == joined[-1].get("name"):
             joined[-1].text += output.text
         else:
             joined.append(output)
     return joined
-
-
-def _output(output: NotebookNode) -> NotebookNode:
-    kept = NotebookNode(output)
-    if "data" in kept:
-        kept.data = {mime: value for mime, value in kept.data.items() if mime != WIDGET_VIEW}
-        kept.metadata = {}
-    return kept
 
 
 def execute(path: Path) -> str:
@@ -121,7 +116,7 @@ def select(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
     unknown = [name for name in names if not any(stem.startswith(name) for stem in stems)]
     if unknown:
         raise NotebookError(f"no notebook begins with {unknown[0]!r}; there are {', '.join(stems)}")
-    return [b for b in books if not names or any(b.stem.startswith(name) for name in names)]
+    return [book for book in books if book.stem.startswith(tuple(names) or "")]
 
 
 def main(arguments: Iterable[str]) -> int:

@@ -88,8 +88,7 @@ class Environment:
     def ensure_extra(self, extra: str) -> None:
         """Install an optional group of pyproject.toml; a no-op when it was installed before.
 
-        All pinned packages are named again, so that a peer's own wish for another torch (of
-        torchvision's, for instance) gives way to ours instead of replacing it.
+        All pinned packages are named again, so that a peer's wish for another torch gives way to ours.
         """
         stamp = self.venv / f"course-{extra}.json"
         if self._stamped(stamp):

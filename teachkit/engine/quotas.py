@@ -24,7 +24,7 @@ RULES = ("uniform", "erk", "lamp")
 
 
 def lamp_share(w: Tensor) -> Tensor:
-    """w² / Σ v² over the weights v at least as large as w, which it counts; of equals the first is larger.
+    """w² / Σ v² over the weights v at least as large as w, w included; of equals the first is larger.
 
     The squares are of w / max |w|, so that none is lost, whatever the scale. A tensor of zeros gives 0.
 

@@ -85,16 +85,11 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
     x, y = batch
     checks.whole("chunk", chunk, 1)
     device = next(checks.model(model, x).parameters(), x).device
+    pairs = zip(torch.split(x, chunk), torch.split(y, chunk), strict=True)
     with eval_mode(model):
-        return [
-            (model(x[i : i + chunk].to(device)), y[i : i + chunk].to(device))
-            for i in range(0, len(x), chunk)
-        ]
+        return [(model(part.to(device)), target.to(device)) for part, target in pairs]
 
 
 def _share_right(parts: list[Batch], threshold: float) -> float:
-    right = sum(
-        int((predictions(output, threshold) == target.reshape(len(target), -1)[:, 0]).sum())
-        for output, target in parts
-    )
-    return right / sum(len(target) for _, target in parts)
+    right = [predictions(output, threshold) == target.flatten() for output, target in parts]
+    return sum(int(part.sum()) for part in right) / sum(len(part) for part in right)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.cases import Case, Competitor, Table
 from benchmarks.inputs import PASS, one_pass
 from teachkit import lab, masks, obd, paradox
-from teachkit.core.types import Batch, Scores
+from teachkit.core.types import Batch
 from teachkit.experiments import schedules
 from teachkit.lab import sweep, timing
 from teachkit.lab.evaluation import evaluate
@@ -35,7 +35,9 @@ def case(title: str, net: nn.Module, batch: Batch) -> Case:
     n = sum(w.numel() for w in masks.prunable(net).values())
     ways = {
         PASS: Competitor(partial(one_pass, net, batch)),
-        "moments of g, h and c (obd.per_sample)": Competitor(partial(moments, net, batch)),
+        "moments of g, h and c (obd.per_sample)": Competitor(
+            lambda: obd.per_sample(net, batch).change.sd
+        ),
     }
     if title.startswith("A"):  # minutes for the wide network
         ways["leave-one-out (paradox.leave_one_out)"] = Competitor(
@@ -45,11 +47,6 @@ def case(title: str, net: nn.Module, batch: Batch) -> Case:
             partial(loop, net, batch, 10), factor=n / 10, note=f"10 of {n:,} weights, scaled up"
         )
     return Case(f"{title}, N = {len(batch[0])}", PASS, ways)
-
-
-def moments(net: nn.Module, batch: Batch) -> Scores:
-    """The spreads of the predicted change."""
-    return obd.per_sample(net, batch).change.sd
 
 
 def loop(net: nn.Module, batch: Batch, count: int) -> None:
@@ -68,7 +65,7 @@ def tables(quick: bool) -> list[Table]:
     epochs = 10 if quick else 100
     rows = []
     for name, workers in (("this process", 1), ("processes", 2), ("Dask", 1), ("Dask", 2)):
-        with cluster(workers) if name == "Dask" else this_machine():
+        with cluster(workers) if name == "Dask" else nullcontext():
             run = partial(sweep.run, schedules.gradual, workers=workers, progress=False)
             run(grid | {"budget": [1]})  # workers start, import and train the dense networks
             work = partial(run, grid | {"budget": [epochs]})
@@ -76,12 +73,6 @@ def tables(quick: bool) -> list[Table]:
             rows.append([name, str(workers), f"{waited:.1f}"])
     text = f"{len(seeds)} cells, each {epochs} epochs of gradual pruning; workers were warm."
     return [Table("A sweep of networks", ["where", "workers", "seconds"], rows, text)]
-
-
-@contextmanager
-def this_machine() -> Iterator[None]:
-    """Joblib's own processes."""
-    yield
 
 
 @contextmanager

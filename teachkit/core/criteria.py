@@ -46,7 +46,7 @@ def criterion(
     passes: float,
     source: str,
     needs: tuple[str, ...] = (),
-    registry: dict[str, Entry] = SCORES,
+    registry: dict[str, Entry] | None = None,
     **more: Any,
 ) -> Callable[[Function], Function]:
     """Register a function that scores weights, (model, batch, loss) -> Scores; use it as a decorator.
@@ -60,10 +60,11 @@ def criterion(
     checks.number("passes", passes)
 
     def enter(function: Function) -> Function:
-        known = registry.get(name)
+        entries = SCORES if registry is None else registry
+        known = entries.get(name)
         if known is not None and _place(known.function) != _place(function):
             raise ValueError(f"there is a criterion {name!r} already: {_place(known.function)}")
-        registry[name] = Entry(name, function, passes, tuple(needs), source, **more)
+        entries[name] = Entry(name, function, passes, tuple(needs), source, **more)
         return function
 
     return enter

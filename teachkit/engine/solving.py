@@ -1,11 +1,10 @@
 """All real points where the derivatives of a sympy expression are zero, exactly.
 
-Sympy's solvers return what they find, which need not be all, and a class that is told "there are two
-minima" relies on "all". For one polynomial with rational coefficients, the real roots are isolated,
-whether they can be written with radicals or not. A system of such polynomials is eliminated by
-Gröbner bases to one polynomial for each unknown, and all combinations of their roots are tried: that
-is complete whenever there are finitely many. For everything else sympy's solvers are asked, and
-where they do not promise all points, a note says why.
+Sympy's solvers return what they find, which need not be all. The real roots of one polynomial with
+rational coefficients are isolated instead, with radicals or without. A system of them is eliminated
+by Gröbner bases to one polynomial for each unknown, and all combinations of their roots are tried:
+complete whenever there are finitely many. Elsewhere sympy's solvers are asked, and where they do not
+promise all points, a note says why.
 """
 
 from collections.abc import Sequence
@@ -30,9 +29,8 @@ def critical_points(f: Expr, variables: Sequence[Symbol] | Symbol) -> Solutions:
     f, names = exact(f, variables)
     for v in names:
         if set(v._assumptions_orig) - {"commutative", "real"}:
-            raise ValueError(
-                f"variables must be plain or real symbols, {v} has {v._assumptions_orig}"
-            )
+            given = v._assumptions_orig
+            raise ValueError(f"variables must be plain or real symbols, {v} has {given}")
     real = {v: Symbol(v.name, real=True) for v in names}
     unknowns = list(real.values())
     function = f.subs(real, simultaneous=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks.cases import Case, Competitor, Table
@@ -52,9 +53,8 @@ def case(title: str, net: nn.Module, batch: Batch) -> Case:
 def loop(net: nn.Module, batch: Batch, count: int) -> None:
     """Zero one weight of the first layer in a copy, measure, and do the same with the next."""
     name, w = next(iter(masks.prunable(net).items()))
-    for i in range(min(count, w.numel())):
-        mask = w.detach().reshape(-1).clone().fill_(1).bool()
-        mask[i] = False
+    for i in range(count):
+        mask = torch.ones(w.numel(), dtype=torch.bool).index_fill(0, torch.tensor([i]), False)
         evaluate(masks.apply(net, {name: mask.reshape(w.shape)}), batch)
 
 

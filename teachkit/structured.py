@@ -36,7 +36,7 @@ from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
 __all__ = [
-    "GRANULARITIES", "Count", "break_even", "count", "coupled", "csr", "csr_parts", "cut_layer", "cut_norm",
+    "GRANULARITIES", "Count", "break_even", "count", "coupled", "csr", "csr_parts", "cut",
     "group_ids", "group_mask_naive", "group_masks", "group_of", "group_scores", "groups", "keep_groups",
     "latencies", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
 ]  # fmt: skip
@@ -128,38 +128,21 @@ def unit_scores(
     return scores
 
 
-Layer = nn.Linear | nn.Conv2d
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
+def cut(layer: nn.Module, outputs: Sequence[int], inputs: Sequence[int]) -> nn.Module:
+    """A layer with some of its outputs, rows of W, and some of its inputs, columns of W.
 
+    A batch normalisation has a scale, a shift, a mean and a variance for each channel.
 
-def cut_layer(layer: Layer, outputs: Sequence[int], inputs: Sequence[int]) -> Layer:
-    """A layer with some of its outputs, rows of W, and of its inputs, columns of W.
-
-    >>> cut_layer(nn.Linear(5, 4), [0, 3], [1, 2, 4])
-    Linear(in_features=3, out_features=2, bias=True)
+    >>> cut(nn.Linear(5, 4), [0, 3], [1, 2, 4]), cut(nn.BatchNorm1d(4), [0, 2], [0, 2]).num_features
+    (Linear(in_features=3, out_features=2, bias=True), 2)
     """
     small = copy.deepcopy(layer)
-    small.weight.data = layer.weight.data[outputs][:, inputs]
-    if small.bias is not None:
-        small.bias.data = small.bias.data[outputs]
-    if isinstance(small, nn.Linear):
-        small.out_features, small.in_features = len(outputs), len(inputs)
-    else:
-        small.out_channels, small.in_channels = len(outputs), len(inputs)
-    return small
-
-
-def cut_norm(layer: Norm, channels: Sequence[int]) -> Norm:
-    """A batch normalisation with some of its channels: each has a scale, a shift, a mean and a variance.
-
-    >>> cut_norm(nn.BatchNorm1d(4), [0, 2]).num_features
-    2
-    """
-    small = copy.deepcopy(layer)
-    small.num_features = len(channels)
     for value in small.state_dict(keep_vars=True).values():
         if value.ndim:  # the count of batches has no channels
-            value.data = value.data[channels]
+            value.data = value.data[outputs][:, inputs] if value.ndim > 1 else value.data[outputs]
+    for side in ("out_features", "out_channels", "num_features", "in_features", "in_channels"):
+        if hasattr(small, side):
+            setattr(small, side, len(inputs if side.startswith("in") else outputs))
     return small
 
 
@@ -175,12 +158,12 @@ def shrink_chain(net: nn.Sequential, x: Tensor, keep: Keep) -> nn.Sequential:
     """
     alive, small = list(range(x.shape[1])), list[nn.Module]()
     for name, layer in chain(net):
-        if isinstance(layer, Layer) and getattr(layer, "groups", 1) == 1:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and getattr(layer, "groups", 1) == 1:
             outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
-            small.append(cut_layer(layer, outputs, alive))
+            small.append(cut(layer, outputs, alive))
             alive = outputs
-        elif isinstance(layer, Norm):
-            small.append(cut_norm(layer, alive))
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            small.append(cut(layer, alive, alive))
         elif next(layer.parameters(), None) is None:
             small.append(copy.deepcopy(layer))
         else:

@@ -67,8 +67,8 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     """A smaller network without the outputs that ``keep`` marks False; it is dense and of the same class.
 
     A removed output takes with it its row in its layer, its entries in a batch normalisation, and
-    its columns in every layer that reads it: height · width columns each after a flatten. In
-    evaluation mode the result computes what :func:`silence` computes.
+    its columns in every layer that reads it. In evaluation mode the result computes what
+    :func:`silence` computes, and the surviving weights are bit-identical.
 
     Args:
         model: made of Linear, Conv1d-3d (plain or depthwise), batch normalisation, pooling,
@@ -105,9 +105,8 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
 def silence(model: nn.Module, keep: Keep) -> nn.Module:
     """The masked network: the same size, and zeros where :func:`shrink` removes.
 
-    A removed output's own weights, bias and batch normalisation are zero, and so are the weights that
-    read it. The second part matters where an activation is not zero at zero: a sigmoid unit without
-    incoming weights still says ½, which is part of the next layer's input until that forgets it.
+    The weights that read a removed output are zero, too: a sigmoid unit without incoming weights
+    still says ½, which is part of the next layer's input until that forgets it.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.Sigmoid(), nn.Linear(2, 1))
     >>> (silence(net, {"0": torch.tensor([True, False])})[2].weight != 0).tolist()

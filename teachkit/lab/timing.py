@@ -80,46 +80,29 @@ def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> d
         return times({name: partial(model, x) for name, model in models.items()}, rounds)
 
 
-def csr(weight: Tensor) -> Tensor:
+def csr(weight: Tensor, block: int | None = None) -> Tensor:
     """The weight (outputs, inputs) in compressed sparse rows, with indices of 4 bytes.
+
+    With a ``block`` it is stored in squares of this side, those only that are not all zero.
 
     >>> csr(torch.tensor([[0.0, 2.0]])).col_indices()
     tensor([1], dtype=torch.int32)
     """
     if checks.finite("weight", weight).ndim != 2:
         raise ValueError(f"weight must have shape (outputs, inputs), got {tuple(weight.shape)}")
-    return _short(weight.detach().to_sparse_csr)
-
-
-def bsr(weight: Tensor, block: int) -> Tensor:
-    """The weight (outputs, inputs) in square blocks: only blocks with a number in them are stored.
-
-    >>> bsr(torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 3.0]]), 2).values().shape
-    torch.Size([1, 2, 2])
-    """
-    side = checks.whole("block", block, 1)
-    if checks.finite("weight", weight).ndim != 2 or any(size % side for size in weight.shape):
-        raise ValueError(f"weight must be a matrix of {side}x{side} blocks, got {weight.shape}")
-    return _short(partial(weight.detach().to_sparse_bsr, (side, side)))
-
-
-def _short(make: Callable[[], Tensor]) -> Tensor:
-    """A sparse matrix with indices of 4 bytes; torch calls its support of them a beta version."""
-    with warnings.catch_warnings(action="ignore"):
-        sparse = make()
-        indices = sparse.crow_indices().int(), sparse.col_indices().int()
+    side, w = 1 if block is None else checks.whole("block", block, 1), weight.detach()
+    if any(size % side for size in w.shape):
+        raise ValueError(f"weight must be a matrix of {side}x{side} blocks, got {tuple(w.shape)}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls its support a beta version
+        sparse = w.to_sparse_csr() if block is None else w.to_sparse_bsr((side, side))
+        at = sparse.crow_indices().int(), sparse.col_indices().int()
         return torch.sparse_compressed_tensor(
-            *indices, sparse.values(), sparse.shape, layout=sparse.layout
+            *at, sparse.values(), sparse.shape, layout=sparse.layout
         )
 
 
-def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
-    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR or in blocks: the order in which torch is quick.
-
-    >>> sparse_product(csr(torch.tensor([[0.0, 2.0]])), torch.tensor([[1.0, 3.0]]))
-    tensor([[6.]])
-    """
-    return (weight @ x.T).T
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    return (weight @ x.T).T  # not x @ weight.T: the order in which torch is quick
 
 
 def break_even(
@@ -146,9 +129,8 @@ def break_even(
     order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)
     works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
     for s in sparsities:
-        pruned = weight * (order >= checks.fraction("sparsity", s))
-        sparse = csr(pruned) if block is None else bsr(pruned, block)
-        works[f"{s}"] = partial(sparse_product, sparse, x)
+        sparse = csr(weight * (order >= checks.fraction("sparsity", s)), block)
+        works[f"{s}"] = partial(_product, sparse, x)
     taken = times(works, rounds)
     speedup = [taken["dense"] / taken[f"{s}"] for s in sparsities]
     return BreakEven(list(sparsities), speedup, crossing(sparsities, speedup))

@@ -10,8 +10,8 @@ of Sparsity in Convolutional Neural Networks, CVPR Workshops 2017.
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ from teachkit.lab.timing import break_even, csr, latencies
 __all__ = [
     "GRANULARITIES", "Count", "break_even", "count", "coupled", "csr", "csr_parts", "cut",
     "group_ids", "group_mask_naive", "group_masks", "group_of", "group_scores", "groups", "keep_groups",
-    "latencies", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
+    "latencies", "mean_score", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
 ]  # fmt: skip
 
 Index = tuple[int, ...]
@@ -83,14 +83,17 @@ def group_mask_naive(
     tensor([[False, False],
             [ True,  True]])
     """
-    members = list(groups(tuple(score.shape), granularity, block).values())
-    members.reverse()  # of groups that score the same the first stays
-    members.sort(key=lambda weights: sum(float(score[at]) for at in weights) / len(weights))
+    members = reversed(groups(tuple(score.shape), granularity, block).values())
+    ranked = sorted(members, key=partial(mean_score, score))  # of equal groups the first stays
     kept = torch.ones_like(score, dtype=torch.bool)
-    for weights in members[: round(sparsity * len(members))]:
-        for at in weights:
-            kept[at] = False
+    for weights in ranked[: round(sparsity * len(ranked))]:
+        kept[tuple(zip(*weights, strict=True))] = False
     return kept
+
+
+def mean_score(score: Tensor, weights: Sequence[Index]) -> float:
+    """The mean score of the weights of a group."""
+    return sum(float(score[at]) for at in weights) / len(weights)
 
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -202,11 +205,10 @@ def predict(model: nn.Module, keep: Keep) -> Count:
     Count(parameters=9, bytes=36)
     """
     parameters, size = count(model)
-    for _, _, tensor, stay in removal(model, keep):
-        left = [int(stay[d].sum()) if d in stay else n for d, n in enumerate(tensor.shape)]
-        gone = tensor.numel() - prod(left)
-        parameters -= gone if isinstance(tensor, nn.Parameter) else 0
-        size -= gone * tensor.element_size()
+    for part in removal(model, keep):
+        gone = part.tensor.numel() - part.left
+        parameters -= gone * isinstance(part.tensor, nn.Parameter)
+        size -= gone * part.tensor.element_size()
     return Count(parameters, size)
 
 

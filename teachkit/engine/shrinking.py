@@ -13,6 +13,7 @@ device than the model, and a model on the meta device works: only shapes count t
 
 import copy
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,12 @@ class Cut(NamedTuple):
     name: str
     tensor: Tensor
     stay: dict[int, Tensor]
+
+    @property
+    def left(self) -> int:
+        """How many entries stay."""
+        masks, shape = self.stay, enumerate(self.tensor.shape)
+        return prod(int(masks[d].sum()) if d in masks else n for d, n in shape)
 
 
 def coupled(model: nn.Module) -> list[tuple[str, ...]]:

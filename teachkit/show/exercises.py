@@ -4,6 +4,7 @@ The exercises of a lesson stand in ``teachkit/show/lessons/<stem>.py`` as ``TASK
 """
 
 import copy
+import math
 import random
 import textwrap
 from collections.abc import Callable
@@ -31,15 +32,27 @@ class Task(NamedTuple):
     mistakes: dict[str, Callable[..., Any]]
 
 
-def generator(rng: random.Random) -> torch.Generator:
-    """A torch generator seeded from Python's."""
-    return torch.Generator().manual_seed(rng.randrange(10**6))
+def normal(rng: random.Random, *shape: int) -> Tensor:
+    """Standard normal numbers in float64."""
+    dice = torch.Generator().manual_seed(rng.randrange(10**6))
+    return torch.randn(shape, generator=dice, dtype=torch.float64)
+
+
+def uniform(rng: random.Random, low: float, high: float, *shape: int) -> Tensor:
+    """Numbers between low and high in float64."""
+    numbers = [rng.uniform(low, high) for _ in range(math.prod(shape))]
+    return torch.tensor(numbers, dtype=torch.float64).reshape(shape)
+
+
+def times(factor: float, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The mistake that is off by a factor."""
+    return lambda *inputs: factor * answer(*inputs)
 
 
 def curved(rng: random.Random) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
     """A function with a Hessian that is not constant, a place and a direction, (3,) each."""
-    A = torch.randn(3, 3, generator=generator(rng), dtype=torch.float64)
-    at, v = torch.randn(2, 3, generator=generator(rng), dtype=torch.float64)
+    A = normal(rng, 3, 3)
+    at, v = normal(rng, 2, 3)
     return (lambda p: (A @ p).pow(3).sum() + p.prod()), at, v
 
 

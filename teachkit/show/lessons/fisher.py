@@ -10,7 +10,7 @@ from teachkit import fisher, masks
 from teachkit.core.types import Batch, Scores
 from teachkit.lab.curves import spearman
 from teachkit.show import plots
-from teachkit.show.exercises import Task, generator
+from teachkit.show.exercises import Task, normal
 from teachkit.show.pictures import Picture
 
 
@@ -29,36 +29,19 @@ def fisher_ranking(
     shown = (h > 1e-12) & (s > 1e-12)
     figure, (axes,) = plots.canvas(width=4.8, height=4.2)
     axes.loglog(h[shown][::3], s[shown][::3], ".", markersize=3, alpha=0.5, rasterized=True)
-    axes.set(xlabel="½ h w², exact Hessian", ylabel="½ (f + λ) w²")
     decades = [1e-12, 1e-9, 1e-6, 1e-3, 1]
     axes.set(xlim=(1e-12, 1), ylim=(1e-12, 1), xticks=decades, yticks=decades)
     axes.minorticks_off()
     says = f"rank correlation {spearman(h, s):.3f}, {100 * same:.0f} % of the best tenth shared"
-    axes.set_title(says, fontsize=10)
     given = f"{samples} samples, damping 10^{damping_exponent}"
     alt = f"Saliencies from the Fisher diagonal, {given}, against exact ones: {says}."
-    return Picture(figure, alt)
-
-
-def gradients(rng: random.Random) -> tuple[Tensor]:
-    """Five gradients of three weights."""
-    return (torch.randn(5, 3, generator=generator(rng), dtype=torch.float64),)
-
-
-def layer(rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Output gradients (6, 2) and inputs (6, 3) of a layer."""
-    numbers = torch.randn(6, 5, generator=generator(rng), dtype=torch.float64)
-    return numbers[:, :2], numbers[:, 2:]
-
-
-def logits(rng: random.Random) -> tuple[Tensor]:
-    """Outputs of a network for four samples and three classes."""
-    return (torch.randn(4, 3, generator=generator(rng), dtype=torch.float64),)
+    labels = "½ h w², exact Hessian", "½ (f + λ) w²"
+    return plots.finish(figure, alt, *labels, says=says)
 
 
 def rank_one(rng: random.Random) -> tuple[Tensor, Tensor, int]:
     """An inverse (3, 3), a new gradient (3,) and the number of all gradients."""
-    root, g = torch.randn(2, 3, 3, generator=generator(rng), dtype=torch.float64)
+    root, g = normal(rng, 2, 3, 3)
     return root @ root.T + torch.eye(3, dtype=torch.float64), g[0], rng.choice([5, 10])
 
 
@@ -89,7 +72,7 @@ def added(A: Tensor, g: Tensor, m: int) -> Tensor:
 
 TASKS: dict[str, Task] = {
     "06.1": Task(
-        draw=gradients,
+        draw=lambda rng: (normal(rng, 5, 3),),
         answer=lambda G: G.T @ G / len(G),
         mistakes={
             "divide by the number of gradients": lambda G: G.T @ G,
@@ -105,7 +88,7 @@ TASKS: dict[str, Task] = {
         },
     ),
     "06.2": Task(
-        draw=layer,
+        draw=lambda rng: (normal(rng, 6, 2), normal(rng, 6, 3)),
         answer=lambda delta, a: (delta**2).T @ a**2 / len(a),
         mistakes={
             "square before you add up the samples: this is the square of the mean gradient": (
@@ -118,7 +101,7 @@ TASKS: dict[str, Task] = {
         },
     ),
     "06.3": Task(
-        draw=logits,
+        draw=lambda rng: (normal(rng, 4, 3),),
         answer=fisher_at_output,
         mistakes={
             "weigh every class by its probability p_c": unweighted,

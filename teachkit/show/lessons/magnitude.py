@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from teachkit import magnitude, masks
 from teachkit.lab.session import COLOURS, LINES
 from teachkit.show import plots
-from teachkit.show.exercises import Task, generator
+from teachkit.show.exercises import Task, normal, uniform
 from teachkit.show.pictures import Picture
 
 
@@ -20,18 +20,17 @@ def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
     at = quality * float(w.std(correction=0))
     gone = float((w.abs() <= at).double().mean())
     figure, (axes,) = plots.canvas()
-    axes.hist(w.numpy(), bins=60, color="0.75", edgecolor="0.45", linewidth=0.5)
+    axes.hist(w.numpy(), bins=60, **plots.BARS)
     axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
     for side in (-at, at):
         axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
-    expected = magnitude.removed_share(quality)
-    says = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
-    axes.set_title(f"q = {quality:g}, threshold {at:.3f}: {says}", fontsize=10)
-    axes.set(xlabel=f"weight of layer {layer}", ylabel="number of weights")
     axes.legend(frameon=False, loc="upper right")
-    return Picture(
-        figure, f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {says}."
-    )
+    expected = magnitude.removed_share(quality)
+    share = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
+    says = f"q = {quality:g}, threshold {at:.3f}: {share}"
+    alt = f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {share}."
+    labels = f"weight of layer {layer}", "number of weights"
+    return plots.finish(figure, alt, *labels, says=says)
 
 
 Shapes = list[tuple[int, int]]
@@ -39,19 +38,8 @@ Shapes = list[tuple[int, int]]
 
 def partly_pruned(rng: random.Random) -> tuple[Tensor, float]:
     """A weight matrix (5, 6) with zeros from a round before, and a quality parameter."""
-    w = torch.randn(5, 6, generator=generator(rng), dtype=torch.float64)
-    gone = torch.rand(5, 6, generator=generator(rng), dtype=torch.float64) < 0.4
+    w, gone = normal(rng, 5, 6), uniform(rng, 0, 1, 5, 6) < 0.4
     return w.masked_fill(gone, 0.0), rng.choice([0.5, 0.8, 1.0])
-
-
-def quality(rng: random.Random) -> tuple[float]:
-    """A quality parameter."""
-    return (rng.uniform(0.2, 2.5),)
-
-
-def vector(rng: random.Random) -> tuple[Tensor]:
-    """Six weights of different sizes."""
-    return (torch.randn(6, generator=generator(rng), dtype=torch.float64),)
 
 
 def shapes(rng: random.Random) -> tuple[Shapes, int]:
@@ -119,7 +107,7 @@ TASKS = {
         },
     ),
     "07.2": Task(
-        draw=quality,
+        draw=lambda rng: (rng.uniform(0.2, 2.5),),
         answer=magnitude.removed_share,
         mistakes={
             "the share is not proportional to q: at q = 2 this would remove more than all": (
@@ -132,7 +120,7 @@ TASKS = {
         },
     ),
     "07.3": Task(
-        draw=vector,
+        draw=lambda rng: (normal(rng, 6),),
         answer=lamp,
         mistakes={
             "divide by the weights at least as large, not by all": lambda w: w**2 / (w**2).sum(),

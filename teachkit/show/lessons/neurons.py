@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from teachkit import neurons
 from teachkit.core.types import Data
 from teachkit.lab import sweep
-from teachkit.lab.curves import Interval, interval
+from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate, predictions
-from teachkit.lab.session import COLOURS, LINES
+from teachkit.lab.session import COLOURS
 from teachkit.lab.sweep import Row
 from teachkit.show import plots
-from teachkit.show.exercises import Task
+from teachkit.show.exercises import Task, times, uniform
 from teachkit.show.pictures import Picture
 
 MARKERS = "osv^DXP"
@@ -46,13 +45,14 @@ def units(model: nn.Module, data: Data, method: str, share: float) -> Picture:
     left.grid(False)
     left.spines[:].set_visible(True)
     by_digit = _by_class(small, data)
-    right.bar(np.arange(len(by_digit)), by_digit, color="0.6", edgecolor="0.3")
-    right.set(xlabel="digit", ylabel="accuracy", ylim=(0, 1), xticks=range(len(by_digit)))
-    right.set_title(f"test accuracy {accuracy:.3f}")
+    at = range(len(by_digit))
+    right.bar(at, by_digit, color="0.6", edgecolor="0.3")
+    title = f"test accuracy {accuracy:.3f}"
+    right.set(xlabel="digit", ylabel="accuracy", ylim=(0, 1), xticks=at, title=title)
     alt = (
         f"{method}, {share:.0%} of each hidden layer removed: the weights of the "
         f"{int(stays.sum())} first-layer units that stay as small images, and the accuracy by digit; "
-        f"test accuracy {accuracy:.3f}."
+        f"{title}."
     )
     return Picture(figure, alt)
 
@@ -65,12 +65,10 @@ def _first(model: nn.Module) -> Tensor:
 def _tiles(weights: Tensor, stays: Tensor) -> np.ndarray:
     """Each unit's weights as an image, white where it is gone; grey is zero."""
     side, rows = round(weights.shape[1] ** 0.5), -(-len(weights) // COLUMNS)
-    canvas = np.ones((rows * (side + 1) + 1, COLUMNS * (side + 1) + 1))
-    bright = (weights / weights.abs().amax(1, keepdim=True)).reshape(-1, side, side).numpy()
-    for j in stays.nonzero()[:, 0].tolist():
-        y, x = (1 + k * (side + 1) for k in divmod(j, COLUMNS))
-        canvas[y : y + side, x : x + side] = bright[j]
-    return canvas
+    images = np.ones((rows * COLUMNS, side, side))
+    bright = weights / weights.abs().amax(1, keepdim=True)
+    images[: len(weights)][stays] = bright[stays].reshape(-1, side, side)
+    return plots.tiles(images.reshape(rows, COLUMNS, side, side), border=1.0)
 
 
 def _by_class(model: nn.Module, data: Data) -> list[float]:
@@ -90,27 +88,21 @@ def curves(rows: Sequence[Row], methods: Sequence[str], **chosen: Any) -> Pictur
         chosen: other columns to select by, e.g. ``net="A"``.
 
     """
-    figure, (axes,) = plots.canvas(width=6.8, height=4.2)
-    says = []
-    for i, method in enumerate(methods):
+    means, bands, says = {}, {}, []
+    for method in methods:
         part = sweep.select(rows, method=method, **chosen)
         shares = list(dict.fromkeys(row["share"] for row in part))
         accuracy = interval(sweep.column(part, "accuracy", by="share", over="seed"))
-        _band(axes, shares, accuracy, label=method, i=i)
+        means[method], bands[method] = accuracy.mean, (accuracy.low, accuracy.high)
         says.append(f"{method} {accuracy.mean[shares.index(0.75)]:.2f}")
-    axes.set(xlabel="share of each hidden layer removed", ylabel="test accuracy", ylim=(0, 1))
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure, (axes,) = plots.canvas(width=6.8, height=4.2)
+    plots.draw(axes, shares, means, bands, marks=MARKERS, ms=5)
     alt = (
         "Test accuracy against the share of hidden units removed, by method, with 95 % intervals. "
         f"At 75 %: {', '.join(says)}."
     )
-    return Picture(figure, alt)
-
-
-def _band(axes: Axes, x: Sequence[float], mean: Interval, label: str, i: int) -> None:
-    colour, dash, marker = (style[i % len(style)] for style in (COLOURS, LINES, MARKERS))
-    axes.plot(x, mean.mean, label=label, color=colour, linestyle=dash, marker=marker, ms=5)
-    axes.fill_between(x, mean.low, mean.high, color=colour, alpha=0.2, linewidth=0)
+    labels = "share of each hidden layer removed", "test accuracy"
+    return plots.finish(figure, alt, *labels, above=3, ylim=(0, 1))
 
 
 def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks: int) -> Picture:
@@ -124,7 +116,7 @@ def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks:
     """
     order = np.argsort(np.asarray(next(iter(exact.values())), float))[::-1]
     at = np.arange(len(order))
-    figure, (axes,) = plots.canvas(width=6.4, height=3.6)
+    figure, (axes,) = plots.canvas()
     for i, (label, values) in enumerate(exact.items()):
         shown = np.asarray(values, float)[order]
         axes.plot(at + 0.15 * i, shown, MARKERS[i], label=label, color=COLOURS[i], ms=6)
@@ -132,21 +124,19 @@ def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks:
     label = f"regression on {masks} masks"
     axes.errorbar(at + 0.15 * len(exact), mean, half, fmt="_", color="0.25", capsize=3, label=label)
     axes.axhline(0, color="0.4", linewidth=1)
-    axes.set(xlabel="unit, the most valuable first", ylabel="worth: fall of the loss")
     axes.set_xticks(at + 0.15, [str(j) for j in order])
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     alt = (
         f"What each of {len(order)} units is worth, from unit {order[0]}, the most valuable, to unit "
         f"{order[-1]}: {', '.join(exact)}, and a regression on {masks} random masks with 95 % intervals."
     )
-    return Picture(figure, alt)
+    labels = "unit, the most valuable first", "worth: fall of the loss"
+    return plots.finish(figure, alt, *labels, above=3)
 
 
 def parallel(rng: random.Random) -> tuple[Tensor, int, int, float]:
     """Outgoing weights (out, units), the unit i that stays, j that goes, and the ratio a_j / a_i."""
-    V = torch.tensor([[rng.uniform(-2, 2) for _ in range(4)] for _ in range(3)])
     i, j = rng.sample(range(4), 2)
-    return V, i, j, rng.uniform(0.3, 3)
+    return uniform(rng, -2, 2, 3, 4), i, j, rng.uniform(0.3, 3)
 
 
 def merged(V: Tensor, i: int, j: int, ratio: float) -> Tensor:
@@ -157,10 +147,8 @@ def merged(V: Tensor, i: int, j: int, ratio: float) -> Tensor:
 
 def layer(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """Activations (n, units), outgoing weights (out, units) and which units stay."""
-    A = torch.tensor([[rng.uniform(0, 2) for _ in range(5)] for _ in range(12)])
-    V = torch.tensor([[rng.uniform(-2, 2) for _ in range(5)] for _ in range(3)])
     keep = torch.tensor([True, False, *(rng.random() < 0.6 for _ in range(3))])
-    return A, V, keep
+    return uniform(rng, 0, 2, 12, 5), uniform(rng, -2, 2, 3, 5), keep
 
 
 def refit(A: Tensor, V: Tensor, keep: Tensor) -> Tensor:
@@ -183,8 +171,7 @@ def of_inverse(H: Tensor) -> Tensor:
 def played(rng: random.Random) -> tuple[Tensor, Tensor, int]:
     """All masks of four units (16, 4), a value for each, and a unit."""
     masks = (torch.arange(16)[:, None] >> torch.arange(3, -1, -1) & 1).bool()
-    values = torch.tensor([rng.uniform(-1, 1) for _ in range(16)])
-    return masks, values, rng.randrange(4)
+    return masks, uniform(rng, -1, 1, 16), rng.randrange(4)
 
 
 def banzhaf(masks: Tensor, values: Tensor, j: int) -> float:
@@ -241,9 +228,7 @@ TASKS = {
             "this is leave-one-out: it compares two masks only": (
                 lambda m, v, j: float(v[-1] - v[15 - 2 ** (3 - j)])
             ),
-            "without minus with: the sign is the other way round": lambda m, v, j: (
-                -banzhaf(m, v, j)
-            ),
+            "without minus with: the sign is the other way round": times(-1, banzhaf),
             "subtract the mean without the unit": lambda m, v, j: float(v[m[:, j]].mean()),
         },
     ),

@@ -1,16 +1,16 @@
 """Lesson 04: what its explorers and figures draw, and its exercises."""
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import grad
 
 from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.exercises import Task, curved, full_hessian, normal, times
 from teachkit.show.pictures import Picture
 
 
@@ -28,41 +28,22 @@ def two_saliencies(b: float, w2: float) -> Picture:
     ends = {"trained": w, "without w1": np.array([0, w2]), "without w2": np.array([1.0, 0])}
     for i, (label, end) in enumerate(ends.items()):
         axes.plot(*end, "ov^"[i], color=COLOURS[i], markersize=9, label=label)
-    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     cost, rows = 0.5 * H.diagonal() * w**2, 0.5 * H.sum(1) * w**2
     says = f"removing w1 costs {cost[0]:.2f}, w2 {cost[1]:.2f}; row sums say {rows[0]:.2f}, {rows[1]:.2f}"
-    axes.set_title(says, fontsize=10)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return Picture(
-        figure, f"Level lines of a quadratic loss with b = {b:g} and w2 = {w2:g}: {says}."
-    )
-
-
-def saliencies(rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Curvatures, not all positive, and weights."""
-    h, w = torch.randn(2, 4, generator=generator(rng), dtype=torch.float64)
-    return h, w
-
-
-def place(rng: random.Random) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A function of three numbers with a full Hessian, and a place."""
-    f, at, _ = curved(rng)
-    return f, at
-
-
-def softmax(rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Inputs (5, 3) of a layer and the probabilities (5, 4) after it."""
-    a = torch.randn(5, 3, generator=generator(rng), dtype=torch.float64)
-    z = torch.randn(5, 4, generator=generator(rng), dtype=torch.float64)
-    return a, z.softmax(1)
+    alt = f"Level lines of a quadratic loss with b = {b:g} and w2 = {w2:g}: {says}."
+    return plots.finish(figure, alt, "w1", "w2", says, aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
 
 
 def kept_sets(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """A positive definite Hessian (4, 4), weights at the minimum, and which of them stay."""
-    A = torch.randn(4, 6, generator=generator(rng), dtype=torch.float64)
-    w = torch.randn(4, generator=generator(rng), dtype=torch.float64)
-    keep = torch.tensor(rng.choice([[True, False, True, False], [False, False, True, True]]))
-    return A @ A.T, w, keep
+    A, w = normal(rng, 4, 6), normal(rng, 4)
+    return A @ A.T, w, torch.tensor(rng.sample([True, True, False, False], 4))
+
+
+def saliency(h: Tensor, w: Tensor) -> Tensor:
+    """½ h w²."""
+    return 0.5 * h * w**2
 
 
 def last_layer(a: Tensor, p: Tensor) -> Any:
@@ -70,36 +51,47 @@ def last_layer(a: Tensor, p: Tensor) -> Any:
     return (p * (1 - p)).T @ a**2 / len(a)
 
 
-def step(w: Tensor, keep: Tensor) -> Tensor:
-    """δ: −w where a weight goes."""
-    return torch.where(keep, 0.0, -w)
+def quadratic(H: Tensor, w: Tensor, keep: Tensor) -> Tensor:
+    """½ δᵀHδ for the step δ that is −w where a weight goes."""
+    step = torch.where(keep, 0.0, -w)
+    return 0.5 * step @ H @ step
+
+
+def alone(H: Tensor, w: Tensor, keep: Tensor) -> Tensor:
+    """The sum of the saliencies of those that go."""
+    return saliency(H.diagonal(), w)[~keep].sum()
+
+
+def cross(H: Tensor, w: Tensor, keep: Tensor) -> Tensor:
+    """The cross terms: what the saliencies leave out."""
+    return quadratic(H, w, keep) - alone(H, w, keep)
 
 
 TASKS = {
     "04.1": Task(
-        draw=saliencies,
-        answer=lambda h, w: 0.5 * h * w**2,
+        draw=lambda rng: normal(rng, 2, 4).unbind(),
+        answer=saliency,
         mistakes={
-            "the factor ½ is missing": lambda h, w: h * w**2,
+            "the factor ½ is missing": times(2, saliency),
             "the weight must be squared": lambda h, w: 0.5 * h * w,
-            "do not take the absolute value: a saliency may be negative": lambda h, w: (
-                0.5 * h.abs() * w**2
+            "do not take the absolute value: a saliency may be negative": (
+                lambda h, w: saliency(h.abs(), w)
             ),
         },
     ),
     "04.2": Task(
-        draw=place,
+        draw=lambda rng: curved(rng)[:2],
         answer=lambda f, at: full_hessian(f, at).diagonal(),
         mistakes={
             "these are the row sums: the gradient was summed before it was differentiated": (
                 lambda f, at: full_hessian(f, at).sum(1)
             ),
-            "this is the gradient; differentiate once more": lambda f, at: torch.func.grad(f)(at),
+            "this is the gradient; differentiate once more": lambda f, at: grad(f)(at),
             "this is the whole Hessian; only its diagonal is wanted": full_hessian,
         },
     ),
     "04.3": Task(
-        draw=softmax,
+        draw=lambda rng: (normal(rng, 5, 3), normal(rng, 5, 4).softmax(1)),
         answer=last_layer,
         mistakes={
             "divide by the number of samples: the loss is a mean": lambda a, p: (
@@ -111,22 +103,12 @@ TASKS = {
     ),
     "04.4": Task(
         draw=kept_sets,
-        answer=lambda H, w, keep: (
-            0.5 * step(w, keep) @ H @ step(w, keep)
-            - (0.5 * H.diagonal() * step(w, keep) ** 2).sum()
-        ),
+        answer=cross,
         mistakes={
-            "this is the whole quadratic term; take the saliencies off": lambda H, w, keep: (
-                0.5 * step(w, keep) @ H @ step(w, keep)
-            ),
-            "these are the saliencies; the cross terms are what is missing from them": (
-                lambda H, w, keep: (0.5 * H.diagonal() * step(w, keep) ** 2).sum()
-            ),
+            "this is the whole quadratic term; take the saliencies off": quadratic,
+            "these are the saliencies; the cross terms are what is missing from them": alone,
             "keep is True where a weight stays; the step is −w where it is False": (
-                lambda H, w, keep: (
-                    0.5 * step(w, ~keep) @ H @ step(w, ~keep)
-                    - (0.5 * H.diagonal() * step(w, ~keep) ** 2).sum()
-                )
+                lambda H, w, keep: cross(H, w, ~keep)
             ),
         },
     ),

@@ -9,7 +9,7 @@ from torch import Tensor
 from teachkit import obs
 from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task, generator
+from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
 
 
@@ -27,52 +27,34 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
         "OBS": obs.saliencies(w, P),
     }[method]
     q = int(scores.argmin())
-    step = obs.update(w, P, q) if method == "OBS" else torch.where(torch.arange(2) == q, -w, 0.0)
+    step = obs.update(w, P, q) if method == "OBS" else zeroed(w, q)
     rise = float(0.5 * step @ H @ step)
     grid = np.linspace(-1, 4, 101)
     u, v = np.meshgrid(grid - 1, grid - 2)
-    figure, (axes,) = plots.canvas(width=5.4, height=4.0)
     loss = 2.5 * u**2 + c * u * v + 0.5 * v**2
+    figure, (axes,) = plots.canvas(width=5.4, height=4.0)
     levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
     axes.clabel(levels, fontsize=8)
     axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
     axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
     axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
-    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
-    axes.axvline(0, color="0.4", linewidth=1, linestyle=":")
-    says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
-    axes.set_title(says, fontsize=10)
-    axes.set(xlabel="w1", ylabel="w2", aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+    axes.axhline(0, **plots.THIN)
+    axes.axvline(0, **plots.THIN)
     axes.legend(loc="upper right", fontsize=8)
     axes.grid(False)
+    says = f"{method} removes w{q + 1}; the loss rises by {rise:.2f}"
     end = ", ".join(f"{value:.2f}" for value in (w + step).tolist())
     alt = (
         f"Level lines of a loss of two weights with correlation {correlation:g}. {says}; "
         f"the weights move from (1, 2) to ({end})."
     )
-    return Picture(figure, alt)
+    return plots.finish(figure, alt, "w1", "w2", says, aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor]:
     """Four weights and the inverse (4, 4) of a positive definite matrix."""
-    A = torch.randn(4, 6, generator=generator(rng), dtype=torch.float64)
-    w = torch.randn(4, generator=generator(rng), dtype=torch.float64)
+    A, w = normal(rng, 4, 6), normal(rng, 4)
     return w, torch.linalg.inv(A @ A.T)
-
-
-def with_position(rng: random.Random) -> tuple[Tensor, Tensor, int]:
-    """The same, and which weight goes."""
-    return *quadratic(rng), rng.randrange(4)
-
-
-def inverse_and_position(rng: random.Random) -> tuple[Tensor, int]:
-    """The inverse (4, 4) and which weight goes."""
-    return quadratic(rng)[1], rng.randrange(4)
-
-
-def with_pair(rng: random.Random) -> tuple[Tensor, Tensor, list[int]]:
-    """The same, and two weights that go together."""
-    return *quadratic(rng), sorted(rng.sample(range(4), 2))
 
 
 def zeroed(w: Tensor, q: int) -> Tensor:
@@ -96,21 +78,21 @@ TASKS = {
             "this is OBD: 1/[H⁻¹]_qq is not h_qq": lambda w, P: (
                 w**2 * torch.linalg.inv(P).diagonal() / 2
             ),
-            "the factor ½ is missing": lambda w, P: w**2 / P.diagonal(),
+            "the factor ½ is missing": times(2, obs.saliencies),
         },
     ),
     "05.2": Task(
-        draw=with_position,
+        draw=lambda rng: (*quadratic(rng), rng.randrange(4)),
         answer=obs.update,
         mistakes={
             "the other weights do not move: this is what OBD does": lambda w, P, q: zeroed(w, q),
             "divide by [H⁻¹]_qq, so that weight q lands on zero": lambda w, P, q: -w[q] * P[:, q],
-            "the sign is wrong: weight q must move by −w_q": lambda w, P, q: -obs.update(w, P, q),
+            "the sign is wrong: weight q must move by −w_q": times(-1, obs.update),
             "these are the new weights; the step is asked": lambda w, P, q: w + obs.update(w, P, q),
         },
     ),
     "05.3": Task(
-        draw=inverse_and_position,
+        draw=lambda rng: (quadratic(rng)[1], rng.randrange(4)),
         answer=obs.downdate,
         mistakes={
             "subtract it: the remaining weights are stiffer": lambda P, q: (
@@ -123,7 +105,7 @@ TASKS = {
         },
     ),
     "05.4": Task(
-        draw=with_pair,
+        draw=lambda rng: (*quadratic(rng), sorted(rng.sample(range(4), 2))),
         answer=lambda w, P, pair: obs.remove(w, P, pair)[0],
         mistakes={
             "the two steps added: each spoils what the other has set to zero": one_by_one,

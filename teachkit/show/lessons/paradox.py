@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from teachkit import magnitude, masks, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.session import COLOURS, LINES
+from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task, generator
+from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
 
 
@@ -33,22 +33,23 @@ def arms(
     shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
     figure, (axes,) = plots.canvas(width=5.8, height=4.2)
     for i, (label, part) in enumerate({"stays": stay & shown, "goes": ~stay & shown}.items()):
-        axes.plot(
-            mean[part], sd[part], "o^"[i], markersize=2.5, alpha=0.5, color=COLOURS[i],
-            label=label, linestyle="none", rasterized=True,
-        )  # fmt: skip
+        look: plots.Look = {
+            "color": COLOURS[i],
+            "markersize": 2.5,
+            "alpha": 0.5,
+            "rasterized": True,
+        }
+        axes.plot(mean[part], sd[part], "o^"[i], label=label, **look)
     axes.set_xscale("symlog", linthresh=1e-5)
     axes.set_yscale("log")
-    axes.set(xlabel="mean of the predicted change", ylabel="its SD over the samples")
     axes.set_xticks([-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2])
     axes.tick_params(axis="x", labelsize=8)
-    says = (
-        f"MEAN + {spread_weight:g} SD, {100 * sparsity:.0f} % removed: test accuracy {accuracy:.3f}"
-    )
-    axes.set_title(says, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
+    removed = f"{100 * sparsity:.0f} % removed: test accuracy {accuracy:.3f}"
+    says = f"MEAN + {spread_weight:g} SD, {removed}"
     alt = f"Standard deviation against mean of the predicted change, a point a weight: a V. {says}."
-    return Picture(figure, alt)
+    labels = "mean of the predicted change", "its SD over the samples"
+    return plots.finish(figure, alt, *labels, says=says)
 
 
 def along(model: nn.Module, batch: Batch, kept: Masks, reach: float) -> Picture:
@@ -56,21 +57,17 @@ def along(model: nn.Module, batch: Batch, kept: Masks, reach: float) -> Picture:
     t = np.linspace(0, reach, 25).tolist()
     path = taylor.along(model, batch, masks.change(model, kept), t)
     figure, (axes,) = plots.canvas()
-    curves = {"first order": path.first, "second order": path.second, "truth": path.actual}
-    for i, (label, y) in enumerate(curves.items()):
-        axes.plot(t, y, label=label, color=COLOURS[i], linestyle=LINES[i])
-    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
-    height = max(1e-4, 1.3 * float(path.actual.abs().max()))
-    axes.set(
-        xlabel="share α of the way to zero", ylabel="change of the loss", ylim=(-height, height)
+    plots.draw(
+        axes, t, {"first order": path.first, "second order": path.second, "truth": path.actual}
     )
+    axes.axhline(0, **plots.THIN)
     axes.locator_params(axis="x", nbins=6)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    height = max(1e-4, 1.3 * float(path.actual.abs().max()))
     best, low, end = int(path.actual.argmin()), float(path.actual.min()), float(path.actual[-1])
     says = f"lowest at α = {t[best]:.3f}, change {low:+.4f}; at the end {end:+.3f}"
-    axes.set_title(says, fontsize=10)
     alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
-    return Picture(figure, alt)
+    labels = "share α of the way to zero", "change of the loss"
+    return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(-height, height))
 
 
 class Candidate(NamedTuple):
@@ -102,46 +99,24 @@ def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: flo
     }
     figure, (axes,) = plots.canvas(height=3.2)
     for i, (label, accuracy) in enumerate({"T2": by_t2, "random": by_chance}.items()):
-        axes.plot(
-            list(accuracy),
-            list(accuracy.values()),
-            color=COLOURS[i],
-            linestyle=LINES[i],
-            marker="o",
-            label=label,
-        )
-        axes.plot(
-            [units], [accuracy[units]], "o", color=COLOURS[i], markersize=12, fillstyle="none"
-        )
-    axes.set(xlabel="units in the first hidden layer", ylabel="test accuracy", ylim=(0, 1))
+        values = list(accuracy.values())
+        axes.plot(list(accuracy), values, label=label, marker="o", **plots.style(i))
+        ring: plots.Look = {"color": COLOURS[i], "markersize": 12, "fillstyle": "none"}
+        axes.plot([units], [accuracy[units]], "o", **ring)
     axes.legend(frameon=False, loc="lower left")
     both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
     says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
-    axes.set_title(says, fontsize=10)
-    return Picture(figure, f"Test accuracy after pruning by T2 and at random, by width. {says}.")
+    alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
+    labels = "units in the first hidden layer", "test accuracy"
+    return plots.finish(figure, alt, *labels, says=says, ylim=(0, 1))
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradient, Hessian, weights and which of them go."""
-    g, w = torch.randn(2, 4, generator=generator(rng), dtype=torch.float64)
-    A = torch.randn(4, 4, generator=generator(rng), dtype=torch.float64)
-    return (
-        g,
-        A + A.T,
-        w,
-        torch.tensor(rng.choice([[True, True, False, True], [False, True, True, False]])),
-    )
-
-
-def samples(rng: random.Random) -> tuple[Tensor]:
-    """Changes of six samples' losses for three weights, partly in step."""
-    common = torch.randn(6, 1, generator=generator(rng), dtype=torch.float64)
-    return (common + 0.5 * torch.randn(6, 3, generator=generator(rng), dtype=torch.float64),)
-
-
-def with_weight(rng: random.Random) -> tuple[Tensor, float]:
-    """Changes of eight samples' losses for five weights, and λ."""
-    return torch.randn(8, 5, generator=generator(rng), dtype=torch.float64), rng.choice([0.5, 2.0])
+    g, w = normal(rng, 2, 4)
+    A = normal(rng, 4, 4)
+    gone = rng.choice([[True, True, False, True], [False, True, True, False]])
+    return g, A + A.T, w, torch.tensor(gone)
 
 
 def joint(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
@@ -155,6 +130,11 @@ def single(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
     return (-g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
 
 
+def cross(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
+    """What the sum leaves out."""
+    return joint(g, H, w, gone) - single(g, H, w, gone)
+
+
 def ratio(c: Tensor) -> Tensor:
     """SD of the sum, in units of the SD of a sum of independent ones."""
     return c.sum(1).std(correction=0) / c.var(0, correction=0).sum().sqrt()
@@ -166,8 +146,8 @@ TASKS = {
         answer=single,
         mistakes={
             "this is the joint prediction; the promise leaves the cross terms out": joint,
-            "the gradient's term has the wrong sign: the step to zero is −w": lambda g, H, w, gone: (
-                (g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
+            "the gradient's term has the wrong sign: the step to zero is −w": (
+                lambda g, H, w, gone: single(-g, H, w, gone)
             ),
             "sum over the weights that go, not over those that stay": lambda g, H, w, gone: single(
                 g, H, w, ~gone
@@ -176,16 +156,14 @@ TASKS = {
     ),
     "11.2": Task(
         draw=quadratic,
-        answer=lambda g, H, w, gone: joint(g, H, w, gone) - single(g, H, w, gone),
+        answer=cross,
         mistakes={
             "this is the whole joint prediction; take the promise off": joint,
-            "the sign is turned round: joint less promised": lambda g, H, w, gone: (
-                single(g, H, w, gone) - joint(g, H, w, gone)
-            ),
+            "the sign is turned round: joint less promised": times(-1, cross),
         },
     ),
     "11.3": Task(
-        draw=samples,
+        draw=lambda rng: (normal(rng, 6, 1) + 0.5 * normal(rng, 6, 3),),
         answer=ratio,
         mistakes={
             "divide by the root of the sum of the variances": lambda c: c.sum(1).std(correction=0),
@@ -198,7 +176,7 @@ TASKS = {
         },
     ),
     "11.4": Task(
-        draw=with_weight,
+        draw=lambda rng: (normal(rng, 8, 5), rng.choice([0.5, 2.0])),
         answer=lambda c, weight: c.mean(0) + weight * c.std(0, correction=0),
         mistakes={
             "this is the mean alone; add λ times the spread": lambda c, weight: c.mean(0),

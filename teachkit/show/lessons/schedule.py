@@ -12,7 +12,7 @@ from torch import Tensor
 from teachkit import masks, schedule
 from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task, generator
+from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
 
 
@@ -25,20 +25,14 @@ def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int)
     levels = [rule(int(t)) for t in steps]
     axes.step(steps, levels, where="post", color=COLOURS[0], label=shape)
     axes.plot(steps, levels, "o", color=COLOURS[0], markersize=4)
-    axes.set(xlabel="step", ylabel="sparsity", ylim=(-0.02, 1.02), xticks=range(0, 21, 4))
     half = levels[warm_up + end // 2] / final
     says = f"{100 * half:.0f} % of all removals are done {warm_up + end // 2} steps in"
-    axes.set_title(says, fontsize=10)
     alt = (
         f"The {shape} schedule to {final:g} with a warm-up of {warm_up} steps, {end} steps long, "
         f"changing every {every}: {says}."
     )
-    return Picture(figure, alt)
-
-
-def share_and_target(rng: random.Random) -> tuple[float, float]:
-    """A share of the rest that goes each round, and a sparsity to reach; not a whole power."""
-    return rng.choice([0.1, 0.2, 0.3]), rng.choice([0.55, 0.85, 0.93])
+    axes.set(ylim=(-0.02, 1.02), xticks=range(0, 21, 4))
+    return plots.finish(figure, alt, "step", "sparsity", says)
 
 
 def cubic_at(rng: random.Random) -> tuple[int, float, float, int, int]:
@@ -57,7 +51,7 @@ def counted(rng: random.Random) -> tuple[int, Callable[[float], float], int]:
 
 def with_dead(rng: random.Random) -> tuple[Tensor, Tensor, int]:
     """Scores, a mask from before whose dead weights score high, and how many shall stay."""
-    scores = torch.randperm(8, generator=generator(rng)).double() + 1
+    scores = torch.tensor(rng.sample(range(1, 9), 8), dtype=torch.float64)
     alive = scores <= 5
     return scores, alive, rng.choice([2, 3])
 
@@ -80,7 +74,7 @@ def largest(scores: Tensor, allowed: Tensor, k: int) -> Tensor:
 
 TASKS = {
     "08.1": Task(
-        draw=share_and_target,
+        draw=lambda rng: (rng.choice([0.1, 0.2, 0.3]), rng.choice([0.55, 0.85, 0.93])),
         answer=lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)),
         mistakes={
             "each round removes a share of what is left, not of all weights": lambda p, s: (

@@ -2,14 +2,13 @@
 
 import random
 
-import torch
 from torch import Tensor, nn
 
 from teachkit import masks
 from teachkit.core.types import Batch
 from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task
+from teachkit.show.exercises import Task, normal, uniform
 from teachkit.show.pictures import Picture
 
 
@@ -29,9 +28,7 @@ def digit(model: nn.Module, batch: Batch, number: int) -> Picture:
 
 def weights(rng: random.Random) -> tuple[Tensor]:
     """A weight matrix with some zeros, never half of them."""
-    w = torch.tensor(
-        [[rng.choice([0.0, 0.0, 0.0, rng.gauss(0, 1)]) for _ in range(5)] for _ in range(3)]
-    )
+    w = normal(rng, 3, 5) * (uniform(rng, 0, 1, 3, 5) < 0.25)
     w[0, 0], w[1, 1] = 1.0, 0.0
     return (w,)
 
@@ -44,9 +41,7 @@ TASKS = {
             "this is the density, the fraction that stays; sparsity is the fraction of zeros": (
                 lambda w: 1 - masks.sparsity({"w": w != 0})
             ),
-            "this is the number of zeros; sparsity is their fraction": lambda w: int(
-                (w == 0).sum()
-            ),
+            "this is the number of zeros; sparsity is their fraction": lambda w: (w == 0).sum(),
         },
     ),
 }

@@ -3,21 +3,20 @@
 import copy
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from teachkit import structured
 from teachkit.core.types import Batch
 from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.session import COLOURS, LINES
+from teachkit.lab.session import COLOURS
 from teachkit.show import plots
-from teachkit.show.exercises import Task
+from teachkit.show.exercises import Task, uniform
 from teachkit.show.pictures import Picture
 
 FILTERS, CHANNELS, SIDE = 6, 4, 3
@@ -49,34 +48,22 @@ def kernels(granularity: str, sparsity: float) -> Picture:
     share = 0.5 if granularity == "2:4" else sparsity
     kept = structured.group_masks(scores, share, granularity, block=BLOCK, on_empty="allow")["w"]
     figure, (axes,) = plots.canvas(width=4.6, height=5.0)
-    axes.imshow(_tiles(kept, scores["w"]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    step = SIDE + 1
-    axes.set_xticks(np.arange(CHANNELS) * step + 2, [f"{i}" for i in range(CHANNELS)])
-    axes.set_yticks(np.arange(FILTERS) * step + 2, [f"{o}" for o in range(FILTERS)])
-    axes.set(xlabel="input channel", ylabel="filter (output channel)")
+    look: plots.Look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    shade = torch.where(kept, 0.5 - 0.5 * scores["w"], 1.0)  # the larger the score the darker
+    axes.imshow(plots.tiles(shade.numpy(), border=0.72), **look)
+    axes.set_xticks(np.arange(CHANNELS) * (SIDE + 1) + 2, [f"{i}" for i in range(CHANNELS)])
+    axes.set_yticks(np.arange(FILTERS) * (SIDE + 1) + 2, [f"{o}" for o in range(FILTERS)])
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     says = f"{int(kept.sum())} of {kept.numel()} weights stay"
-    axes.set_title(f"{granularity}: {says}", fontsize=10)
-    what = structured.GRANULARITIES[granularity]
     alt = (
-        f"A convolution as {FILTERS} rows of {CHANNELS} kernels, pruned by {granularity} ({what}) "
-        f"at sparsity {share:g}; dark squares stay, white ones are gone: {says}."
+        f"A convolution as {FILTERS} rows of {CHANNELS} kernels, pruned by {granularity} "
+        f"({structured.GRANULARITIES[granularity]}) at sparsity {share:g}; dark squares stay, white "
+        f"ones are gone: {says}."
     )
-    return Picture(figure, alt)
-
-
-def _tiles(kept: Tensor, scores: Tensor) -> np.ndarray:
-    """Kernels as tiles with a grey line between them; the larger the score the darker."""
-    step = SIDE + 1
-    canvas = np.full((FILTERS * step + 1, CHANNELS * step + 1), 0.72)
-    shade = torch.where(kept, 0.5 - 0.5 * scores, 1.0).numpy()
-    for o in range(FILTERS):
-        for i in range(CHANNELS):
-            y, x = 1 + o * step, 1 + i * step
-            canvas[y : y + SIDE, x : x + SIDE] = shade[o, i]
-    return canvas
+    labels = "input channel", "filter (output channel)"
+    return plots.finish(figure, alt, *labels, says=f"{granularity}: {says}")
 
 
 def tradeoff(
@@ -99,54 +86,36 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
         bound: the accuracy drop that one accepts, in percentage points.
 
     """
-    figure, (axes,) = plots.canvas(width=6.4, height=4.0)
-    axes.set(xlabel="saved size in %", ylabel="accuracy drop in points", ylim=(-2, TOP))
-    axes.set_xlim(-45, 101)
-    best = {}
+    figure, (axes,) = plots.canvas(height=4.0)
+    axes.set(xlim=(-45, 101), ylim=(-2, TOP))
+    says = []
     for i, (form, networks) in enumerate(points.items()):
         _curve(axes, form, networks, i)
         allowed = [p for p in networks if 100 * p.drop <= bound]
-        best[form] = max((p.saved for p in allowed), default=0.0)
-        if allowed:
-            at = max(allowed, key=lambda p: p.saved)
-            size = 10 + 4 * i  # so that no ring hides another
-            axes.plot(100 * at.saved, 100 * at.drop, "o", ms=size, mfc="none", color=COLOURS[i])
+        best = max(allowed, key=lambda p: p.saved, default=None)
+        if best:
+            at, size = (100 * best.saved, 100 * best.drop), 10 + 4 * i  # so no ring hides another
+            axes.plot(*at, "o", ms=size, mfc="none", color=COLOURS[i])
+        says.append(f"{form} {100 * best.saved if best else 0:.0f} %")
     axes.axhline(bound, color="0.3", linewidth=1, linestyle=":")
     axes.text(-42, bound + 0.2, f"bound {bound:g}", va="bottom", fontsize=9)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    says = ", ".join(f"{form} {100 * saved:.0f} %" for form, saved in best.items())
     alt = (
         "Saved size against accuracy drop by form of storage. Within a drop of "
-        f"{bound:g} points the most that each saves: {says}."
+        f"{bound:g} points the most that each saves: {', '.join(says)}."
     )
-    return Picture(figure, alt)
+    labels = "saved size in %", "accuracy drop in points"
+    return plots.finish(figure, alt, *labels, above=4)
 
 
 def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
-    saved: ArrayLike = [100 * p.saved for p in networks]
-    drop: ArrayLike = [100 * p.drop for p in networks]
-    bars = np.transpose([[p.drop - p.low, p.high - p.drop] for p in networks])
-    line: dict[str, Any] = {
-        "color": COLOURS[i],
-        "linestyle": LINES[i],
-        "marker": MARKERS[i],
-        "ms": 5,
-    }
-    axes.errorbar(saved, drop, yerr=100 * bars, label=form, elinewidth=1, capsize=2, **line)
-    for p in networks:
-        if 100 * p.drop > TOP:
-            words: dict[str, Any] = {
-                "ha": "center",
-                "va": "top",
-                "fontsize": 9,
-                "color": COLOURS[i],
-            }
-            axes.text(100 * p.saved + 2, TOP, f"{form} {100 * p.drop:.0f} ↑", **words)
-
-
-def weight(rng: random.Random) -> tuple[Tensor]:
-    """A weight (outputs, inputs) as torch stores it, square so that a swap keeps its shape."""
-    return (torch.tensor([[rng.uniform(-2, 2) for _ in range(4)] for _ in range(4)]),)
+    saved, drop, low, high = 100 * np.transpose(networks)
+    look = plots.style(i) | {"marker": MARKERS[i]}
+    bars = [drop - low, high - drop]
+    axes.errorbar(saved, drop, bars, label=form, ms=5, elinewidth=1, capsize=2, **look)
+    for x, y in zip(saved, drop, strict=True):
+        if y > TOP:
+            words: plots.Look = {"ha": "center", "va": "top", "fontsize": 9}
+            axes.text(x + 2, TOP, f"{form} {y:.0f} ↑", color=COLOURS[i], **words)
 
 
 def channels(rng: random.Random) -> tuple[Tensor, int]:
@@ -157,7 +126,7 @@ def channels(rng: random.Random) -> tuple[Tensor, int]:
 
 def sparse(rng: random.Random) -> tuple[Tensor, int]:
     """A mask (outputs, inputs) and the bytes of one number."""
-    mask = torch.tensor([[rng.random() < 0.4 for _ in range(7)] for _ in range(5)])
+    mask = uniform(rng, 0, 1, 5, 7) < 0.4
     mask[0, 0] = True
     return mask, rng.choice([2, 4, 8])
 
@@ -169,15 +138,13 @@ def csr_bytes(mask: Tensor, value: int) -> int:
 
 def constant(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """The next layer's weight (outputs, units) and bias, and which units stay."""
-    V = torch.tensor([[rng.uniform(-2, 2) for _ in range(5)] for _ in range(3)])
-    b = torch.tensor([rng.uniform(-1, 1) for _ in range(3)])
     keep = torch.tensor([True, True, False, False, rng.random() < 0.5])
-    return V, b, keep
+    return uniform(rng, -2, 2, 3, 5), uniform(rng, -1, 1, 3), keep
 
 
 TASKS = {
     "09.1": Task(
-        draw=weight,
+        draw=lambda rng: (uniform(rng, -2, 2, 4, 4),),
         answer=lambda W: W.norm(dim=1),
         mistakes={
             "these are the norms of the columns: torch stores (outputs, inputs)": (

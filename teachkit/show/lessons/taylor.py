@@ -5,14 +5,13 @@ from functools import cache
 
 import numpy as np
 import sympy
-import torch
 from sympy import Expr, Symbol
 from torch import Tensor
+from torch.func import grad
 
 from teachkit import taylor
-from teachkit.lab.session import COLOURS, LINES
 from teachkit.show import plots
-from teachkit.show.exercises import Task, curved, full_hessian, generator
+from teachkit.show.exercises import Task, curved, full_hessian, normal
 from teachkit.show.pictures import Picture
 
 x = sympy.Symbol("x")
@@ -43,20 +42,18 @@ def steps(path: taylor.Path) -> Picture:
     for i, (label, predicted) in enumerate(
         {"gᵀδ": path.first, "gᵀδ + ½ δᵀHδ": path.second}.items()
     ):
-        error = (predicted - path.actual).abs()
-        axes.loglog(path.t, error, "o", color=COLOURS[i], linestyle=LINES[i], label=label)
-    axes.set(xlabel="step size t", ylabel="|predicted − true change|")
+        axes.loglog(path.t, (predicted - path.actual).abs(), "o", label=label, **plots.style(i))
     axes.legend(frameon=False, title="prediction")
     alt = (
         "Error of two predictions against the step size, both axes logarithmic: the straight line "
         "of the second order is steeper and lower for small steps."
     )
-    return Picture(figure, alt)
+    return plots.finish(figure, alt, "step size t", "|predicted − true change|")
 
 
 def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """A gradient (3,), a symmetric Hessian (3, 3) and a step (3,)."""
-    g, H, delta = torch.randn(3, 3, 3, generator=generator(rng), dtype=torch.float64)
+    g, H, delta = normal(rng, 3, 3, 3)
     return g[0], H + H.T, delta[0]
 
 
@@ -71,7 +68,7 @@ def function_at(rng: random.Random) -> tuple[Expr, Symbol, int, int]:
 
 def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient, curvature and value of four weights."""
-    g, h, w = torch.randn(3, 4, generator=generator(rng), dtype=torch.float64)
+    g, h, w = normal(rng, 3, 4)
     return g, h.abs(), w
 
 
@@ -131,9 +128,7 @@ TASKS = {
                 full_hessian(f, at).sum(1)
             ),
             "this uses the diagonal of H only": lambda f, at, v: full_hessian(f, at).diagonal() * v,
-            "this is the gradient; differentiate gᵀv once more": lambda f, at, v: torch.func.grad(
-                f
-            )(at),
+            "this is the gradient; differentiate gᵀv once more": lambda f, at, v: grad(f)(at),
         },
     ),
 }

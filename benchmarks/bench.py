@@ -17,7 +17,7 @@ from teachkit import lab
 from teachkit.course.setup import ROOT
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "second-order": ("second_order", "whole", "layers", "fisher"),
+    "second-order": ("second_order", "layers", "fisher"),
     "magnitude": ("magnitude",),
     "structured": ("structured",),
     "paradox": ("paradox",),
@@ -29,7 +29,7 @@ def sections(
     suite: str, *, only: str | None = None, quick: bool = False, progress: bool = True
 ) -> list[Section]:
     """Measure every module of a suite that is there, or only one of them."""
-    found = []
+    measured = []
     for name in SUITES[suite] if only is None else (only,):
         if importlib.util.find_spec(f"benchmarks.{name}") is None:
             continue
@@ -42,8 +42,8 @@ def sections(
             for case in bar:
                 rows += measure(case, quick=quick, bar=bar.set_postfix_str)
         tables: list[Table] = module.tables(quick) if hasattr(module, "tables") else []
-        found.append(Section(name, title, rows, tables))
-    return found
+        measured.append(Section(name, title, rows, tables))
+    return measured
 
 
 def main(arguments: Iterable[str]) -> int:
@@ -58,14 +58,14 @@ def main(arguments: Iterable[str]) -> int:
     given = parser.parse_args(list(arguments))
     lab.setup()
     torch.set_default_dtype(getattr(torch, given.dtype))
-    for name, why in report.missing_peers().items():
-        print(f"{name} is not installed ({why}); its rows say so.", file=sys.stderr)
+    for name in report.missing_peers():
+        how = 'pip install -e ".[bench]" brings it'
+        print(f"{name} is not installed ({how}); its rows say so.", file=sys.stderr)
     if given.only not in (None, *SUITES[given.suite]):
         parser.error(f"{given.suite} has the sections {', '.join(SUITES[given.suite])}")
-    found = sections(given.suite, only=given.only, quick=given.quick)
+    measured = sections(given.suite, only=given.only, quick=given.quick)
     name = given.suite if given.only is None else f"{given.suite}-{given.only}"
-    text = report.save(name, found, given.folder, quick=given.quick)
-    print(text)
+    print(report.save(name, measured, given.folder, quick=given.quick))
     return 0
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from teachkit.lab import timing
 
 SHORTEST = 0.03  # seconds; what takes less is repeated, so that the clock's step does not count
@@ -24,11 +22,7 @@ SLOW = 2.0  # seconds; a part that takes longer, and is scaled up anyway, runs i
 
 
 class Competitor(NamedTuple):
-    """One way to do the work.
-
-    ``run`` does it and returns the values; ``factor`` scales the time up where ``run`` does a part
-    only; ``note`` says so.
-    """
+    """One way to do the work: ``factor`` scales the time up where ``run`` does a part only."""
 
     run: Callable[[], Any]
     factor: float = 1.0
@@ -109,21 +103,20 @@ def _status(name: str) -> int:
     raise OSError(f"/proc/self/status has no {name}")
 
 
-def difference(found: Any, truth: Any) -> float | None:
+def difference(values: Any, truth: Any) -> float | None:
     """The largest deviation from the truth, relative to its largest value, tensor by tensor.
 
+    >>> import torch
     >>> difference({"a": torch.tensor([1.0, math.nan])}, {"a": torch.tensor([1.0, 2.0])})
     0.0
     """
-    if not (isinstance(found, dict) and isinstance(truth, dict)):
+    if not (isinstance(values, dict) and isinstance(truth, dict)):
         return None
-    worst = 0.0
-    for name in truth.keys() & found.keys():
-        known = ~torch.isnan(found[name])
-        if known.any():
-            gap = (found[name] - truth[name])[known].abs().max()
-            worst = max(worst, float(gap / truth[name].abs().max()))
-    return worst
+    gaps = [
+        (values[name] - truth[name]).abs().nan_to_num(0.0).max() / truth[name].abs().max()
+        for name in truth.keys() & values.keys()
+    ]
+    return float(max(gaps, default=0.0))
 
 
 def measure(
@@ -147,11 +140,13 @@ def measure(
         except Exception as error:  # a peer that cannot do it is a result, not an end
             failed[name] = f"not measured: {type(error).__name__}: {error}".split("\n")[0][:160]
     times = _rounds(case, repeats, quick)
-    truth = values.get(case.truth)
-    return [
-        _row(case, name, times, memory.get(name), difference(values.get(name), truth), failed)
-        for name in case.competitors
-    ]
+    rows = []
+    for name, competitor in case.competitors.items():
+        note = failed.get(name, competitor.note)
+        off = difference(values.get(name), values.get(case.truth))
+        spread = _spread(times.get(name), times.get(case.reference))
+        rows.append(Row(case.title, name, *spread, memory.get(name), off, note))
+    return rows
 
 
 def _rounds(case: Case, repeats: dict[str, int], quick: bool) -> dict[str, list[float]]:
@@ -170,19 +165,13 @@ def _rounds(case: Case, repeats: dict[str, int], quick: bool) -> dict[str, list[
     return times
 
 
-def _row(
-    case: Case,
-    name: str,
-    times: dict[str, list[float]],
-    memory: float | None,
-    off: float | None,
-    failed: dict[str, str],
-) -> Row:
-    note = failed.get(name) or case.competitors[name].note
-    if name not in times or case.reference not in times:
-        return Row(case.title, name, None, None, None, None, memory, off, note)
-    pairs = zip(times[name], times[case.reference], strict=False)  # who is slow has fewer rounds
+def _spread(
+    own: list[float] | None, reference: list[float] | None
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """The median ratio, its quartiles, and the median of the seconds."""
+    if not own or not reference:
+        return None, None, None, None
+    pairs = zip(own, reference, strict=False)  # who is slow has fewer rounds
     ratios = sorted(t / max(base, 1e-12) for t, base in pairs)
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    median = statistics.median(times[name])
-    return Row(case.title, name, statistics.median(ratios), low, high, median, memory, off, note)
+    return statistics.median(ratios), low, high, statistics.median(own)

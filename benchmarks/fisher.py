@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from benchmarks.cases import Case, Competitor, Table
-from benchmarks.inputs import PASS, images, mnist, one_pass
+from benchmarks.inputs import PASS, accuracy, images, mnist, one_pass, words
 from teachkit import fisher, lab, magnitude, obd
 from teachkit.core.types import Batch, Data, Scores
-from teachkit.engine.blocks import Update
-from teachkit.lab.curves import accuracy_curve, interval
-from teachkit.lab.evaluation import evaluate
+from teachkit.lab.curves import accuracy_curve
 
 SEEDS, SPARSITIES = 5, (0.8, 0.9, 0.95)
 SAMPLES = (8, 32, 128, 512, 1400)
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
+Nets = Sequence[nn.Module]
 Criterion = Callable[[nn.Module, Batch, torch.Generator], Scores]
 CRITERIA: dict[str, Criterion] = {
     "magnitude": lambda net, batch, dice: magnitude.scores(net),
@@ -34,30 +34,28 @@ def cases(quick: bool) -> list[Case]:
     """Diagonals in units of one pass; inverses of blocks in units of the batched Cholesky."""
     (x, y), what = images(20 if quick else 1000, (1, 8, 8))
     net = lab.models.mlp(hidden=(8,) if quick else (64, 32))
-    few = (x[: 10 if quick else 400], y[: 10 if quick else 400])
-    G = fisher.gradients(net, few)
-    diagonals = {
-        PASS: Competitor(partial(one_pass, net, (x, y))),
-        "exact Hessian (obd.diagonal)": Competitor(partial(obd.diagonal, net, (x, y))),
-        "true Fisher": Competitor(partial(fisher.diagonal, net, (x, y), kind="true")),
-        "empirical Fisher": Competitor(partial(fisher.diagonal, net, (x, y))),
-        "empirical, from single gradients": Competitor(partial(single_gradients, net, (x, y))),
+    G = fisher.gradients(net, (x[:400], y[:400]))
+    diagonals: dict[str, Callable[[], object]] = {
+        PASS: partial(one_pass, net, (x, y)),
+        "exact Hessian (obd.diagonal)": partial(obd.diagonal, net, (x, y)),
+        "true Fisher": partial(fisher.diagonal, net, (x, y), kind="true"),
+        "empirical Fisher": partial(fisher.diagonal, net, (x, y)),
+        "empirical, from single gradients": lambda: fisher.gradients(net, (x, y)).square().mean(0),
     }
-    inverses = {
-        "blocks and Cholesky": Competitor(partial(fisher.inverse_blocks, G, 50, 1e-4)),
-        "rank-one recursion": Competitor(partial(fisher.recursion, G, 50, 1e-4)),
-        "full inverse, diagonal only": Competitor(partial(fisher.inverse_diagonal, G, 1e-4)),
+    inverses: dict[str, Callable[[], object]] = {
+        "blocks and Cholesky": partial(fisher.inverse_blocks, G, 50, 1e-4),
+        "rank-one recursion": partial(fisher.recursion, G, 50, 1e-4),
+        "full inverse, diagonal only": partial(fisher.inverse_diagonal, G, 1e-4),
     }
     title = f"digits MLP, N = {len(x)}, {what}"
     return [
-        Case(f"diagonal, {title}", PASS, diagonals),
-        Case(f"inverse in blocks of 50, N = {len(G)}", "blocks and Cholesky", inverses),
+        Case(f"diagonal, {title}", PASS, _each(diagonals)),
+        Case(f"inverse in blocks of 50, N = {len(G)}", "blocks and Cholesky", _each(inverses)),
     ]
 
 
-def single_gradients(net: nn.Module, batch: Batch) -> Tensor:
-    """The diagonal of the empirical Fisher matrix from all gradients, stored."""
-    return (fisher.gradients(net, batch) ** 2).mean(0)
+def _each(ways: dict[str, Callable[[], object]]) -> dict[str, Competitor]:
+    return {name: Competitor(run) for name, run in ways.items()}
 
 
 def tables(quick: bool) -> list[Table]:
@@ -70,45 +68,42 @@ def tables(quick: bool) -> list[Table]:
         nets = [_fit(mlp(seed=s), data, s, 2 if quick else 30) for s in seeds]
         longer = [_fit(net, data, 100 + s, 0 if quick else 300) for s, net in enumerate(nets)]
         for epochs, group in {"30 epochs": nets, "330 epochs": longer}.items():
-            made += [
-                orders(f"{name}, {epochs}", group, data),
-                samples(f"{name}, {epochs}", group, data),
-            ]
-            made.append(accuracies(f"{name}, {epochs}", group, data, 2 if quick else 10))
+            title, exact = f"{name}, {epochs}", [obd.scores(net, data.train) for net in group]
+            made += [orders(title, group, exact, data), samples(title, group, exact, data)]
+            made.append(accuracies(title, group, data, 2 if quick else 10))
     return made if quick or mnist() is None else [*made, published()]
 
 
-def orders(title: str, nets: Sequence[nn.Module], data: Data) -> Table:
+def orders(title: str, nets: Nets, exact: Sequence[Scores], data: Data) -> Table:
     """Scale and order of each criterion's saliencies against the exact ones."""
     rows = []
-    exact = [obd.scores(net, data.train) for net in nets]
-    for name, criterion in CRITERIA.items():
-        found = [criterion(net, data.train, _dice(i)) for i, net in enumerate(nets)]
-        both = [fisher.agreement(f, e) for f, e in zip(found, exact, strict=True)]
-        scale, order = (_words(column) for column in zip(*both, strict=True))
-        rows.append([name, "" if name == "magnitude" else scale, order])
+    for name in CRITERIA:
+        scale, order = zip(*_agree(name, nets, exact, data), strict=True)
+        rows.append([name, "" if name == "magnitude" else words(scale), words(order)])
     text = "All training samples. Scale: sum of ½ f w² over that of ½ h w². Order: Spearman."
     return Table(f"Saliencies against the Hessian's: {title}", ["", "scale", "order"], rows, text)
 
 
-def samples(title: str, nets: Sequence[nn.Module], data: Data) -> Table:
+def samples(title: str, nets: Nets, exact: Sequence[Scores], data: Data) -> Table:
     """The order of the saliencies by the number of samples."""
-    rows = []
-    exact = [obd.scores(net, data.train) for net in nets]
-    for m in SAMPLES:
-        row = [str(m)]
-        for kind in ("true Fisher", "empirical Fisher"):
-            found = [
-                CRITERIA[kind](net, drawn(data.train, m, i), _dice(i)) for i, net in enumerate(nets)
-            ]
-            row.append(
-                _words([fisher.agreement(f, e).order for f, e in zip(found, exact, strict=True)])
-            )
-        rows.append(row)
+    kinds = ("true Fisher", "empirical Fisher")
+    rows = [
+        [str(m), *(words([a.order for a in _agree(kind, nets, exact, data, m)]) for kind in kinds)]
+        for m in SAMPLES
+    ]
     return Table(f"Order by samples: {title}", ["samples", "true", "empirical"], rows)
 
 
-def accuracies(title: str, nets: Sequence[nn.Module], data: Data, steps: int) -> Table:
+def _agree(
+    name: str, nets: Nets, exact: Sequence[Scores], data: Data, m: int | None = None
+) -> list[fisher.Agreement]:
+    """How a criterion's scores from m samples, or all, agree with the exact ones, net by net."""
+    batches = [data.train if m is None else drawn(data.train, m, i) for i in range(len(nets))]
+    scores = [CRITERIA[name](net, batches[i], _dice(i)) for i, net in enumerate(nets)]
+    return [fisher.agreement(s, e) for s, e in zip(scores, exact, strict=True)]
+
+
+def accuracies(title: str, nets: Nets, data: Data, steps: int) -> Table:
     """Test accuracy after pruning without retraining."""
     rows = []
     for name, criterion in CRITERIA.items():
@@ -116,20 +111,20 @@ def accuracies(title: str, nets: Sequence[nn.Module], data: Data, steps: int) ->
             accuracy_curve(net, criterion(net, data.train, _dice(i)), data.test, SPARSITIES)
             for i, net in enumerate(nets)
         ]
-        rows.append([name, *map(_words, zip(*runs, strict=True))])
-    ways: tuple[tuple[str, int, Update], ...] = (
-        ("blocks, 1 step, updates added up", 1, "single"),
-        ("blocks, 1 step", 1, "joint"),
-        (f"blocks, {steps} steps, no update", steps, "none"),
-        (f"blocks, {steps} steps", steps, "joint"),
-    )
-    for label, count, update in ways:
-        prune = partial(fisher.prune, block=64, steps=count, update=update)
-        runs = [
-            [_accuracy(prune(net, drawn(data.train, 400, i), s)[0], data) for s in SPARSITIES]
-            for i, net in enumerate(tqdm(nets, desc=label, leave=False))
-        ]
-        rows.append([label, *map(_words, zip(*runs, strict=True))])
+        rows.append([name, *map(words, zip(*runs, strict=True))])
+    ways: dict[str, dict[str, Any]] = {
+        "blocks, 1 step, updates added up": {"steps": 1, "update": "single"},
+        "blocks, 1 step": {"steps": 1},
+        f"blocks, {steps} steps, no update": {"steps": steps, "update": "none"},
+        f"blocks, {steps} steps": {"steps": steps},
+    }
+    for label, way in ways.items():
+        runs = []
+        for i, net in enumerate(tqdm(nets, desc=label, leave=False)):
+            part = drawn(data.train, 400, i)
+            pruned = (fisher.prune(net, part, s, block=64, **way)[0] for s in SPARSITIES)
+            runs.append([accuracy(one, data) for one in pruned])
+        rows.append([label, *map(words, zip(*runs, strict=True))])
     text = "Blocks of 64 from 400 samples, damping 1e-4; the rest from all training samples."
     head = ["", *(f"{s:.0%}" for s in SPARSITIES)]
     return Table(f"Test accuracy, no retraining: {title}", head, rows, text)
@@ -141,18 +136,17 @@ def published() -> Table:
     runs: dict[str, list[float]] = {}
     data = lab.data.mnist()
     for seed in tqdm(range(SEEDS), desc="MNIST", leave=False):
-        net = lab.models.mlp((1, 28, 28), hidden=(40, 20), seed=seed)
-        net = lab.training.fit(net, data.train, epochs=3, seed=seed, progress=False)[0]  # type: ignore[assignment]
+        net = _fit(lab.models.mlp((1, 28, 28), hidden=(40, 20), seed=seed), data, seed, 3)
         part = drawn(data.train, 2000, seed)
-        runs.setdefault("dense", []).append(_accuracy(net, data))
+        runs.setdefault("dense", []).append(accuracy(net, data))
         for name in ("magnitude", "OBD, exact Hessian", "empirical Fisher"):
             scores = CRITERIA[name](net, part, _dice(seed))
             runs.setdefault(name, []).extend(accuracy_curve(net, scores, data.test, [0.95]))
         for steps in (1, 10):
             label = f"blocks, {steps} step" + "s" * (steps > 1)
             pruned = fisher.prune(net, part, 0.95, steps=steps)[0]
-            runs.setdefault(label, []).append(_accuracy(pruned, data))
-    rows = [[name, paper.get(name, ""), _words(found)] for name, found in runs.items()]
+            runs.setdefault(label, []).append(accuracy(pruned, data))
+    rows = [[name, paper.get(name, ""), words(each)] for name, each in runs.items()]
     text = (
         "Singh & Alistarh, NeurIPS 2020 (K-FAC there: 81.26 %). Ours: 3 epochs, 2000 samples, blocks of "
         f"50, damping 1e-4, {SEEDS} seeds; mean and 95 % interval."
@@ -170,14 +164,5 @@ def _fit(net: nn.Module, data: Data, seed: int, epochs: int) -> nn.Module:
     return lab.training.fit(net, data, epochs=epochs, seed=seed, progress=False)[0]
 
 
-def _accuracy(net: nn.Module, data: Data) -> float:
-    return evaluate(net, data.test).accuracy
-
-
 def _dice(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(7000 + seed)
-
-
-def _words(runs: Sequence[float]) -> str:
-    i = interval(runs)
-    return f"{i.mean:.3g} ({i.low:.3g} to {i.high:.3g})"

@@ -4,7 +4,8 @@ The data is MNIST where ``TEACHKIT_DATA`` leads to it, else random numbers.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from teachkit import lab
 from teachkit.core.types import Batch, Data
+from teachkit.lab.curves import interval
+from teachkit.lab.evaluation import evaluate
 
 PASS = "forward + backward"  # noqa: S105 -- a pass through the network, not a password
 
@@ -27,12 +30,11 @@ def images(n: int, shape: tuple[int, int, int]) -> tuple[Batch, str]:
     if shape[1:] == (8, 8):
         x, y = lab.data.digits().train
         return (x[:n], y[:n]), "digits"
-    data = mnist()
-    if data is not None:
+    if data := mnist():
         return (data.train[0][:n], data.train[1][:n]), "MNIST"
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(n, *shape, generator=generator)
-    return (x, torch.randint(10, (n,), generator=generator)), "random inputs"
+    dice = torch.Generator().manual_seed(0)
+    x = torch.rand(n, *shape, generator=dice)
+    return (x, torch.randint(10, (n,), generator=dice)), "random inputs"
 
 
 def one_pass(net: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
@@ -40,13 +42,18 @@ def one_pass(net: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     return torch.autograd.grad(cross_entropy(net(batch[0]), batch[1]), list(net.parameters()))
 
 
+def accuracy(net: nn.Module, data: Data) -> float:
+    """On the test batch."""
+    return evaluate(net, data.test).accuracy
+
+
+def words(runs: Sequence[float]) -> str:
+    """The mean over runs and its 95 % interval."""
+    i = interval(runs)
+    return f"{i.mean:.3g} ({i.low:.3g} to {i.high:.3g})"
+
+
 def lazily(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
     """Prepare at the first run, so that a peer that is absent or cannot do it fails there."""
-    made: list[Callable[[], Any]] = []
-
-    def run() -> Any:
-        if not made:
-            made.append(make(*arguments))
-        return made[0]()
-
-    return run
+    made = cache(lambda: make(*arguments))
+    return lambda: made()()

@@ -1,200 +1,174 @@
-"""Layer-wise OBS: the full trace of a 300 × 784 layer, and what it keeps of layer and network."""
+"""OBS on a whole matrix and layer by layer: time, drift, and what it keeps of layer and network.
 
-import math
-from collections.abc import Callable
-from functools import cache, lru_cache, partial
-from typing import NamedTuple
+The whole matrices are random, so that their size and condition can be chosen.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from benchmarks.cases import Case, Competitor, Table
-from benchmarks.inputs import images, mnist
+from benchmarks.inputs import accuracy, images, mnist, words
 from teachkit import lab, magnitude, masks, obs
-from teachkit.core.types import Batch, Data, Masks
-from teachkit.engine import layerwise
-from teachkit.engine.grams import gram
-from teachkit.engine.layerwise import DAMPING
-from teachkit.engine.refit import choose
-from teachkit.lab.curves import interval
-from teachkit.lab.evaluation import evaluate
+from teachkit.core.recorder import Call, record_calls
+from teachkit.core.types import Batch, Data, Masks, Scores
+from teachkit.experiments import removals
 
 SEEDS, EPOCHS, CALIBRATION = 5, 6, 10_000
 SPARSITIES = (0.9, 0.95)
 Prune = Callable[[nn.Module, Batch, float], nn.Module]
+Select = Callable[[nn.Module, Batch, float], Masks]
 
 
 def cases(quick: bool) -> list[Case]:
     """One layer; the two slow ways, without blocks and without batches, run on one row."""
-    rows, n = (4, 50) if quick else (300, CALIBRATION)
-    shape = (1, 8, 8) if quick else (1, 28, 28)
-    (x, _), what = images(n, shape)
-    inputs = x.flatten(1)
-    generator = torch.Generator().manual_seed(0)
-    weight = 0.05 * torch.randn(rows, inputs.shape[1], generator=generator)
-    steps = 3 if quick else 8
-    part = f"1 of {rows} rows, scaled up"
+    rows, n, steps = (4, 50, 3) if quick else (300, CALIBRATION, 8)
+    (x, _), what = images(n, (1, 8, 8) if quick else (1, 28, 28))
+    X = x.flatten(1)
+    W = 0.05 * torch.randn(rows, X.shape[1], generator=torch.Generator().manual_seed(0))
+    H, all_of_it = X.T @ X, f"1 of {rows} rows, scaled up"
     first = f"the first {steps} removals of 1 row, scaled up by (1 + 2³ + … + in³) / steps"
+    gram = "H = XᵀX alone"
     competitors = {
-        "H = XᵀX alone": Competitor(partial(gram, inputs)),
-        "single pass (SparseGPT), 90 %": Competitor(
-            partial(obs.prune_layer_pass, weight, inputs, 0.9)
-        ),
-        "exact trace (all sparsities)": Competitor(partial(obs.trace_layer, weight, inputs)),
-        "exact, pruned at 90 %": Competitor(partial(obs.prune_layer, weight, inputs, 0.9)),
-        "rank-one downdate, row by row": Competitor(
-            partial(downdates, weight[0], gram(inputs)), rows, part
-        ),
+        gram: Competitor(lambda: X.T @ X),
+        "single pass (SparseGPT), 90 %": Competitor(partial(obs.prune_layer_pass, W, X, 0.9)),
+        "exact trace (all sparsities)": Competitor(partial(obs.trace_layer, W, X)),
+        "exact, pruned at 90 %": Competitor(partial(obs.prune_layer, W, X, 0.9)),
+        "rank-one downdate, row by row": Competitor(partial(downdates, W[0], H), rows, all_of_it),
         "new inverse for each removal": Competitor(
-            partial(inverses, weight[0], gram(inputs), steps), _cubes(inputs, steps) * rows, first
+            partial(inverses, W[0], H, steps), _cubes(len(H), steps) * rows, first
         ),
     }
-    title = f"{rows} × {inputs.shape[1]}, {n:,} rows of {what}"
-    return [Case(title, "H = XᵀX alone", competitors)]
+    return [Case(f"{rows} × {len(H)}, {n:,} rows of {what}", gram, competitors)]
 
 
 def tables(quick: bool) -> list[Table]:
-    """Output error on test inputs, and accuracy of whole networks that are not retrained."""
+    """Whole matrices; output error on test inputs, and accuracy of networks that are not retrained."""
+    sizes, repeats, n = ((40,), 1, 20) if quick else ((500, 1000, 2000), 5, 400)
+    speed, drift = removals.speed_rows, removals.drift_rows
     data, what = _data(quick)
     calibration = (data.train[0][:CALIBRATION], data.train[1][:CALIBRATION])
     runs: dict[str, list[list[float]]] = {name: [] for name in ("dense", *METHODS)}
     seeds = range(2 if quick else SEEDS)
     for seed in tqdm(seeds, desc="networks", leave=False):
         net = _trained(seed, quick)
-        runs["dense"].append([evaluate(net, data.test).accuracy] * len(SPARSITIES))
+        runs["dense"].append([accuracy(net, data)] * len(SPARSITIES))
         for name, prune in METHODS.items():
-            pruned = [prune(net, calibration, s) for s in SPARSITIES]
-            runs[name].append([evaluate(one, data.test).accuracy for one in pruned])
+            runs[name].append([accuracy(prune(net, calibration, s), data) for s in SPARSITIES])
     text = (
-        f"{_sizes(net)} on {what}, {len(seeds)} seeds, {len(calibration[0]):,} calibration samples, "
+        f"MLP on {what}, {len(seeds)} seeds, {len(calibration[0]):,} calibration samples, "
         "nothing retrained; mean and 95 % interval."
     )
-    rows = [[name, *map(_interval, zip(*found, strict=True))] for name, found in runs.items()]
+    rows = [[name, *map(words, zip(*each, strict=True))] for name, each in runs.items()]
     head = ["", *(f"{s:.0%}" for s in SPARSITIES)]
     return [
+        as_table("Removing half of n weights", speed(sizes, repeats), speed),
+        as_table("Drift after half of the removals", drift(n), drift),
         _errors(_trained(0, quick), calibration, data.test),
         Table("Test accuracy, all layers pruned", head, rows, text),
     ]
 
 
+def as_table(title: str, rows: Sequence[dict[str, Any]], about: object) -> Table:
+    """A table from dicts, with the words of the function that made them.
+
+    >>> as_table("t", [{"n": 2, "ratio": 1.23456}], len).rows
+    [['2', '1.23']]
+    """
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[row.get(key, "") for key in head] for row in rows]
+    text = [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in cells]
+    return Table(title, head, text, " ".join((about.__doc__ or "").split()))
+
+
 def downdates(w: Tensor, H: Tensor) -> Tensor:
     """One row by the textbook: the full inverse is changed by a rank-one matrix at every removal."""
-    inverse, w, gone = _inverse(H), w.clone(), torch.zeros(len(w), dtype=torch.bool)
-    order = []
-    for _ in range(len(w)):
-        cost = (w.square() / inverse.diagonal()).masked_fill(gone, math.inf)
-        q = int(cost.argmin())
-        column = inverse[:, q].clone()
-        w -= column * (w[q] / column[q])
-        inverse -= torch.outer(column, column / column[q])
-        gone[q], w[q] = True, 0.0
-        inverse.diagonal()[q] = 1.0
-        order.append(q)
-    return torch.tensor(order)
+    return torch.tensor(removals.downdate_in_place(_ridged(H), w, len(w))[1])
 
 
 def inverses(w: Tensor, H: Tensor, steps: int) -> Tensor:
     """The first removals of one row, each from a fresh inverse of what is left."""
     w, alive = w.clone(), torch.arange(len(w))
     for _ in range(steps):
-        inverse = _inverse(H[alive][:, alive])
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(_ridged(H[alive][:, alive])))
         q = int((w[alive].square() / inverse.diagonal()).argmin())
         w[alive] -= inverse[:, q] * (w[alive[q]] / inverse[q, q])
         alive = torch.cat([alive[:q], alive[q + 1 :]])
     return w[alive]
 
 
-class Parts(NamedTuple):
-    """What all methods share of one network and batch: weights, H and traces by layer."""
-
-    weights: dict[str, Tensor]
-    grams: dict[str, Tensor]
-    traces: dict[str, obs.Trace]
+def _ridged(H: Tensor) -> Tensor:
+    return H + 1e-6 * H.diagonal().mean() * torch.eye(len(H), dtype=H.dtype)
 
 
-@lru_cache(maxsize=1)
-def parts(net: nn.Module, batch: Batch) -> Parts:
-    """Compute them once for the network at hand."""
-    weights, grams = layerwise.matrices(net, batch)
-    # Losses in units of the layer's output energy: the order within a layer is the same.
-    traces = {n: layerwise.traced(w, grams[n], DAMPING, "global") for n, w in weights.items()}
-    return Parts(weights, grams, traces)
+def _cubes(n: int, steps: int) -> float:
+    """The work of all removals over that of the first few, each the cube of what is left."""
+    return sum(m**3 for m in range(n + 1)) / sum(m**3 for m in range(n - steps + 1, n + 1))
 
 
 def wanda(net: nn.Module, batch: Batch, sparsity: float) -> Masks:
     """|w| · ‖x_j‖₂, the same share of each row (Sun et al., ICLR 2024); Linear layers only."""
-    weights, grams, _ = parts(net, batch)
+    scores: Scores = {}
+
+    def score(call: Call) -> None:
+        if isinstance(call.layer, nn.Linear):
+            norms = call.input.flatten(0, -2).norm(dim=0)
+            scores[f"{call.name}.weight"] = (call.layer.weight.abs() * norms).detach()
+
+    record_calls(net, batch[0], score)
     kept: Masks = {}
-    for name, w in weights.items():
-        score = w.abs() * grams[name][0].diagonal().sqrt()
-        order = score.argsort(dim=1, descending=True, stable=True)
-        k = w.shape[1] - masks.removed(w.shape[1], sparsity)
-        kept[name] = torch.zeros_like(w, dtype=torch.bool).scatter_(1, order[:, :k], True)
+    for name, s in scores.items():
+        n = s.shape[1]
+        kept |= masks.keep_n_of_m({name: s}, n - masks.removed(n, sparsity), n)
     return kept
 
 
-def surgery(scope: str) -> Prune:
-    """Layer-wise OBS as ``obs.prune_layers`` does it, from the shared traces."""
-
-    def prune(net: nn.Module, batch: Batch, sparsity: float) -> nn.Module:
-        weights, grams, traces = parts(net, batch)
-        kept = choose(weights, traces, sparsity, scope)
-        return layerwise.refitted(net, weights, grams, kept, DAMPING)
-
-    return prune
+def surgery(net: nn.Module, batch: Batch, sparsity: float, **ways: str) -> nn.Module:
+    """Layer-wise OBS."""
+    return obs.prune_layers(net, batch, sparsity, **ways)[0]  # type: ignore[arg-type]
 
 
-def _by_magnitude(scope: str) -> Callable[[nn.Module, Batch, float], Masks]:
-    return lambda net, batch, s: masks.keep_top(magnitude.scores(net), s, scope)
+def masked(select: Select, net: nn.Module, batch: Batch, sparsity: float) -> nn.Module:
+    """What a criterion keeps."""
+    return masks.apply(net, select(net, batch, sparsity))
 
 
-def _masked(select: Callable[[nn.Module, Batch, float], Masks]) -> Prune:
-    return lambda net, batch, s: masks.apply(net, select(net, batch, s))
+def refitted(select: Select, net: nn.Module, batch: Batch, sparsity: float) -> nn.Module:
+    """What a criterion keeps, each layer refitted to its own output."""
+    return obs.refit_layers(net, batch, select(net, batch, sparsity))
 
 
-def _refitted(select: Callable[[nn.Module, Batch, float], Masks]) -> Prune:
-    def prune(net: nn.Module, batch: Batch, sparsity: float) -> nn.Module:
-        weights, grams, _ = parts(net, batch)
-        return layerwise.refitted(net, weights, grams, select(net, batch, sparsity), DAMPING)
-
-    return prune
-
-
-def _single_pass(net: nn.Module, batch: Batch, sparsity: float) -> nn.Module:
-    return obs.prune_layers(net, batch, sparsity, method="pass")[0]
-
-
+SELECT: dict[str, Select] = {
+    "magnitude per layer": lambda net, _, s: masks.keep_top(magnitude.scores(net), s, "layer"),
+    "magnitude global": lambda net, _, s: masks.keep_top(magnitude.scores(net), s),
+    "Wanda": wanda,
+}
 METHODS: dict[str, Prune] = {
-    "magnitude, per layer": _masked(_by_magnitude("layer")),
-    "magnitude, global": _masked(_by_magnitude("global")),
-    "Wanda": _masked(wanda),
-    "magnitude per layer + refit": _refitted(_by_magnitude("layer")),
-    "magnitude global + refit": _refitted(_by_magnitude("global")),
-    "Wanda + refit": _refitted(wanda),
-    "single pass (SparseGPT)": _single_pass,
-    "exact OBS, per row": surgery("row"),
-    "exact OBS, per layer": surgery("layer"),
-    "exact OBS, global": surgery("global"),
+    **{name: partial(masked, select) for name, select in SELECT.items()},
+    **{f"{name} + refit": partial(refitted, select) for name, select in SELECT.items()},
+    "single pass (SparseGPT)": partial(surgery, method="pass"),
+    "exact OBS, per row": partial(surgery, scope="row"),
+    "exact OBS, per layer": partial(surgery, scope="layer"),
+    "exact OBS, global": partial(surgery, scope="global"),
 }
 
 
 def _errors(net: nn.Module, calibration: Batch, test: Batch) -> Table:
     """How much the first layer's output changes on inputs it was not fitted to."""
     first = next(module for module in net.modules() if isinstance(module, nn.Linear))
-    layer = nn.Sequential(first)
-    seen, unseen = ((x.flatten(1), y) for x, y in (calibration, test))
-    dense = unseen[0] @ first.weight.detach().T
+    seen, X = (calibration[0].flatten(1), calibration[1]), test[0].flatten(1)
+    dense = X @ first.weight.detach().T
     rows = []
     for name, prune in METHODS.items():
         if "global" in name:
             continue  # for one layer the same as per layer
-        errors = []
-        for s in (0.5, 0.75, 0.9):
-            pruned = prune(layer, seen, s)[0].weight.detach()  # type: ignore[index]
-            change = unseen[0] @ pruned.T - dense
-            errors.append(float(change.square().sum() / dense.square().sum()))
-        rows.append([name, *(f"{error:.2g}" for error in errors)])
+        pruned = (prune(nn.Sequential(first), seen, s) for s in (0.5, 0.75, 0.9))
+        changes = (X @ next(one.parameters()).detach().T - dense for one in pruned)
+        rows.append([name, *(f"{float((c.norm() / dense.norm()) ** 2):.2g}" for c in changes)])
     text = "‖XW′ᵀ − XWᵀ‖² / ‖XWᵀ‖² on the test inputs, first layer of the first network."
     return Table("Output error of one layer", ["", "50 %", "75 %", "90 %"], rows, text)
 
@@ -207,34 +181,9 @@ def _data(quick: bool) -> tuple[Data, str]:
 @cache
 def _trained(seed: int, quick: bool) -> nn.Module:
     """A network trained in float32, whatever the rest runs in."""
-    data, _ = _data(quick)
-    shape = tuple(data.train[0].shape[1:])
-    net = lab.models.mlp(shape, hidden=(16,) if quick else (300, 100), seed=seed).float()
-    train = (data.train[0].float(), data.train[1])
+    x, y = _data(quick)[0].train
+    net = lab.models.mlp(tuple(x.shape[1:]), hidden=(16,) if quick else (300, 100), seed=seed)
     rate = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=EPOCHS)
-    fitted, _ = lab.training.fit(
-        net, train, epochs=EPOCHS, batch_size=128, scheduler=rate, seed=seed, progress=False
-    )
+    options: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 128, "scheduler": rate, "seed": seed}
+    fitted, _ = lab.training.fit(net.float(), (x.float(), y), **options, progress=False)
     return fitted.to(torch.get_default_dtype())
-
-
-def _sizes(net: nn.Module) -> str:
-    """The widths of a network of Linear layers, e.g. 784-300-100-10."""
-    widths = [w.shape for w in masks.prunable(net).values()]
-    return "-".join(str(n) for n in (widths[0][1], *(shape[0] for shape in widths)))
-
-
-def _interval(runs: tuple[float, ...]) -> str:
-    found = interval(runs)
-    return f"{float(found.mean):.4f} [{float(found.low):.4f}, {float(found.high):.4f}]"
-
-
-def _inverse(H: Tensor) -> Tensor:
-    ridge = 1e-6 * H.diagonal().mean() * torch.eye(len(H), dtype=H.dtype)
-    return torch.cholesky_inverse(torch.linalg.cholesky(H + ridge))
-
-
-def _cubes(inputs: Tensor, steps: int) -> float:
-    """The work of all removals over that of the first few, each the cube of what is left."""
-    n = inputs.shape[1]
-    return sum(m**3 for m in range(n + 1)) / sum(m**3 for m in range(n - steps + 1, n + 1))

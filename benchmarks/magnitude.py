@@ -6,7 +6,7 @@ masks are of a network of twelve equal layers.
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,14 @@ READ = "one read"
 SPARSITY = 0.9
 SIZES = {10**6: "1 million", 10**7: "10 million", 10**8: "100 million"}
 LAYERS = 12
-READS = torch.sum
 
 
 def cases(quick: bool) -> list[Case]:
     """Thresholds of three sizes and masks of two; tiny sizes when quick."""
-    if quick:
-        return [_thresholds(70_000, "70 thousand"), _masks(20_000, "20 thousand")]
-    few = {n: name for n, name in SIZES.items() if n < 10**8}
+    sizes = {20_000: "20 thousand"} if quick else SIZES
+    few = {n: name for n, name in sizes.items() if n < 10**8}
     return [
-        *(_thresholds(n, name) for n, name in SIZES.items()),
+        *(_thresholds(n, name) for n, name in sizes.items()),
         *(_masks(n, name) for n, name in few.items()),
     ]
 
@@ -41,7 +39,6 @@ def _thresholds(n: int, name: str) -> Case:
     """The k-th smallest |w| of n normal weights; the weights are made when they are first needed."""
     k = round(SPARSITY * n)
     ways: dict[str, Callable[[Tensor], Any]] = {
-        READ: READS,
         "teachkit": lambda w: magnitude.threshold(w, k),
         "numpy.partition": lambda w: np.partition(np.abs(w.numpy()), k - 1)[k - 1],
         "torch.kthvalue": lambda w: w.abs().kthvalue(k).values,
@@ -49,59 +46,54 @@ def _thresholds(n: int, name: str) -> Case:
     }
     if n >= 10**8:
         del ways["torch.topk"]  # 3 GB, and no news
-    made: dict[int, Tensor] = {}
-    competitors = {way: Competitor(partial(_threshold, run, n, made)) for way, run in ways.items()}
+    competitors = {READ: Competitor(lambda: normal(n).sum())}
+    competitors |= {way: Competitor(partial(_threshold, run, n)) for way, run in ways.items()}
     return Case(f"threshold of {name} weights", READ, competitors, truth="torch.kthvalue")
 
 
-def _threshold(
-    run: Callable[[Tensor], Any], n: int, made: dict[int, Tensor]
-) -> dict[str, Tensor] | None:
-    if n not in made:
-        made[n] = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    found = run(made[n])
-    return None if run is READS else {"threshold": torch.as_tensor(found, dtype=torch.float64)}
+@lru_cache(maxsize=1)
+def normal(n: int) -> Tensor:
+    """Weights drawn from a normal distribution."""
+    return torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+
+
+def _threshold(run: Callable[[Tensor], Any], n: int) -> dict[str, Tensor]:
+    return {"threshold": torch.as_tensor(run(normal(n)), dtype=torch.float64)}
 
 
 def network(n: int) -> nn.Sequential:
     """Twelve square linear layers with about n weights in all."""
     width = round((n / LAYERS) ** 0.5)
-    generator = torch.Generator().manual_seed(0)
+    dice = torch.Generator().manual_seed(0)
     layers = [nn.Linear(width, width, bias=False, dtype=torch.float32) for _ in range(LAYERS)]
     for layer in layers:
-        nn.init.normal_(layer.weight, generator=generator)
+        nn.init.normal_(layer.weight, generator=dice)
     return nn.Sequential(*layers)
 
 
 def _masks(n: int, name: str) -> Case:
     net = network(n)
     weights = list(masks.prunable(net).values())
-    competitors = {
-        READ: Competitor(lambda: sum(w.detach().sum() for w in weights)),
-        "teachkit, keep_largest": Competitor(
-            lambda: _numbers(magnitude.keep_largest(net, SPARSITY))
-        ),
-        "teachkit, scores and keep_top": Competitor(
-            lambda: _numbers(masks.keep_top(magnitude.scores(net), SPARSITY))
-        ),
-        "prune.global_unstructured": Competitor(
-            lambda: _numbers(pytorch(net)), note="with a copy of the network, which it changes"
-        ),
+    ways = {
+        "teachkit, keep_largest": lambda: magnitude.keep_largest(net, SPARSITY),
+        "teachkit, scores and keep_top": lambda: masks.keep_top(magnitude.scores(net), SPARSITY),
+        "prune.global_unstructured, on a copy": lambda: pytorch(net),
     }
+    competitors = {READ: Competitor(lambda: sum(w.detach().sum() for w in weights))}
+    competitors |= {way: Competitor(partial(_numbers, run)) for way, run in ways.items()}
     title = f"masks of {name} weights ({4 * n // 1000:,} kB)"
-    return Case(title, READ, competitors, truth="prune.global_unstructured")
+    return Case(title, READ, competitors, truth="prune.global_unstructured, on a copy")
 
 
 def pytorch(net: nn.Module) -> Masks:
-    """The masks that torch.nn.utils.prune gives."""
+    """The masks that torch.nn.utils.prune gives, with a copy of the network, which it changes."""
     own = copy.deepcopy(net)
     layers = [(module, "weight") for _, module in weighted(own)]
     prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=SPARSITY)
-    found = dict(own.named_buffers())
-    return {name: found[f"{name}_mask"] for name in masks.prunable(net)}
+    return {name.removesuffix("_mask"): mask for name, mask in own.named_buffers()}
 
 
-def _numbers(kept: Masks) -> dict[str, Tensor]:
+def _numbers(run: Callable[[], Masks]) -> dict[str, Tensor]:
     """The masks as they are; a comparison takes them for numbers, so one layer is enough."""
-    name = next(iter(kept))
-    return {name: kept[name][:10].float()}
+    name, kept = next(iter(run().items()))
+    return {name: kept[:10].float()}

@@ -3,16 +3,17 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks.cases import Case, Competitor, Table
 from benchmarks.inputs import PASS, one_pass
 from teachkit import lab, masks, obd, paradox
-from teachkit.core.types import Batch, Scores
+from teachkit.core.types import Batch
 from teachkit.experiments import schedules
 from teachkit.lab import sweep, timing
 from teachkit.lab.evaluation import evaluate
@@ -35,7 +36,9 @@ def case(title: str, net: nn.Module, batch: Batch) -> Case:
     n = sum(w.numel() for w in masks.prunable(net).values())
     ways = {
         PASS: Competitor(partial(one_pass, net, batch)),
-        "moments of g, h and c (obd.per_sample)": Competitor(partial(moments, net, batch)),
+        "moments of g, h and c (obd.per_sample)": Competitor(
+            lambda: obd.per_sample(net, batch).change.sd
+        ),
     }
     if title.startswith("A"):  # minutes for the wide network
         ways["leave-one-out (paradox.leave_one_out)"] = Competitor(
@@ -47,17 +50,11 @@ def case(title: str, net: nn.Module, batch: Batch) -> Case:
     return Case(f"{title}, N = {len(batch[0])}", PASS, ways)
 
 
-def moments(net: nn.Module, batch: Batch) -> Scores:
-    """The spreads of the predicted change."""
-    return obd.per_sample(net, batch).change.sd
-
-
 def loop(net: nn.Module, batch: Batch, count: int) -> None:
     """Zero one weight of the first layer in a copy, measure, and do the same with the next."""
     name, w = next(iter(masks.prunable(net).items()))
-    for i in range(min(count, w.numel())):
-        mask = w.detach().reshape(-1).clone().fill_(1).bool()
-        mask[i] = False
+    for i in range(count):
+        mask = torch.ones(w.numel(), dtype=torch.bool).index_fill(0, torch.tensor([i]), False)
         evaluate(masks.apply(net, {name: mask.reshape(w.shape)}), batch)
 
 
@@ -68,7 +65,7 @@ def tables(quick: bool) -> list[Table]:
     epochs = 10 if quick else 100
     rows = []
     for name, workers in (("this process", 1), ("processes", 2), ("Dask", 1), ("Dask", 2)):
-        with cluster(workers) if name == "Dask" else this_machine():
+        with cluster(workers) if name == "Dask" else nullcontext():
             run = partial(sweep.run, schedules.gradual, workers=workers, progress=False)
             run(grid | {"budget": [1]})  # workers start, import and train the dense networks
             work = partial(run, grid | {"budget": [epochs]})
@@ -76,12 +73,6 @@ def tables(quick: bool) -> list[Table]:
             rows.append([name, str(workers), f"{waited:.1f}"])
     text = f"{len(seeds)} cells, each {epochs} epochs of gradual pruning; workers were warm."
     return [Table("A sweep of networks", ["where", "workers", "seconds"], rows, text)]
-
-
-@contextmanager
-def this_machine() -> Iterator[None]:
-    """Joblib's own processes."""
-    yield
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,9 @@ PEERS = ("backpack-for-pytorch", "curvlinops-for-pytorch", "torch-pruning")
 MARKS = "oXsD^vP*<>"
 
 
-def missing_peers(peers: Sequence[str] = PEERS) -> dict[str, str]:
-    """The packages of the optional group ``bench`` that are not there, and how to get each."""
-    missing = {}
-    for name in peers:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing[name] = 'pip install -e ".[bench]" brings it'
-    return missing
+def missing_peers() -> list[str]:
+    """The packages of the optional group ``bench`` that are not there."""
+    return [name for name in PEERS if _version(name) == "absent"]
 
 
 def save(suite: str, sections: Sequence[Section], folder: Path, *, quick: bool = False) -> str:
@@ -47,7 +42,6 @@ def save(suite: str, sections: Sequence[Section], folder: Path, *, quick: bool =
 
 def machine() -> dict[str, str]:
     """What the numbers depend on."""
-    versions = {name: _version(name) for name in PEERS}
     return {
         "processor": _processor(),
         "python": platform.python_version(),
@@ -55,7 +49,7 @@ def machine() -> dict[str, str]:
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
         "clock": timing.clock().__name__,
-        **versions,
+        **{name: _version(name) for name in PEERS},
     }
 
 
@@ -88,24 +82,17 @@ def picture(section: Section) -> show.Picture:
     cases = list(dict.fromkeys(row.case for row in rows))[::-1]
     names = list(dict.fromkeys(row.competitor for row in rows))
     figure, (axes,) = show.plots.canvas(width=8.0, height=1.4 + 0.5 * len(cases))
-    for i, name in enumerate(names):
+    for name, marker, colour in zip(names, cycle(MARKS), cycle(COLOURS), strict=False):
         mine = [row for row in rows if row.competitor == name]
-        axes.scatter(
-            [row.ratio or 0.0 for row in mine],
-            [cases.index(row.case) for row in mine],
-            s=60,
-            marker=MARKS[i % len(MARKS)],
-            color=COLOURS[i % len(COLOURS)],
-            label=name,
-            zorder=3,
-        )
+        x, y = [row.ratio or 0.0 for row in mine], [cases.index(row.case) for row in mine]
+        axes.scatter(x, y, s=60, marker=marker, color=colour, label=name, zorder=3)
     axes.set_yticks(np.arange(len(cases)), cases)
     axes.set(xscale="log", xlabel="time in units of the reference", ylim=(-0.6, len(cases) - 0.4))
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    ratios = [row.ratio or 0.0 for row in rows]
     alt = (
         f"{section.title}: the time of {len(names)} competitors, case by case, as a multiple of "
-        f"the reference, from {min(r.ratio or 0 for r in rows):.2g} to "
-        f"{max(r.ratio or 0 for r in rows):.2g}, logarithmic."
+        f"the reference, from {min(ratios):.2g} to {max(ratios):.2g}, logarithmic."
     )
     return show.figure(figure, alt)
 
@@ -116,14 +103,8 @@ def _cells(row: Row) -> list[str]:
     spread = f" [{_number(row.low)}, {_number(row.high)}]" if row.low != row.high else ""
     off = "–" if row.difference is None else f"{row.difference:.0e}"
     memory = "not available" if row.memory is None else f"{row.memory:.0f}"
-    return [
-        row.competitor,
-        f"{_number(row.ratio)}{spread}",
-        _number(row.seconds),
-        memory,
-        off,
-        row.note,
-    ]
+    ratio, seconds = f"{_number(row.ratio)}{spread}", _number(row.seconds)
+    return [row.competitor, ratio, seconds, memory, off, row.note]
 
 
 def _number(value: float | None) -> str:
@@ -146,12 +127,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _plain(sections: Sequence[Section]) -> list[dict[str, object]]:
     return [
-        {
-            "name": section.name,
-            "title": section.title,
-            "rows": [row._asdict() for row in section.rows],
-            "tables": [table._asdict() for table in section.tables],
-        }
+        section._asdict()
+        | {part: [one._asdict() for one in getattr(section, part)] for part in ("rows", "tables")}
         for section in sections
     ]
 

@@ -7,7 +7,7 @@ subset of the weights, and its time is scaled up.
 import copy
 import importlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -65,18 +65,19 @@ def _case(name: str, kind: Net, n: int) -> Case:
     order = torch.randperm(total, generator=torch.Generator().manual_seed(1))
     chosen, more = order[: kind.many], order[: max(kind.many, 16)]
     part, scale = f"{len(chosen)} of {total:,} weights, scaled up", total / len(chosen)
+    one = f"{len(more)} of {total:,} weights, scaled up; the first gradient not counted"
     relu = any(isinstance(module, nn.ReLU) for module in net)
     extension = "DiagGGNExact" if relu else "DiagHessian"
+    two = (batch[0][:2], batch[1][:2])
+    way = f"method {obd.diagonal(net, two, progress=False).method!r}"
     competitors = {
         PASS: Competitor(partial(one_pass, net, batch)),
-        "teachkit": Competitor(partial(obd.diagonal, net, batch), note=_way(net, batch)),
+        "teachkit": Competitor(partial(obd.diagonal, net, batch), note=way),
         "BackPACK": Competitor(lazily(backpack, net, batch, extension), note=extension),
         "curvlinops": Competitor(lazily(curvlinops, net, batch, chosen), scale, part),
         "torch.func, vmap": Competitor(partial(products, net, batch, chosen), scale, part),
         "one backward per weight": Competitor(
-            lazily(naive, net, batch, more),
-            total / len(more),
-            f"{len(more)} of {total:,} weights, scaled up; the first gradient not counted",
+            lazily(naive, net, batch, more), total / len(more), one
         ),
     }
     return Case(f"{name}, N = {n}, {what}", PASS, competitors, truth="teachkit")
@@ -107,13 +108,12 @@ def curvlinops(net: nn.Module, batch: Batch, chosen: Tensor) -> Callable[[], Par
     peer = importlib.import_module("curvlinops")
     own = copy.deepcopy(net)
     weights = masks.prunable(own)
-    total = sum(w.numel() for w in weights.values())
     H = peer.HessianLinearOperator(
         own, nn.CrossEntropyLoss(), list(weights.values()), [batch], check_deterministic=False
     )
 
     def run() -> Params:
-        units = one_hot(chosen, total).T.to(batch[0])
+        units = one_hot(chosen, H.shape[1]).T.to(batch[0])
         return _partly(weights, chosen, (H @ units)[chosen, torch.arange(len(chosen))])
 
     return run
@@ -139,33 +139,21 @@ def naive(net: nn.Module, batch: Batch, chosen: Tensor) -> Callable[[], Params]:
     weights = masks.prunable(copy.deepcopy(net))
     value = cross_entropy(torch.func.functional_call(net, weights, (batch[0],)), batch[1])
     gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True)
-    where, start = [], 0
-    for (name, w), g in zip(weights.items(), gradients, strict=True):
-        inside = [p - start for p in chosen.tolist() if start <= p < start + w.numel()]
-        where += [(name, g.reshape(-1)[i], i) for i in inside]
-        start += w.numel()
+    asked = _partly(weights, chosen, torch.ones(len(chosen)))
 
     def run() -> Params:
-        found = {name: torch.full_like(w, math.nan).detach() for name, w in weights.items()}
-        for name, g, i in where:
-            (row,) = torch.autograd.grad(
-                g, weights[name], retain_graph=True, materialize_grads=True
-            )
-            found[name].reshape(-1)[i] = row.reshape(-1)[i]
-        return found
+        diagonal = {name: torch.full_like(w, math.nan).detach() for name, w in weights.items()}
+        for (name, w), g in zip(weights.items(), gradients, strict=True):
+            for at in map(tuple, (asked[name] == 1).nonzero().tolist()):
+                (row,) = torch.autograd.grad(g[at], w, retain_graph=True, materialize_grads=True)
+                diagonal[name][at] = row[at]
+        return diagonal
 
     return run
 
 
-def _partly(weights: Params, chosen: Tensor, values: Iterable[Tensor] | Tensor) -> Params:
+def _partly(weights: Params, chosen: Tensor, values: Tensor) -> Params:
     """Values at chosen positions of all weights in a row; NaN elsewhere."""
-    total = sum(w.numel() for w in weights.values())
-    flat = torch.full((total,), math.nan)
-    flat[chosen] = torch.as_tensor(values).detach().to(flat)
+    flat = torch.full((sum(w.numel() for w in weights.values()),), math.nan)
+    flat[chosen] = values.detach().to(flat)
     return masks.split(flat, weights)
-
-
-def _way(net: nn.Module, batch: Batch) -> str:
-    """Which of its ways our function takes."""
-    x, y = batch
-    return f"method {obd.diagonal(net, (x[:2], y[:2]), progress=False).method!r}"

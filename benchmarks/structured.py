@@ -6,7 +6,7 @@ Both cut the same channels out of the same network; the weights that are left ar
 import copy
 import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,31 +18,30 @@ from teachkit import lab, masks, structured
 
 IMAGE, DIGIT = (1, 28, 28), (1, 8, 8)
 Keep = dict[str, Tensor]
+Nets = dict[str, tuple[nn.Module, tuple[int, int, int]]]
 
 
-NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
-    "VGG-like, conv, norm, linear": (partial(lab.models.vgg_like, IMAGE), IMAGE),
-    "LeNet-5": (partial(lab.models.lenet5, IMAGE), IMAGE),
-    "LeNet-300-100": (partial(lab.models.lenet_300_100, IMAGE), IMAGE),
-    "residual, 8 blocks of 64": (partial(lab.models.residual, 64, 8), IMAGE),
-}
-TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
-    "VGG-like on digits": (partial(lab.models.vgg_like, DIGIT), DIGIT)
-}
+def networks(quick: bool) -> Nets:
+    """By title a network and the shape of an image."""
+    if quick:
+        return {"VGG-like on digits": (lab.models.vgg_like(DIGIT).eval(), DIGIT)}
+    return {
+        "VGG-like, conv, norm, linear": (lab.models.vgg_like(IMAGE).eval(), IMAGE),
+        "LeNet-5": (lab.models.lenet5(IMAGE).eval(), IMAGE),
+        "LeNet-300-100": (lab.models.lenet_300_100(IMAGE).eval(), IMAGE),
+        "residual, 8 blocks of 64": (lab.models.residual(64, 8).eval(), IMAGE),
+    }
 
 
 def cases(quick: bool) -> list[Case]:
     """Remove half of the units of every layer."""
     made = []
-    for title, (build, shape) in (TINY if quick else NETS).items():
-        net = build().eval()
+    for title, (net, shape) in networks(quick).items():
         keep = structured.keep_groups(structured.unit_scores(net), 0.5)
-        x = torch.rand(1, *shape)
+        peer = lazily(torch_pruning, net, keep, torch.rand(1, *shape))
         competitors = {
             "teachkit": Competitor(partial(ours, net, keep)),
-            "Torch-Pruning": Competitor(
-                lazily(torch_pruning, net, keep, x), note="graph and removal"
-            ),
+            "Torch-Pruning": Competitor(peer, note="graph and removal"),
             "copy": Competitor(partial(copy.deepcopy, net), note="copies the network only"),
         }
         made.append(Case(f"{title}, half of all units", "teachkit", competitors, truth="teachkit"))
@@ -74,49 +73,39 @@ def torch_pruning(net: nn.Module, keep: Keep, x: Tensor) -> Callable[[], dict[st
 
 def tables(quick: bool) -> list[Table]:
     """Break-even sparsities of CSR, and forward passes with the operations counted."""
-    sizes: Sequence[tuple[int, int]] = ((40, 32),)
-    batches: Sequence[int] = (4,)
-    rounds = 1
-    if not quick:
-        sizes, batches, rounds = ((104, 304), (304, 784), (1000, 1000)), (1, 32, 256), 15
-    return [sparse(sizes, batches, rounds), passes(quick, rounds)]
+    return [sparse(quick), passes(quick)]
 
 
-def sparse(sizes: Sequence[tuple[int, int]], batches: Sequence[int], rounds: int) -> Table:
+def sparse(quick: bool) -> Table:
     """From which sparsity on CSR and blocks beat dense, float32."""
     rows = []
+    sizes = [(40, 32)] if quick else [(104, 304), (304, 784), (1000, 1000)]
     kinds = {"CSR": None, "blocks of 4": 4, "blocks of 8": 8}
-    for (outputs, inputs), (kind, block) in itertools.product(sizes, kinds.items()):
-        for batch in batches:
-            found = structured.break_even(outputs, inputs, batch, block=block, rounds=rounds)
-            by = dict(zip(found.sparsities, found.speedup, strict=True))
-            level = "never" if found.sparsity is None else f"{found.sparsity:.2f}"
-            rows.append([f"{outputs}x{inputs}", kind, str(batch), level, f"{by[0.9]:.2f}"])
+    cells = itertools.product(sizes, kinds.items(), [4] if quick else [1, 32, 256])
+    for (outputs, inputs), (kind, block), batch in cells:
+        at = structured.break_even(outputs, inputs, batch, block=block, rounds=1 if quick else 15)
+        level = "never" if at.sparsity is None else f"{at.sparsity:.2f}"
+        faster = at.speedup[at.sparsities.index(0.9)]
+        rows.append([f"{outputs}x{inputs}", kind, str(batch), level, f"{faster:.2f}"])
     head = ["layer", "format", "batch", "breaks even at sparsity", "speed-up at 0.9"]
     text = "Sparse W with 4-byte indices times Xᵀ, against a dense product; float32."
     return Table("Where sparse formats break even", head, rows, text)
 
 
-def passes(quick: bool, rounds: int) -> Table:
+def passes(quick: bool) -> Table:
     """One forward pass of a network with 90 % removed: dense, masked, shrunk."""
     rows = []
-    for title, (build, shape) in (TINY if quick else NETS).items():
-        net = build().float().eval()
-        keep = structured.keep_groups(structured.unit_scores(net), 0.5 if quick else 0.9)
-        models = {
-            "dense": net,
-            "masked": structured.silence(net, keep),
-            "shrunk": structured.shrink(net, keep),
-        }
+    for title, (net, shape) in networks(quick).items():
+        keep = structured.keep_groups(structured.unit_scores(net.float()), 0.5 if quick else 0.9)
+        ways = {"masked": structured.silence, "shrunk": structured.shrink}
+        models = {"dense": net} | {name: way(net, keep) for name, way in ways.items()}
+        one = torch.rand(1, *shape).float()
+        work = {n: masks.total(masks.operations(m, one))[0] for n, m in models.items()}
         for batch in (1, 64):
-            took = structured.latencies(models, torch.rand(batch, *shape).float(), rounds)
-            one = torch.rand(1, *shape).float()
-            work = {n: masks.total(masks.operations(m, one))[0] for n, m in models.items()}
-            rows.append(
-                [title, str(batch)]
-                + [f"{took['dense'] / took[n]:.1f}" for n in ("masked", "shrunk")]
-                + [f"{work['dense'] / work['shrunk']:.1f}"]
-            )
+            x = torch.rand(batch, *shape).float()
+            took = structured.latencies(models, x, 1 if quick else 15)
+            times = [f"{took['dense'] / took[name]:.1f}" for name in ways]
+            rows.append([title, str(batch), *times, f"{work['dense'] / work['shrunk']:.1f}"])
     head = ["network", "batch", "masked: times as fast", "shrunk: times as fast", "fewer products"]
     share = "half" if quick else "90 %"
     text = f"{share} of the units of every hidden layer removed; float32, one thread."

@@ -9,7 +9,7 @@ Singh & Alistarh, WoodFisher, NeurIPS 2020; Theis et al., Faster gaze prediction
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +19,15 @@ from teachkit import masks
 from teachkit.core import checks
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError
-from teachkit.core.losses import Labels
 from teachkit.core.types import Batch, Loss, Params, Scores
-from teachkit.engine.blocks import block_sums, blocks, checked, cut, factor, prune, rows_of
+from teachkit.engine.blocks import block_sums, blocks, checked, cut, factor, prune
 from teachkit.engine.curvature import fisher_diagonal
-from teachkit.engine.gradients import gradients, mean_squares
+from teachkit.engine.gradients import LabelOptions, gradients, mean_squares
 from teachkit.lab import curves
 
 __all__ = [
     "Agreement", "agreement", "blocks", "diagonal", "gradients", "gradients_naive", "inverse",
-    "inverse_blocks", "inverse_diagonal", "matrix", "product", "prune", "prune_naive", "recursion",
+    "inverse_blocks", "inverse_diagonal", "matrix", "prune", "prune_naive", "recursion",
     "sampled_scores", "scores", "solve", "squares", "true_naive",
 ]  # fmt: skip
 WOODFISHER, KUNSTNER = "Singh & Alistarh 2020", "Kunstner et al. 2019"
@@ -84,44 +83,32 @@ def squares(a: Tensor, delta: Tensor) -> Tensor:
 
 
 def diagonal(
-    model: nn.Module,
-    batch: Batch,
-    loss: Loss = cross_entropy,
-    *,
-    kind: Labels = "empirical",
-    generator: torch.Generator | None = None,
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, **labels: Unpack[LabelOptions]
 ) -> Params:
     """The diagonal of the Fisher matrix, f_i = (1/N) Σ_n E g_ni², one tensor per prunable weight.
 
     Layer by layer, as :func:`squares`; convolutions add up the positions of a sample first. What
-    the engine does not cover takes single gradients, a few at a time. The arguments are those of
-    :func:`gradients`: any module whose samples do not mix.
+    the engine does not cover takes single gradients. The arguments are those of :func:`gradients`.
 
     >>> net, point = nn.Linear(1, 2, bias=False), (torch.ones(1, 1), torch.tensor([0]))
     >>> _ = net.weight.data.zero_()  # p = (½, ½), g = (−½, ½)
     >>> diagonal(net, point)["weight"].T
     tensor([[0.2500, 0.2500]])
-
     """
     x, _ = checks.batch(batch)
     checks.model(model, x)
     try:
-        return fisher_diagonal(model, batch, loss, kind=kind, generator=generator)
+        return fisher_diagonal(model, batch, loss, **labels)
     except UncoveredError:
-        return mean_squares(model, batch, loss, kind=kind, generator=generator)
+        return mean_squares(model, batch, loss, **labels)
 
 
 @criterion("empirical Fisher", passes=2, needs=("data", "labels"), source="Theis et al. 2018")
 def scores(
-    model: nn.Module,
-    batch: Batch,
-    loss: Loss = cross_entropy,
-    *,
-    kind: Labels = "empirical",
-    generator: torch.Generator | None = None,
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, **labels: Unpack[LabelOptions]
 ) -> Scores:
     """½ f_i w_i²: the saliency of Optimal Brain Damage with the Fisher diagonal for the Hessian's."""
-    f = diagonal(model, batch, loss, kind=kind, generator=generator)
+    f = diagonal(model, batch, loss, **labels)
     return {name: 0.5 * f[name] * w.detach() ** 2 for name, w in masks.prunable(model).items()}
 
 
@@ -157,9 +144,8 @@ def recursion(gradients: Tensor, block: int, damping: float) -> Tensor:
     """F⁻¹ by blocks of b neighbouring weights, (⌈n/b⌉, b, b), gradient by gradient: to read.
 
     Start with I/λ. Adding g gᵀ / m to a matrix changes its inverse A by a rank-one term (Sherman &
-    Morrison 1950): A ← A − (A g)(A g)ᵀ / (m + gᵀ A g). For λ > 0; the last block is filled up with
-    gradients of zero. :func:`inverse_blocks` finds the same faster.
-    Source: Singh & Alistarh, WoodFisher, 2020, section 3.
+    Morrison 1950): A ← A − (A g)(A g)ᵀ / (m + gᵀ A g). For λ > 0. :func:`inverse_blocks` finds the
+    same faster. Source: Singh & Alistarh, WoodFisher, 2020, section 3.
     """
     G = checked(gradients, damping, positive=True)
     parts = cut(G, block)
@@ -207,17 +193,12 @@ def inverse_diagonal(gradients: Tensor, damping: float) -> Tensor:
     return diagonal
 
 
-def product(gradients: Tensor, vector: Tensor, damping: float = 0.0) -> Tensor:
-    """F v = λv + Gᵀ(G v) / m for v of shape (n,) or (n, k), without F."""
-    G = checked(gradients, damping)
-    v = rows_of(vector, G.shape[1])
-    return damping * v + G.T @ (G @ v) / len(G)
-
-
 def solve(gradients: Tensor, vector: Tensor, damping: float) -> Tensor:
     """F⁻¹ v = (v − Gᵀ(λmI + GGᵀ)⁻¹ G v) / λ for v of shape (n,) or (n, k), without F; λ > 0."""
     G = checked(gradients, damping, positive=True)
-    v = rows_of(vector, G.shape[1])
+    v = checks.finite("vector", vector)
+    if v.ndim not in (1, 2) or len(v) != G.shape[1]:
+        raise ValueError(f"vector must have {G.shape[1]} rows, got shape {tuple(v.shape)}")
     columns = v.reshape(len(v), -1)
     inner = torch.cholesky_solve(G @ columns, _gram(G, damping))
     return ((columns - G.T @ inner) / damping).reshape(v.shape)

@@ -8,10 +8,9 @@ Solving ∇f = 0 and exact signs are the engine's work (``teachkit.engine.solvin
 and so is the Hessian of a network in large pieces (``teachkit.engine.dense``).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import sympy
 import torch
 from sympy import Expr, Matrix, Symbol
@@ -32,23 +31,10 @@ from teachkit.engine.symbolic import (
 )
 
 __all__ = [
-    "DENSE_LIMIT",
-    "CriticalPoint",
-    "CriticalPoints",
-    "autodiff",
-    "classify",
-    "curvatures",
-    "dense",
-    "dense_naive",
-    "discriminant",
-    "eigenvalue_signs",
-    "eigenvalue_signs_naive",
-    "gradient",
-    "hessian",
-    "kind",
-    "of_model",
+    "DENSE_LIMIT", "CriticalPoint", "CriticalPoints", "autodiff", "classify", "curvatures", "dense",
+    "dense_naive", "discriminant", "eigenvalue_signs", "gradient", "hessian", "kind", "of_model",
     "sign_test",
-]
+]  # fmt: skip
 
 
 def gradient(f: Expr, variables: Sequence[Symbol] | Symbol) -> Matrix:
@@ -90,18 +76,6 @@ def discriminant(f: Expr, variables: Sequence[Symbol]) -> Expr:
     return sympy.simplify(H[0, 0] * H[1, 1] - H[0, 1] * H[1, 0])
 
 
-def eigenvalue_signs_naive(H: Matrix) -> tuple[int, int]:
-    """How many eigenvalues are positive and negative, by solving for them with rounded numbers.
-
-    The engine's ``eigenvalue_signs`` is exact; here every number below 10⁻⁹ counts as zero.
-
-    >>> eigenvalue_signs_naive(Matrix([[2, 0], [0, -1]]))
-    (1, 1)
-    """
-    values = np.linalg.eigvalsh(np.array(H.tolist(), float))
-    return int((values > 1e-9).sum()), int((values < -1e-9).sum())
-
-
 def kind(H: Matrix) -> str:
     """What a symmetric matrix of numbers says of a critical point, by the signs of its eigenvalues.
 
@@ -135,16 +109,8 @@ class CriticalPoint(NamedTuple):
 class CriticalPoints(tuple[CriticalPoint, ...]):
     """Critical points in a row, with ``complete`` (these are all real ones) and a ``note`` if not."""
 
-    complete: bool
-    note: str
-
-    def __new__(
-        cls, points: Iterable[CriticalPoint], complete: bool = True, note: str = ""
-    ) -> "CriticalPoints":
-        """Make the tuple and note whether it is complete."""
-        made = super().__new__(cls, points)
-        made.complete, made.note = complete, note
-        return made
+    complete = True
+    note = ""
 
 
 def classify(f: Expr, variables: Sequence[Symbol] | Symbol) -> CriticalPoints:
@@ -154,39 +120,33 @@ def classify(f: Expr, variables: Sequence[Symbol] | Symbol) -> CriticalPoints:
     D > 0 and f_xx < 0 maximum, D < 0 saddle, D = 0 undecided. In general: all eigenvalues of H
     positive, all negative, both signs, and undecided when some are zero and the others agree.
 
-    Args:
-        f: a sympy expression in no other symbols than the variables.
-        variables: a symbol or several.
-
-    Returns:
-        The points in order of their coordinates. ``complete`` is False where sympy cannot say that
-        these are all; ``note`` then says why.
+    The points come in order of their coordinates. ``complete`` is False where sympy cannot say that
+    these are all; ``note`` then says why.
 
     >>> x, y = sympy.symbols("x y")
     >>> [(p.point, p.kind) for p in classify(x**3 - 3*x + y**2, (x, y))]
     [({x: -1, y: 0}, 'saddle'), ({x: 1, y: 0}, 'minimum')]
-
     """
     f, names = exact(f, variables)
     H = hessian(f, names)
     points, complete, note = critical_points(f, names)
-    tested = [CriticalPoint(p, kind(H.subs(p)), value_at(f, p), H.subs(p)) for p in points]
-    return CriticalPoints(tested, complete, note)
+    tested = CriticalPoints(
+        CriticalPoint(p, kind(H.subs(p)), value_at(f, p), H.subs(p)) for p in points
+    )
+    tested.complete, tested.note = complete, note
+    return tested
 
 
 def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
     """Decide each critical point in one variable by the sign of f′ before and after it.
 
     f′ from − to + is a minimum, from + to − a maximum, without a change an "inflection". This
-    decides where f″ = 0 leaves :func:`classify` undecided.
-
-    Raises:
-        ValueError: not all critical points are known, so that "before" and "after" are not safe.
+    decides where f″ = 0 leaves :func:`classify` undecided. ValueError where not all critical points
+    are known, so that "before" and "after" are not safe.
 
     >>> x = sympy.Symbol("x")
     >>> [p.kind for p in sign_test(x**4, x)], [p.kind for p in sign_test(x**3, x)]
     (['minimum'], ['inflection'])
-
     """
     f, (x,) = exact(f, variable)
     points = classify(f, x)
@@ -209,8 +169,7 @@ def autodiff(f: Expr, variables: Sequence[Symbol], point: Mapping[Symbol, float]
     """
     f, names = expression_and_names(f, variables)
     numbers = [float(value) for value in coordinates(names, point).values()]
-    at = torch.tensor(numbers, dtype=torch.float64, device="cpu")
-    return dense(torch_function(f, names), at)
+    return dense(torch_function(f, names), torch.tensor(numbers, dtype=torch.float64, device="cpu"))
 
 
 def dense_naive(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Magnitude: rank weights by their size, decide how many each layer keeps, prune and retrain.
 
-First the criteria that look at no data, then how many weights each layer keeps, last Han's recipe.
 What is fast for millions of weights stands in ``core.ranking`` and ``engine.quotas``.
 """
 
@@ -40,8 +39,6 @@ CHANCE = 2015  # the seed of the criterion "random"; no network of the course ha
 def scores(model: nn.Module, batch: Batch | None = None, loss: Loss = cross_entropy) -> Scores:
     """|w| for every prunable weight: the smallest go first. Neither batch nor loss is looked at.
 
-    Source: Han, Pool, Tran & Dally, Learning both Weights and Connections, 2015; the idea is older.
-
     >>> layer = nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[-3.0, 2.0]]))
     >>> scores(layer)
@@ -67,9 +64,7 @@ def lamp_scores(model: nn.Module, batch: Batch | None = None, loss: Loss = cross
 
     The largest weight of a tensor scores 1, so a global ranking empties no layer before it has
     reached one weight in each. Of equal weights the first counts as the larger; a zero scores 0.
-
-    Source: Lee, Park, Mo, Ahn & Shin, Layer-adaptive sparsity for the Magnitude-based Pruning,
-    ICLR 2021, equation 3.
+    Source: Lee et al., Layer-adaptive sparsity for the Magnitude-based Pruning, 2021, equation 3.
     """
     return {name: lamp_share(w) for name, w in masks.prunable(model).items()}
 
@@ -77,8 +72,7 @@ def lamp_scores(model: nn.Module, batch: Batch | None = None, loss: Loss = cross
 def random_scores(model: nn.Module, generator: torch.Generator) -> Scores:
     """Uniform scores in [0, 1): the baseline that a criterion must beat.
 
-    Do not seed the generator like the initialisation: draws of one seed are correlated, and the
-    baseline would be half a magnitude pruning.
+    Do not seed the generator as the network was: the baseline would be half a magnitude pruning.
     """
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
@@ -107,8 +101,8 @@ def prune(
 def keep_largest(model: nn.Module, sparsity: float) -> Masks:
     """The masks that keep the largest |w| of the whole model, exactly the asked number.
 
-    Equal to ``masks.keep_top(magnitude.scores(model), sparsity)``, ties included, without a copy
-    of the weights. A layer that comes out empty is named in a warning.
+    Equal to ``masks.keep_top(scores(model), sparsity)``, without a copy of the weights. A layer that
+    comes out empty is named in a warning.
 
     >>> layer = nn.Linear(4, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[2.0, -1.0, -3.0, 0.5]]))
@@ -153,19 +147,14 @@ def keep_by_rule(model: nn.Module, sparsity: float, rule: str = "global") -> Mas
 
 
 def sensitivity(
-    model: nn.Module,
-    batch: Batch,
-    sparsities: Sequence[float],
-    loss: Loss = cross_entropy,
-    **options: Any,
+    model: nn.Module, batch: Batch, sparsities: Sequence[float], **options: Any
 ) -> dict[str, list[float]]:
     """Accuracy after magnitude pruning of one tensor alone, for each tensor and each sparsity.
 
-    Nothing is retrained. The arguments are those of ``curves.accuracy_curve``.
-    Source: Han et al., NIPS 2015, figure 6.
+    Nothing is retrained. For the options see ``curves.accuracy_curve``. Source: Han et al., figure 6.
     """
     return {
-        name: accuracy_curve(model, {name: score}, batch, sparsities, loss=loss, **options)
+        name: accuracy_curve(model, {name: score}, batch, sparsities, **options)
         for name, score in scores(model).items()
     }
 
@@ -182,7 +171,7 @@ def removed_share(quality: float) -> float:
 
 
 def han_mask(w: Tensor, quality: float) -> Tensor:
-    """|w| > q σ for one tensor, σ the standard deviation of the weights that are not zero.
+    """|w| > q σ for one tensor, σ the standard deviation of its nonzero weights.
 
     >>> han_mask(torch.tensor([3.0, -1.0, 0.0, -2.0]), 0.7)
     tensor([ True, False, False,  True])
@@ -195,11 +184,8 @@ def han_mask(w: Tensor, quality: float) -> Tensor:
 def han_masks(model: nn.Module, quality: float | Mapping[str, float]) -> Masks:
     """:func:`han_mask` of each tensor, by one quality or by name; one left out keeps its nonzero weights.
 
-    A weight that is zero already stays removed and does not count in σ. So a second round at the
-    same quality removes more.
-
-    Source: Han, Pool, Tran & Dally, Learning both Weights and Connections for Efficient Neural
-    Networks, NIPS 2015, section 3.
+    A zero stays removed and does not count in σ, so a second round at the same quality removes more.
+    Source: Han, Pool, Tran & Dally, Learning both Weights and Connections, NIPS 2015, section 3.
     """
     weights = masks.prunable(model)
     if not isinstance(quality, Mapping):
@@ -213,8 +199,7 @@ def by_layer(
 ) -> dict[str, float]:
     """The quality by tensor: times the tensor's factor, 1 where none is given.
 
-    Without factors the last tensor has 0.6: it has few weights, and each decides about a class
-    directly. A sensitivity scan tells which others need less than 1.
+    Without factors the last tensor has 0.6: each of its few weights decides about a class directly.
 
     >>> by_layer(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), 1.0)
     {'0.weight': 1.0, '1.weight': 0.6}
@@ -237,11 +222,10 @@ def han(
     """Prune by ``han_masks`` and retrain with the masks held, once for each quality.
 
     From the paper: the threshold, a tenth of the rate for the retraining, and that it is repeated.
-    The course's own: σ is that of the survivors, and the last tensor has a smaller quality. The
-    paper's correction of dropout does not apply, since the course's networks have none.
+    The course's own: σ is that of the survivors, the last tensor has a smaller quality, and dropout
+    is not corrected, since the course's networks have none.
 
-    Each round has its quality; a repeated one removes more, see ``han_masks``. For factors see
-    ``by_layer``, for the other arguments ``lab.rounds.retrain`` and ``lab.training.fit``.
+    For factors see ``by_layer``, for the options ``lab.rounds.retrain`` and ``lab.training.fit``.
     """
 
     def choose(net: nn.Module, batch: Batch, quality: float) -> Masks:

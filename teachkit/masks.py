@@ -21,47 +21,18 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from teachkit.core import checks
 from teachkit.core.layers import weighted
 from teachkit.core.objective import objective
-from teachkit.core.ranking import (
-    keep_n_of_m,
-    keep_quota,
-    keep_top,
-    removed,
-    sparsity,
-    zeros_last,
-)
+from teachkit.core.ranking import keep_n_of_m, keep_quota, keep_top, removed, sparsity, zeros_last
 from teachkit.core.recorder import Call, record_calls
 from teachkit.core.types import Batch, Loss, Masks, Scores
 from teachkit.core.weights import apply, change, combine, keep_all, nonzero, prunable, split
 from teachkit.engine.exchange import from_torch, to_torch
 
 __all__ = [
-    "BRUTE_FORCE_LIMIT",
-    "Operations",
-    "apply",
-    "best_subset",
-    "change",
-    "combine",
-    "from_torch",
-    "keep_all",
-    "keep_n_of_m",
-    "keep_n_of_m_naive",
-    "keep_quota",
-    "keep_top",
-    "keep_top_naive",
-    "log10_subsets",
-    "nonzero",
-    "operations",
-    "operations_naive",
-    "prunable",
-    "removed",
-    "sparsity",
-    "split",
-    "subset_losses",
-    "subset_losses_naive",
-    "to_torch",
-    "total",
-    "zeros_last",
-]
+    "BRUTE_FORCE_LIMIT", "Operations", "apply", "best_subset", "change", "combine", "from_torch",
+    "keep_all", "keep_n_of_m", "keep_n_of_m_naive", "keep_quota", "keep_top", "keep_top_naive",
+    "log10_subsets", "nonzero", "operations", "operations_naive", "prunable", "removed", "sparsity",
+    "split", "subset_losses", "subset_losses_naive", "to_torch", "total", "zeros_last",
+]  # fmt: skip
 BRUTE_FORCE_LIMIT = 20  # weights; C(20, 10) = 184,756 networks, C(30, 15) = 155 million
 
 
@@ -117,27 +88,23 @@ def operations(model: nn.Module, x: Tensor, masks: Masks | None = None) -> dict[
     """Count the scalar operations of each Linear and Conv layer on the batch x, zeros left out.
 
     An output with r kept weights takes r multiplications and r − 1 additions, one more with a
-    bias, none with r = 0. Padding counts as input, as in most published counts.
-
-    Args:
-        model: any module that calls its Linear and Conv layers; a layer called twice counts twice.
-        x: the input, e.g. one sample.
-        masks: what is kept; without masks every weight counts, zero or not.
+    bias, none with r = 0. Padding counts as input, as in most published counts; a layer that is
+    called twice counts twice. Without masks every weight counts, zero or not.
 
     >>> two = nn.Linear(2, 2, bias=False)
     >>> operations(two, torch.ones(2, 2)), operations(two, torch.ones(2, 2), {"weight": torch.eye(2) > 0})
     ({'': Operations(multiplications=8, additions=4)}, {'': Operations(multiplications=4, additions=0)})
-
     """
     weights = prunable(checks.model(model, checks.finite("x", x)))
     kept = checks.masks(masks or {}, weights)
     by_weight = {id(weights[name]): mask for name, mask in kept.items()}  # tied layers share a mask
-    for name, layer in weighted(model):
-        if isinstance(layer, _ConvTransposeNd):
-            raise ValueError(f"layer {name!r} is a transposed convolution, which is not counted")
     rows: Counter[str] = Counter()  # how often each output of a layer is computed
 
     def count(call: Call) -> None:
+        if isinstance(call.layer, _ConvTransposeNd):
+            raise ValueError(
+                f"layer {call.name!r} is a transposed convolution, which is not counted"
+            )
         rows[call.name] += call.output.numel() // max(len(call.layer.weight), 1)  # type: ignore[arg-type]
 
     record_calls(model, x, count)
@@ -159,10 +126,8 @@ def _layer_operations(layer: nn.Module, mask: Tensor | None, rows: int) -> Opera
 
 def total(operations: Mapping[str, Operations]) -> Operations:
     """The sum over the layers."""
-    return Operations(
-        sum(o.multiplications for o in operations.values()),
-        sum(o.additions for o in operations.values()),
-    )
+    counts = operations.values()
+    return Operations(sum(o.multiplications for o in counts), sum(o.additions for o in counts))
 
 
 def log10_subsets(n: int, k: int) -> float:
@@ -198,13 +163,9 @@ def subset_losses(
 ) -> tuple[Tensor, Tensor]:
     """The loss of every network that keeps k of the model's n prunable weights, retraining none.
 
-    Returns:
-        Choices (C(n, k), n), boolean, True keeps, over all weights in the order of ``prunable``,
-        flattened; and their losses (C(n, k),). 4096 networks run at a time.
-
-    Raises:
-        ValueError: more than 20 weights; the message gives the number of networks.
-
+    Choices (C(n, k), n), boolean, True keeps, over all weights in the order of ``prunable``,
+    flattened; and their losses (C(n, k),). 4096 networks run at a time; ValueError for more than 20
+    weights says how many they would be.
     """
     weights = {name: w.detach() for name, w in prunable(model).items()}
     choices = _choices(sum(w.numel() for w in weights.values()), k).to(batch[0].device)
@@ -223,7 +184,7 @@ def best_subset(
     """The masks that keep k weights at the least loss, and that loss, by trying all of them.
 
     Solves min over T_k of L(θ ⊙ M), where T_k holds the masks with k ones: what every pruning
-    criterion approximates. At most 20 weights; see :func:`subset_losses`.
+    criterion approximates. At most 20 weights.
     """
     choices, losses = subset_losses(model, batch, k, loss)
     best = int(losses.argmin())
@@ -240,7 +201,7 @@ def _choices(n: int, k: int) -> Tensor:
             f"brute force is for at most {BRUTE_FORCE_LIMIT} weights; this model has {n}, "
             f"and keeping {k} of them takes 10^{log10_subsets(n, k):.1f} networks"
         )
-    kept = np.fromiter(chain.from_iterable(combinations(range(n), k)), int)
+    kept = np.fromiter(chain.from_iterable(combinations(range(n), k)), int).reshape(comb(n, k), k)
     choices = np.zeros((comb(n, k), n), bool)
-    np.put_along_axis(choices, kept.reshape(len(choices), k), True, axis=1)
+    np.put_along_axis(choices, kept, True, axis=1)
     return torch.from_numpy(choices)

@@ -51,8 +51,8 @@ def both_sides(model: nn.Module, values: Scores) -> Scores:
 
 def magnitude(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """√(Σ w² + Σ v²)."""
-    squares = {name: w.detach() ** 2 for name, w in masks.prunable(model).items()}
-    return {name: total.sqrt() for name, total in both_sides(model, squares).items()}
+    sums = both_sides(model, {name: w.detach() ** 2 for name, w in masks.prunable(model).items()})
+    return {name: total.sqrt() for name, total in sums.items()}
 
 
 def first_order(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
@@ -98,35 +98,15 @@ def scores(
     generator: torch.Generator | None = None,
 ) -> Scores:
     """The scores by a method of ``CRITERIA``; "random" is drawn from [0, 1) with the generator."""
-    checks.model(model, checks.batch(batch)[0])
     if method not in CRITERIA:
         raise ValueError(f"method must be one of {list(CRITERIA)}, got {method!r}")
+    checks.model(model, checks.batch(batch)[0])
     if method == "random":
         return random_scores(model, generator)
     return MEASURES[method](model, batch, loss)
 
 
-# --- Write a unit by others: W = [V c] reads X = [A 1], what the units put out, and Z = X Wᵀ. ---
-
-
-def merge_alike(W: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge the two most parallel units, with the incoming weights W (units, in), outgoing V (out, units).
-
-    The shorter one, j, puts out ‖w_j‖ / ‖w_i‖ times what unit i does, if both are ReLU and parallel.
-    Srinivas & Babu, BMVC 2015; :func:`merge` by "weights".
-
-    >>> merge_alike(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), torch.ones(1, 3))
-    (tensor([[2., 0.],
-            [0., 1.]]), tensor([[1.5000, 1.0000]]))
-    """
-    length = W.norm(dim=1)
-    cosine = (W @ W.T / torch.outer(length, length)).fill_diagonal_(-1)
-    pair = divmod(int(cosine.argmax()), len(W))
-    j, i = sorted(pair, key=lambda unit: float(length[unit]))
-    V = V.clone()
-    V[:, i] += length[j] / length[i] * V[:, j]
-    stay = [unit for unit in range(len(W)) if unit != j]
-    return W[stay], V[:, stay]
+# --- Repair: W = [V c] reads X = [A 1], what the units put out, and Z = X Wᵀ. ---
 
 
 def least_squares(
@@ -146,17 +126,16 @@ def least_squares(
     return (obs.inverse(H[keep][:, keep]) @ B[keep]).T
 
 
-def costs(W: Tensor, inverse: Tensor, *, outgoing: bool = True) -> Tensor:
-    """‖w_j‖² / [H⁻¹]_jj for each column, ∞ where it is gone; without ``outgoing`` 1 / [H⁻¹]_jj.
+def costs(W: Tensor, inverse: Tensor) -> Tensor:
+    """‖w_j‖² / [H⁻¹]_jj for each column of W, ∞ where it is gone.
 
-    1 / [H⁻¹]_jj is what is left of ‖a_j‖² after regressing unit j on all other columns.
+    1 / [H⁻¹]_jj alone is what is left of ‖a_j‖² after regressing unit j on all other columns.
 
     >>> costs(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
     tensor([0.5000, 9.0000])
     """
     d = inverse.diagonal()
-    size = (W**2).sum(0) if outgoing else torch.ones_like(d)
-    return torch.where(d > 0, size / d, torch.inf)
+    return torch.where(d > 0, (W**2).sum(0) / d, torch.inf)
 
 
 def elimination(W: Tensor, inverse: Tensor, count: int, *, bias: bool = False) -> list[int]:
@@ -220,9 +199,8 @@ def prune(
     loss: Loss = cross_entropy,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """A really smaller network without a share of the units of every hidden layer.
+    """A really smaller network without ``masks.removed(units, sparsity)`` units of every hidden layer.
 
-    Each layer loses ``masks.removed(units, sparsity)``: one ranking over all layers may empty one of them.
     The methods are the criteria, to delete by; "greedy", which measures again after each unit; the three
     ways of :func:`merge`; and the :func:`surgeon`. ``repaired`` refits the next layers after a deletion
     (:func:`repair`); merging by regression and the surgeon do so by themselves.
@@ -232,7 +210,6 @@ def prune(
     >>> prune(net, batch, 0.5)[0].out_features
     2
     """
-    checks.model(model, checks.batch(batch)[0])
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
     if repaired and method not in CRITERIA:

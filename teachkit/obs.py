@@ -187,12 +187,11 @@ def _positions(positions: Sequence[int] | Tensor, n: int) -> Tensor:
     return S
 
 
-# What tests, sweeps and the showdown compare. The layer-wise ways look at no label and no loss.
+# What tests, sweeps and the showdown compare. None looks at a label: Gauss-Newton, which `prune` takes
+# unless asked, needs none with cross-entropy, and the layer-wise ways know of no loss.
 HASSIBI, FRANTAR = "Hassibi & Stork 1992", "Frantar & Alistarh 2022"
 NEEDS = ("data", "second order")
-pruner(
-    "OBS", passes=200, needs=("data", "labels", "second order"), source=HASSIBI, limit=DENSE_LIMIT
-)(prune)
+pruner("OBS", passes=200, needs=NEEDS, source=HASSIBI, limit=DENSE_LIMIT)(prune)
 
 
 @pruner("OBS by layers", passes=1, needs=NEEDS, source=FRANTAR)

@@ -36,12 +36,7 @@ def predicted_change(g: Tensor, h: Tensor, w: Tensor) -> Tensor:
 
 
 def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Spread:
-    """Mean and standard deviation over the samples of c_ni, for every prunable weight.
-
-    Raises:
-        ValueError: a network or loss that ``obd.diagonal`` has no fast way for (``UncoveredError``).
-
-    """
+    """Mean and standard deviation over the samples of c_ni; UncoveredError as from ``obd.diagonal``."""
     return moments(model, batch, loss).change
 
 
@@ -70,9 +65,9 @@ def absolute(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scor
 def spread(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """SD of c_ni over the samples: what does about the same to every sample goes first.
 
-    For any set of weights SD(Σ c) ≤ Σ SD(c), so a set of low spreads has a joint prediction that
-    varies little, however its members are correlated. Means bound nothing of the kind.
-    Source: Engelbrecht, A new pruning heuristic based on variance analysis, 2001, for the idea.
+    SD(Σ c) ≤ Σ SD(c): the joint prediction of a set of low spreads varies little, however its members
+    are correlated. Means bound nothing of the kind. Source: Engelbrecht, A new pruning heuristic based
+    on variance analysis, 2001, for the idea.
     """
     return changes(model, batch, loss).sd
 
@@ -101,11 +96,10 @@ def leave_one_out_naive(model: nn.Module, batch: Batch, loss: Loss = cross_entro
 
 
 class Account(NamedTuple):
-    """What removing a set of weights was promised to do, and did.
+    """What removing a set of weights was promised to do, and did: promised + cross + higher = actual.
 
-    ``promised`` is Σ_i c_i of the single predictions, ``cross`` what ½ δᵀHδ adds beside its
-    diagonal, ``higher`` the rest; the three add up to ``actual``. ``loss`` is the loss before: a
-    promise below −loss is impossible, as no loss is negative.
+    ``promised`` is Σ_i c_i of the single predictions, ``cross`` what ½ δᵀHδ adds beside its diagonal,
+    ``higher`` the rest. ``loss`` is the loss before: a promise below −loss is impossible.
     """
 
     promised: float
@@ -117,10 +111,8 @@ class Account(NamedTuple):
 
 def account(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> Account:
     """The promise of single predictions for a set of weights, against the truth."""
-    parts = obd.assumptions(model, batch, kept, loss)
-    before = evaluate(model, batch, loss).loss
-    promised = parts.saliency + parts.gradient
-    return Account(promised, parts.cross, parts.higher, parts.actual, before)
+    it, before = obd.assumptions(model, batch, kept, loss), evaluate(model, batch, loss).loss
+    return Account(it.saliency + it.gradient, it.cross, it.higher, it.actual, before)
 
 
 def sum_per_sample(
@@ -128,10 +120,8 @@ def sum_per_sample(
 ) -> Tensor:
     """Σ_i c_ni over the removed weights i, one number per sample (n,)."""
     weights = masks.prunable(model)
-    gone = {
-        name: torch.where(mask, 0.0, weights[name].detach())
-        for name, mask in checks.masks(kept, weights).items()
-    }
+    given = checks.masks(kept, weights).items()
+    gone = {name: torch.where(mask, 0.0, weights[name].detach()) for name, mask in given}
     parts = [
         [layer.change(gone[name]) for name, layer in part.items() if name in gone]
         for part in samples(model, batch, loss)
@@ -145,33 +135,24 @@ def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_en
     The unit is √(Σ_i SD(c_i)²). About 1 for a random set; m weights that do the same reach √m.
     """
     sd = changes(model, batch, loss).sd
-    variances = [float((sd[name][~mask] ** 2).sum()) for name, mask in kept.items()]
-    alone: float = sum(variances) ** 0.5
+    alone: float = sum(float((sd[n][~mask] ** 2).sum()) for n, mask in kept.items()) ** 0.5
     if not alone:
-        raise ValueError(
-            "the removed weights change no sample's loss, so there is nothing to compare"
-        )
+        raise ValueError("the removed weights change no sample's loss: there is nothing to compare")
     together = sum_per_sample(model, batch, kept, loss).std(correction=0)
     return float(together) / alone
 
 
 def stepwise(
-    model: nn.Module,
-    batch: Batch,
-    sparsity: float,
-    steps: int,
-    criterion: Criterion = second_order,
-    loss: Loss = cross_entropy,
+    model: nn.Module, batch: Batch, sparsity: float, steps: int, criterion: Criterion = second_order
 ) -> Iterator[tuple[nn.Module, Masks]]:
     """Prune in equal steps, with new scores before each and no training between.
 
-    Yields the model and its masks after each step. As many steps as weights to remove is one at a
-    time.
+    Yields the model and its masks after each step. As many steps as weights to remove: one at a time.
     """
     checks.whole("steps", steps, 1)
     checks.fraction("sparsity", sparsity)
     for step in range(1, steps + 1):
-        ranked = masks.zeros_last(criterion(model, batch, loss), model)
+        ranked = masks.zeros_last(criterion(model, batch), model)
         kept = masks.keep_top(ranked, sparsity * step / steps)
         model = masks.apply(model, kept)
         yield model, kept
@@ -182,15 +163,8 @@ def matched(
 ) -> Masks:
     """A random set with as many weights from every bin of a key as the given set, layer by layer.
 
-    The control for "it is only that these weights are small": with key = |w| the drawn set has
-    the same sizes, with key = spread the same spreads, and is random otherwise.
-
-    Args:
-        kept: the masks of the set to imitate.
-        key: what to match, one number per weight.
-        generator: a generator of its own.
-        bins: how many bins of equal count in each layer.
-
+    The control for "it is only that these weights are small": with key = |w| the drawn set has the same
+    sizes, with key = spread the same spreads, and is random otherwise. The bins are of equal count.
     """
     checks.whole("bins", bins, 1)
     drawn: Masks = {}
@@ -198,8 +172,7 @@ def matched(
         order, old = key[name].reshape(-1).argsort(), mask.reshape(-1)
         new = torch.ones_like(old)
         for part in torch.tensor_split(order, min(bins, len(order))):
-            gone = int((~old[part]).sum())
             chosen = torch.randperm(len(part), generator=generator, device=generator.device)
-            new[part[chosen[:gone].to(part.device)]] = False
+            new[part[chosen[: int((~old[part]).sum())].to(part.device)]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn

@@ -5,18 +5,15 @@ A schedule is a plain function from the step to the sparsity wanted there, which
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
 
 from teachkit.core import checks
 from teachkit.core.types import Criterion, Data, Loss
 from teachkit.lab import rounds
 from teachkit.lab.rounds import Run
-from teachkit.lab.training import Adam
 
 Schedule = Callable[[float], float]
 
@@ -63,17 +60,13 @@ def cubic(initial: float, final: float, start: float, end: float) -> Schedule:
 
 
 def exponential(initial: float, final: float, start: float, end: float) -> Schedule:
-    """The same share of what is left in every step: 1 − (1 − s_i)((1 − s_f) / (1 − s_i))ᵘ.
+    """The same share of what is left in every step: 1 − (1 − s_i)((1 − s_f) / (1 − s_i))ᵘ, s_f < 1.
 
     The rule of iterative magnitude pruning, "remove 20 % of the remaining weights each round"
     (Frankle & Carbin 2019).
 
-    Raises:
-        ValueError: final is 1: no share smaller than all leads there.
-
     >>> [round(exponential(0, 0.75, 0, 2)(t), 4) for t in (0, 1, 2)]
     [0.0, 0.5, 0.75]
-
     """
     if checks.fraction("final", final) == 1:
         raise ValueError(
@@ -137,50 +130,27 @@ def gradual(
     *,
     steps: int,
     epochs: int,
-    batch_size: int = 64,
     scope: str = "global",
     loss: Loss = cross_entropy,
-    optimizer: Callable[..., Optimizer] = Adam,
-    seed: int = 0,
-    file: Path | str | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> Run:
     """Prune to schedule(1), train, prune to schedule(2), train, … to schedule(steps).
 
     Scores are computed anew before each cut, on the training data. What is removed stays removed.
     ``epochs`` are the passes over the training data in all, divided over the steps as evenly as whole
-    numbers allow; the last and deepest steps take the remainder. With a ``file`` a run that was
-    interrupted goes on. For the other arguments see ``lab.rounds.retrain`` and ``lab.training.fit``.
-
-    Raises:
-        ValueError: the schedule falls, or the file is of a run with other settings, or of none.
-
+    numbers allow; the last and deepest steps take the remainder. The options are those of
+    ``lab.rounds.retrain`` (seed, file, progress) and ``lab.training.fit`` (batch_size, optimizer, …).
+    A schedule that falls is a ValueError, and a file of another run.
     """
-    levels, passes = zip(*_plan(schedule, steps, epochs), strict=True)
-    return rounds.retrain(
-        model,
-        data,
-        rounds.by_criterion(criterion, loss, scope),
-        levels,
-        epochs=passes,
-        batch_size=batch_size,
-        loss=loss,
-        optimizer=optimizer,
-        seed=seed,
-        file=file,
-        settings={"batch_size": batch_size, "scope": scope, "calls": [criterion, loss, optimizer]},
-        progress=progress,
-    )
-
-
-def _plan(schedule: Schedule, steps: int, epochs: int) -> list[tuple[float, int]]:
-    """Sparsity and passes over the data of each step."""
     steps, epochs = checks.whole("steps", steps, 1), checks.whole("epochs", epochs)
     levels = [checks.fraction(f"schedule({t})", schedule(t)) for t in range(1, steps + 1)]
     for before, after in pairwise(levels):
         if after < before:
             raise ValueError(f"a schedule must not fall, got {before!r} and then {after!r}")
-    return [(s, (epochs + t) // steps) for t, s in enumerate(levels)]
+    passes = [(epochs + t) // steps for t in range(steps)]
+    choose = rounds.by_criterion(criterion, loss, scope)
+    options["settings"] = {"scope": scope, "criterion": criterion}
+    return rounds.retrain(model, data, choose, levels, epochs=passes, loss=loss, **options)
 
 
 class Search(NamedTuple):
@@ -203,20 +173,10 @@ def within_bound(
 ) -> Search:
     """The largest sparsity whose network keeps an accuracy of at least ``floor``, by bisection.
 
-    log₂((high − low) / tolerance) + 1 runs are made. Bisection takes for granted that accuracy falls
-    with sparsity. Runs are noisy, so near the bound the answer is one of several possible ones.
-
-    Args:
-        make: from the sparsity to the pruned and retrained network.
-        accuracy: measures a network. Measure on data that you do not report on afterwards.
-        floor: the least accuracy, e.g. that of the dense network less the drop you accept.
-        low: a sparsity at which the bound is expected to hold; it is tried first.
-        high: the largest sparsity to consider.
-        tolerance: how close to the true answer the search must come.
-
-    Raises:
-        ValueError: the bound does not even hold at ``low``.
-
+    ``make`` goes from a sparsity to the pruned and retrained network. Measure the accuracy on data that
+    you do not report on afterwards. The search starts at ``low``, and it is a ValueError if the bound
+    does not hold there; log₂((high − low) / tolerance) + 1 runs are made. Bisection takes for granted
+    that accuracy falls with sparsity, and near the bound the answer is one of several possible ones.
     """
     _check_search(low, high, floor, tolerance)
     runs: list[tuple[float, float]] = []

@@ -1,8 +1,7 @@
 """Structured pruning: when zeros become smaller files and faster layers.
 
 A mask alone saves nothing: a zero takes as many bytes, and as long to multiply, as any other number.
-It pays where whole groups go, so that dense layers get smaller, or where zeros are not stored. The walk
-by hand stands here; what is exact and fast for any network comes from the engine and the lab.
+It pays where whole groups go, so that dense layers get smaller, or where zeros are not stored.
 
 Sources: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (Σ|w| of a filter); Molchanov et
 al., Importance Estimation for Neural Network Pruning, CVPR 2019; Mao et al., Exploring the Granularity
@@ -10,9 +9,9 @@ of Sparsity in Convolutional Neural Networks, CVPR Workshops 2017.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -32,14 +31,14 @@ from teachkit.engine.groups import (
     keep_groups,
     wide,
 )
-from teachkit.engine.shrinking import Keep, coupled, shapes_left, shrink, silence
+from teachkit.engine.shrinking import Keep, coupled, removal, shrink, silence
 from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
 __all__ = [
-    "GRANULARITIES", "Count", "break_even", "count", "coupled", "csr", "csr_parts", "cut_layer", "cut_norm",
+    "GRANULARITIES", "Count", "break_even", "count", "coupled", "csr", "csr_parts", "cut",
     "group_ids", "group_mask_naive", "group_masks", "group_of", "group_scores", "groups", "keep_groups",
-    "latencies", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
+    "latencies", "mean_score", "predict", "shrink", "shrink_chain", "silence", "stored", "unit_scores",
 ]  # fmt: skip
 
 Index = tuple[int, ...]
@@ -84,14 +83,17 @@ def group_mask_naive(
     tensor([[False, False],
             [ True,  True]])
     """
-    members = list(groups(tuple(score.shape), granularity, block).values())
-    members.reverse()  # of groups that score the same the first stays
-    members.sort(key=lambda weights: sum(float(score[at]) for at in weights) / len(weights))
+    members = reversed(groups(tuple(score.shape), granularity, block).values())
+    ranked = sorted(members, key=partial(mean_score, score))  # of equal groups the first stays
     kept = torch.ones_like(score, dtype=torch.bool)
-    for weights in members[: round(sparsity * len(members))]:
-        for at in weights:
-            kept[at] = False
+    for weights in ranked[: round(sparsity * len(ranked))]:
+        kept[tuple(zip(*weights, strict=True))] = False
     return kept
+
+
+def mean_score(score: Tensor, weights: Sequence[Index]) -> float:
+    """The mean score of the weights of a group."""
+    return sum(float(score[at]) for at in weights) / len(weights)
 
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -107,9 +109,8 @@ def unit_scores(
     """A score for each unit that can be removed, (outputs,) by layer; a larger score stays.
 
     With w the unit's incoming weights: "l1" is Σ|w|, "l2" is √Σw², and "taylor" is |Σ g w|, the
-    first-order change of the loss if they all went to zero, with g the gradient of the mean loss on the
-    batch (Molchanov et al. 2019, with the square left out). Coupled layers share their units: the sums
-    run over all of them, and the result stands under the name of the first.
+    first-order change of the mean loss on the batch if they all went to zero. Coupled layers share
+    their units: the sums run over all of them, and stand under the name of the first.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, -2.0]]))
@@ -120,82 +121,61 @@ def unit_scores(
         raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
     if method == "taylor" and batch is None:
         raise ValueError("method 'taylor' needs a batch (x, y)")
-    g = taylor.gradient(model, batch, loss) if method == "taylor" and batch else {}
+    w = {name: wide(p.detach()) for name, p in model.named_parameters()}
+    if method == "taylor" and batch:
+        w = {name: w[name] * g for name, g in taylor.gradient(model, batch, loss).items()}
     scores = {}
-    for layers in coupled(model):
-        rows = [_incoming(model, f"{name}.weight", g) for name in layers]
-        scores[layers[0]] = METHODS[method](torch.cat(rows, 1))
+    for names in coupled(model):
+        rows = [w[f"{name}.weight"].flatten(1) for name in names]
+        scores[names[0]] = METHODS[method](torch.cat(rows, 1))
     return scores
 
 
-def _incoming(model: nn.Module, name: str, g: Mapping[str, Tensor]) -> Tensor:
-    """The weights into each unit as rows, (units, numbers), times their gradients if there are any."""
-    w = wide(model.get_parameter(name).detach())
-    return (w * g[name] if g else w).flatten(1)
+def cut(layer: nn.Module, outputs: Sequence[int], inputs: Sequence[int]) -> nn.Module:
+    """A layer with some of its outputs, rows of W, and some of its inputs, columns of W.
 
+    A batch normalisation has a scale, a shift, a mean and a variance for each channel.
 
-Layer = nn.Linear | nn.Conv2d
-Norm = nn.BatchNorm1d | nn.BatchNorm2d
-
-
-def cut_layer(layer: Layer, outputs: Sequence[int], inputs: Sequence[int]) -> Layer:
-    """A Linear or Conv2d layer with some of its outputs, rows of W, and of its inputs, columns of W.
-
-    >>> cut_layer(nn.Linear(5, 4), [0, 3], [1, 2, 4])
-    Linear(in_features=3, out_features=2, bias=True)
+    >>> cut(nn.Linear(5, 4), [0, 3], [1, 2, 4]), cut(nn.BatchNorm1d(4), [0, 2], [0, 2]).num_features
+    (Linear(in_features=3, out_features=2, bias=True), 2)
     """
     small = copy.deepcopy(layer)
-    small.weight = nn.Parameter(layer.weight.detach()[outputs][:, inputs])
-    if layer.bias is not None:
-        small.bias = nn.Parameter(layer.bias.detach()[outputs])
-    if isinstance(small, nn.Linear):
-        small.out_features, small.in_features = len(outputs), len(inputs)
-    else:
-        small.out_channels, small.in_channels = len(outputs), len(inputs)
-    return small
-
-
-def cut_norm(layer: Norm, channels: Sequence[int]) -> Norm:
-    """A batch normalisation with some of its channels: each has a scale, a shift, a mean and a variance.
-
-    >>> cut_norm(nn.BatchNorm1d(4), [0, 2]).num_features
-    2
-    """
-    small = copy.deepcopy(layer)
-    small.num_features = len(channels)
-    for name, value in layer.state_dict().items():
+    for value in small.state_dict(keep_vars=True).values():
         if value.ndim:  # the count of batches has no channels
-            getattr(small, name).data = value[channels].clone()
+            value.data = value.data[outputs][:, inputs] if value.ndim > 1 else value.data[outputs]
+    for side in ("out_features", "out_channels", "num_features", "in_features", "in_channels"):
+        if hasattr(small, side):
+            setattr(small, side, len(inputs if side.startswith("in") else outputs))
     return small
 
 
 def shrink_chain(net: nn.Sequential, x: Tensor, keep: Keep) -> nn.Sequential:
-    """Real removal by hand in a chain: what one layer loses, the next does not read. See :func:`shrink`.
+    """Real removal by hand in a chain: what one layer loses, the next does not read.
 
-    ``alive`` lists the channels that are left at each place; a flatten turns each into height · width
-    neighbours, as the shape of the data x tells.
+    ``alive`` lists the channels that are left; a flatten turns each into height · width neighbours,
+    as the shape of the data x tells.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> shrink_chain(net, torch.ones(1, 2), {"0": torch.tensor([True, False, True])})[2]
     Linear(in_features=2, out_features=1, bias=True)
     """
-    alive, layers = list(range(x.shape[1])), list[nn.Module]()
+    alive, small = list(range(x.shape[1])), list[nn.Module]()
     for name, layer in chain(net):
-        if isinstance(layer, Layer) and getattr(layer, "groups", 1) == 1:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and getattr(layer, "groups", 1) == 1:
             outputs = [o for o in range(len(layer.weight)) if name not in keep or keep[name][o]]
-            layers.append(cut_layer(layer, outputs, alive))
+            small.append(cut(layer, outputs, alive))
             alive = outputs
-        elif isinstance(layer, Norm):
-            layers.append(cut_norm(layer, alive))
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            small.append(cut(layer, alive, alive))
         elif next(layer.parameters(), None) is None:
-            layers.append(copy.deepcopy(layer))
+            small.append(copy.deepcopy(layer))
         else:
             raise UncoveredError(f"{type(layer).__name__} is not cut by hand; shrink cuts it")
         if isinstance(layer, nn.Flatten):
             alive = [c * x[0, 0].numel() + p for c in alive for p in range(x[0, 0].numel())]
         with torch.no_grad(), eval_mode(layer):
             x = layer(x)
-    return nn.Sequential(*layers)
+    return nn.Sequential(*small)
 
 
 class Count(NamedTuple):
@@ -206,7 +186,7 @@ class Count(NamedTuple):
 
 
 def count(model: nn.Module) -> Count:
-    """The parameters of a network, and the bytes of its parameters and buffers.
+    """Count a network's numbers.
 
     >>> count(nn.Linear(3, 2).float())
     Count(parameters=8, bytes=32)
@@ -225,24 +205,24 @@ def predict(model: nn.Module, keep: Keep) -> Count:
     Count(parameters=9, bytes=36)
     """
     parameters, size = count(model)
-    for tensor, shape in shapes_left(model, keep):
-        gone = tensor.numel() - prod(shape)
-        parameters -= gone if isinstance(tensor, nn.Parameter) else 0
-        size -= gone * tensor.element_size()
+    for part in removal(model, keep):
+        gone = part.tensor.numel() - part.left
+        parameters -= gone * isinstance(part.tensor, nn.Parameter)
+        size -= gone * part.tensor.element_size()
     return Count(parameters, size)
 
 
 def csr_parts(matrix: Tensor) -> tuple[list[float], list[int], list[int]]:
     """Compressed sparse rows by hand: the nonzero numbers, their columns, and where each row begins.
 
-    The plain twin of :func:`csr`. Below half zeros it saves nothing in float32: a column takes 4 bytes.
+    Below half zeros this saves nothing in float32: a column takes 4 bytes, too.
 
     >>> csr_parts(torch.tensor([[0.0, 2.0, 0.0], [3.0, 0.0, 4.0]]))
     ([2.0, 3.0, 4.0], [1, 0, 2], [0, 1, 3])
     """
     values, columns, starts = list[float](), list[int](), [0]
-    for row in matrix.tolist():
-        values += [value for value in row if value != 0]
-        columns += [column for column, value in enumerate(row) if value != 0]
+    for row in matrix:
+        columns += row.nonzero().flatten().tolist()
+        values += row[row != 0].tolist()
         starts.append(len(values))
     return values, columns, starts

@@ -1,7 +1,8 @@
 """Taylor's polynomial of a function, and the same idea for the loss of a network.
 
 L(θ + δ) ≈ L(θ) + gᵀδ + ½ δᵀHδ, with the gradient g and the Hessian H of the loss at θ. Neither term
-needs H itself: gᵀδ is a number, and its gradient is Hδ.
+needs H itself: gᵀδ is a number, and its gradient is Hδ. A step δ has the keys of
+``named_parameters()``; parameters that it leaves out do not move.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,24 +23,10 @@ from teachkit.engine.removal import Alone, alone, zeroing
 from teachkit.engine.symbolic import Point, coordinates
 
 __all__ = [
-    "Alone",
-    "Path",
-    "Together",
-    "actual_change",
-    "alone",
-    "alone_naive",
-    "along",
-    "gradient",
-    "gradient_and_product",
-    "hessian_vector",
-    "lagrange",
-    "polynomial",
-    "polynomial_naive",
-    "predicted_change",
-    "remainder",
-    "together",
-    "zeroing",
-]
+    "Alone", "Path", "Together", "actual_change", "alone", "alone_naive", "along", "gradient",
+    "gradient_and_product", "hessian_vector", "lagrange", "polynomial", "polynomial_naive",
+    "predicted_change", "remainder", "together", "zeroing",
+]  # fmt: skip
 _INFINITE = (sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta, sympy.Subs)
 
 
@@ -60,10 +47,10 @@ def polynomial_naive(f: Expr, variables: Sequence[Symbol], point: Point, order: 
 
 
 def polynomial(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order: int) -> Expr:
-    """Taylor's polynomial of f about a point, in any number of variables, to any order.
+    """Taylor's polynomial of f about a point: Σ_{k ≤ order} (1/k!) dᵏ/dtᵏ f(a + t(x − a)) at t = 0.
 
-    P(x) = Σ_{k ≤ order} (1/k!) dᵏ/dtᵏ f(a + t(x − a)) at t = 0. The point a is a sequence in the order
-    of the variables, or {variable: value}; ValueError where a derivative is not finite there.
+    The point a is a sequence in the order of the variables, or {variable: value}; ValueError where a
+    derivative is not finite there.
 
     >>> x = sympy.Symbol("x")
     >>> polynomial(sympy.exp(x), x, (0,), 2)
@@ -94,8 +81,7 @@ def remainder(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order
 def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symbol) -> Expr:
     """Lagrange's form of the remainder in one variable: f⁽ⁿ⁺¹⁾(ξ) (x − a)ⁿ⁺¹ / (n + 1)!.
 
-    It equals the remainder for some ξ (``between``) between a and x; the largest |f⁽ⁿ⁺¹⁾| on the
-    way therefore bounds the error.
+    It equals the remainder for some ξ (``between``) between a and x.
 
     >>> x, xi = sympy.symbols("x xi")
     >>> lagrange(sympy.exp(x), x, 0, 1, xi)
@@ -126,7 +112,6 @@ def hessian_vector(
     """Hδ for every parameter, without forming H: the gradient of the number gᵀδ, δ held fixed.
 
     Costs about two gradients, whatever the number n of parameters; H itself would have n² entries.
-    Parameters that delta leaves out do not move.
     Source: Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 1994.
     """
     value, params = objective(model, batch, loss)
@@ -136,10 +121,7 @@ def hessian_vector(
 def predicted_change(
     model: nn.Module, batch: Batch, delta: Params, loss: Loss = cross_entropy, *, order: int = 2
 ) -> float:
-    """The change of the mean loss that Taylor predicts for a step δ: gᵀδ, or gᵀδ + ½ δᵀHδ.
-
-    Parameters that delta leaves out do not move; order is 1 or 2.
-    """
+    """The change of the mean loss that Taylor predicts for a step δ: gᵀδ, or gᵀδ + ½ δᵀHδ."""
     checks.whole("order", order, 1, 2)
     linear, quadratic = _terms(model, batch, delta, loss)
     return linear + (quadratic if order == 2 else 0.0)
@@ -233,16 +215,15 @@ def _terms(model: nn.Module, batch: Batch, delta: Params, loss: Loss) -> tuple[f
     """gᵀδ and ½ δᵀHδ."""
     value, params = objective(model, batch, loss)
     step = _full(params, delta)
-    g, product = gradient_and_product(value, params, step)
-    return _dot(g, step), 0.5 * _dot(product, step)
-
-
-def _dot(a: Params, b: Params) -> float:
-    return float(sum((a[name] * b[name]).sum() for name in a))
+    linear, quadratic = (
+        float(sum((part[name] * step[name]).sum() for name in step))
+        for part in gradient_and_product(value, params, step)
+    )
+    return linear, 0.5 * quadratic
 
 
 def _full(params: Params, delta: Params) -> Params:
-    """The step for every parameter: checked, zero where none was given."""
+    """The step for every parameter, zero where delta leaves one out."""
     given = checks.entries("delta", delta, params)
     return {
         name: given[name].to(p) if name in given else torch.zeros_like(p)

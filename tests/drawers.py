@@ -87,15 +87,6 @@ def scores(draw, *shapes, tied=True):
 
 
 @st.composite
-def matrices(draw):
-    """Symmetric matrices of small whole numbers."""
-    n = draw(sizes)
-    entries = draw(st.lists(st.integers(-3, 3), min_size=n * n, max_size=n * n))
-    A = sympy.Matrix(n, n, entries)
-    return (A + A.T,)
-
-
-@st.composite
 def removals(draw):
     """A positive definite matrix, weights, and how many of them go."""
     n, seed = draw(st.integers(1, 7)), draw(seeds)

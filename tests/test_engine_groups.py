@@ -1,7 +1,5 @@
 """Groups of weights, their scores, and masks of whole groups."""
 
-import math
-
 import pytest
 import torch
 from coupled_networks import dice
@@ -27,14 +25,9 @@ def test_group_scores_are_those_of_a_walk_through_all_weights(shape, seed, heigh
     for kind in IMAGE_KINDS if len(shape) > 2 else KINDS:
         found = structured.groups(tuple(score.shape), kind, (height, width))
         lists = [[float(score[index]) for index in members] for members in found.values()]
-        for norm, one in {
-            "sum": sum,
-            "mean": lambda v: sum(v) / len(v),
-            "l2": lambda v: math.sqrt(sum(x * x for x in v)),
-        }.items():
-            got = groups.group_scores({"w": score}, kind, block=(height, width), norm=norm)
-            want = torch.tensor([one(values) for values in lists], dtype=torch.float64)
-            torch.testing.assert_close(got["w"], want)
+        got = groups.group_scores({"w": score}, kind, block=(height, width))
+        want = torch.tensor([sum(v) / len(v) for v in lists], dtype=torch.float64)
+        torch.testing.assert_close(got["w"], want)
         ids = groups.group_ids(tuple(shape), kind, (height, width))
         for number, members in enumerate(found.values()):
             assert all(int(ids[index]) == number for index in members)
@@ -104,6 +97,9 @@ def test_too_much_is_refused_and_says_which_layer():
             groups.keep_groups(scores, sparsity, scope, "keep")
     kept = groups.keep_groups({"a": torch.rand(1), "b": torch.rand(1)}, 0.0, "global", "keep")
     assert masks.sparsity(kept) == 0
+    lone = {"a": torch.ones(1), "b": torch.tensor([2.0, 3.0])}
+    kept = groups.keep_groups(lone, 1 / 3, "global", "keep")
+    assert {name: m.tolist() for name, m in kept.items()} == {"a": [True], "b": [False, True]}
     one_each = groups.keep_groups(scores, 42 / 44, "global", "keep")
     assert [int(m.sum()) for m in one_each.values()] == [1, 1]
 
@@ -114,7 +110,6 @@ def test_too_much_is_refused_and_says_which_layer():
         (lambda s: groups.group_scores(s, "atom"), "granularity must be one of .* got 'atom'"),
         (lambda s: groups.group_scores(s, "2:4"), "got '2:4'"),
         (lambda s: groups.group_scores(s, "kernel"), r"needs a convolution, got .* \(2, 3\)"),
-        (lambda s: groups.group_scores(s, "row", norm="l7"), "norm must be one of .* 'l7'"),
         (lambda s: groups.group_masks(s, 0.5, "row", on_empty="x"), "on_empty must be one of"),
         (lambda s: groups.group_masks(s, 1.5, "row"), r"sparsity must lie in \[0, 1\]"),
         (

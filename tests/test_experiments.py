@@ -7,14 +7,8 @@ import pytest
 from teachkit import experiments, lab, magnitude, masks, structured
 from teachkit.experiments import densities, granularities, han, neurons, paradox, schedules
 
-GRIDS = {
-    "schedules": (schedules.gradual, schedules.SCHEDULES),
-    "retraining": (schedules.retraining, schedules.RETRAINING),
-    "densities": (densities.cell, densities.GRID),
-    "granularities": (granularities.cell, granularities.GRID),
-    **paradox.TABLES,
-    **neurons.TABLES,
-}
+HERE = (densities, granularities, neurons, paradox, schedules)
+GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
 SAVED = {
     "schedules_mnist": schedules.MNIST,
@@ -66,13 +60,13 @@ def test_every_rule_keeps_what_the_table_says():
     """What is quick in a cell of densities, for all of one network's cells."""
     rows = {(r["rule"], r["sparsity"]): r for r in experiments.table("densities") if r["seed"] == 0}
     for rule, sparsity in itertools.product(densities.GRID["rule"], densities.GRID["sparsity"]):
-        kept = magnitude.keep_by_rule(densities.trained(0), sparsity, rule)
+        kept = magnitude.keep_by_rule(densities.network(0), sparsity, rule)
         assert min(int(mask.sum()) for mask in kept.values()) == rows[rule, sparsity]["smallest"]
 
 
 def test_every_granularity_keeps_what_the_table_says():
     """What is quick in a cell of granularities, for all of one network's cells."""
-    net, test = granularities.trained(0), lab.data.digits().test
+    net, test = granularities.network(0), lab.data.digits().test
     scores = {name: magnitude.scores(net)[name] for name in granularities.LAYERS}
     for row in experiments.table("granularities"):
         if row["seed"] == 0:

@@ -204,14 +204,13 @@ def test_inverses_by_blocks(seed, m, n, damping, block):
 
 @settings(max_examples=30)
 @given(*MATRICES)
-def test_full_inverse_diagonal_product_and_solve(seed, m, n, damping):
+def test_full_inverse_diagonal_and_solve(seed, m, n, damping):
     G, v = random_gradients(seed, m, n), random_gradients(seed + 1, n, 2)
     F = oracles.fisher_matrix(G, damping)
     A = torch.linalg.inv(F)
     close(fisher.matrix(G, damping), F)
     close(fisher.inverse(G, damping), A, 1e-8)
     close(fisher.inverse_diagonal(G, damping), A.diagonal(), 1e-8)
-    close(fisher.product(G, v, damping), F @ v)
     close(fisher.solve(G, v, damping), A @ v, 1e-8)
     close(fisher.solve(G, v[:, 0], damping), A @ v[:, 0], 1e-8)
 
@@ -340,7 +339,7 @@ def test_bad_matrices_are_refused():
     with pytest.raises(ValueError, match=r"must have shape \(m, n\)"):
         fisher.matrix(torch.zeros(3))
     with pytest.raises(ValueError, match="vector must have 4 rows"):
-        fisher.product(G, torch.zeros(3))
+        fisher.solve(G, torch.zeros(3), 1.0)
     with pytest.raises(ValueError, match="NaN"):
         fisher.recursion(G * math.inf, 2, 1.0)
 

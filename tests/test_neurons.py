@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from teachkit import lab, masks, neurons, obd, structured
-from teachkit.engine import games, merging
+from teachkit.engine import merging
 from teachkit.engine.surgeon import units as columns
 from teachkit.engine.units import Hidden, Kept, observed, rebuild
 from teachkit.lab.curves import spearman
@@ -168,17 +168,6 @@ def test_the_plain_repair_and_elimination(count, seed, damping, bias):
     assert order == merging.elimination(layer, count, damping=damping).tolist()
 
 
-@given(st.integers(2, 6), SEEDS)
-def test_the_plain_merge_by_weights(count, seed):
-    net, batch = network([count], seed, nn.ReLU)
-    W, V = torch.cat([net[0].weight, net[0].bias[:, None]], 1).detach(), net[2].weight.detach()
-    for gone in range(1, count):
-        W, V = neurons.merge_alike(W, V)
-        small = neurons.merge(net, batch, gone / count, "weights")
-        close(small[0].weight, W[:, :-1])
-        close(small[2].weight, V)
-
-
 @given(st.integers(2, 6), SEEDS, st.sampled_from([0.0, 0.1]))
 def test_costs_are_the_rise_of_the_error(units, seed, damping):
     net, batch = network([units], seed)
@@ -195,7 +184,7 @@ def test_costs_are_the_rise_of_the_error(units, seed, damping):
 def test_without_the_outgoing_weights_a_cost_is_what_the_others_cannot_say(units, seed):
     net, batch = network([units], seed)
     X = torch.cat([observed(net, batch[0])["0"].outputs, torch.ones(14, 1)], 1)
-    found = neurons.costs(torch.ones(2, units + 1), torch.linalg.inv(X.T @ X), outgoing=False)
+    found = neurons.costs(torch.ones(1, units + 1), torch.linalg.inv(X.T @ X))
     for j in range(units):
         others = [k for k in range(units + 1) if k != j]
         fit = torch.linalg.lstsq(X[:, others], X[:, j]).solution
@@ -336,7 +325,7 @@ def test_what_ties_the_values_together(n, seed):
 
 @given(st.integers(1, 4), st.integers(15, 30), SEEDS)
 def test_regression_by_lstsq(n, m, seed):
-    rows = games.random_masks(m, n, dice(seed))
+    rows = torch.rand(m, n, generator=dice(seed)) < 0.5
     values = torch.randn(m, generator=dice(seed + 1))
     X = torch.cat([torch.ones(m, 1), rows.double()], 1)
     if int(torch.linalg.matrix_rank(X)) <= n:
@@ -374,7 +363,8 @@ def minus_accuracy(output, y):
 def test_the_value_of_a_team_is_measured_on_the_silenced_network(widths, seed):
     net, batch = network(widths, seed)
     for layer in neurons.hidden(net):
-        rows = games.random_masks(6, net.get_submodule(layer.name).out_features, dice(seed))
+        units = net.get_submodule(layer.name).out_features
+        rows = torch.rand(6, units, generator=dice(seed)) < 0.5
         found = neurons.game(net, batch, layer.name, rows)
         right = neurons.game(net, batch, layer.name, rows, minus_accuracy)
         for row, value, share in zip(rows, found, right, strict=True):

@@ -25,7 +25,6 @@ from drawers import (
     cut_chains,
     functions,
     gradients,
-    matrices,
     networks,
     normal,
     positions,
@@ -45,7 +44,7 @@ from torch.nn.functional import mse_loss
 from teachkit import fisher, magnitude, masks, neurons, structured
 from teachkit.engine.dense import dense
 
-SUFFIX = re.compile(r"_(plain|naive)$")
+SUFFIX = re.compile(r"_naive$")
 
 
 # The pairs -----------------------------------------------------------------------------------------
@@ -95,7 +94,6 @@ TWINS = {
     "hessian.dense_naive": Twin(
         st.tuples(curved, st.builds(lambda n, seed: normal(n, seed=seed), sizes, seeds)), dense
     ),
-    "hessian.eigenvalue_signs_naive": Twin(matrices()),
     "taylor.polynomial_naive": Twin(
         st.tuples(functions, st.just((X, Y)), st.tuples(at, at), st.integers(0, 3)).filter(
             lambda it: not it[0].subs({X: it[2][0], Y: it[2][1]}).has(sympy.zoo)

@@ -1,13 +1,24 @@
 """Refuse bad input early, by name: each error quotes what was given and what is allowed."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from teachkit.core.types import Batch
+
+
+def _real(name: str, value: Any, kind: Any, low: float, high: float, *says: str) -> Any:
+    """A number in [low, high]; ``says`` are the words for a wrong type and for a wrong size."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must {says[0]}, got {value!r}")
+    if not low <= value <= high:  # also refuses NaN
+        raise ValueError(f"{name} must {says[-1]}, got {value!r}")
+    return value
 
 
 def fraction(name: str, value: object) -> float:
@@ -17,11 +28,7 @@ def fraction(name: str, value: object) -> float:
     Traceback (most recent call last):
     ValueError: sparsity must lie in [0, 1], got 1.5
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
-    if not 0 <= float(value) <= 1:  # also refuses NaN
-        raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
-    return float(value)
+    return float(_real(name, value, Real, 0, 1, "be a number in [0, 1]", "lie in [0, 1]"))
 
 
 def number(name: str, value: object, low: float = 0.0) -> float:
@@ -31,12 +38,8 @@ def number(name: str, value: object, low: float = 0.0) -> float:
     Traceback (most recent call last):
     ValueError: quality must be a finite number of 0 or more, got -1
     """
-    allowed = f"a finite number of {low:g} or more"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not low <= float(value) < math.inf:  # also refuses NaN
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    return float(value)
+    largest = sys.float_info.max
+    return float(_real(name, value, Real, low, largest, f"be a finite number of {low:g} or more"))
 
 
 def numbers(name: str, given: Mapping[str, float], allowed: Iterable[str]) -> dict[str, float]:
@@ -60,13 +63,8 @@ def whole(name: str, value: object, low: int = 0, high: float = math.inf) -> int
     Traceback (most recent call last):
     ValueError: k must be a whole number from 0 to 5, got 7
     """
-    allowed = f"a whole number from {low}" + ("" if math.isinf(high) else f" to {high}")
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    number = int(value)
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    return number
+    allowed = f"be a whole number from {low}" + ("" if math.isinf(high) else f" to {high}")
+    return int(_real(name, value, Integral, low, high, allowed))
 
 
 def finite(name: str, tensor: object) -> Tensor:

@@ -17,10 +17,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Entry(NamedTuple):
     """A registered function.
 
-    ``passes``: its cost in forward and backward passes over the batch, as a rough number.
-    ``needs``: of "data", "labels" and "second order" what it looks at. ``source``: author and year.
-    ``chains``: it refuses what is not a chain of known layers. ``scope``: over which weights the
-    number that goes is exact, "global" or "layer". ``limit``: the most weights that it takes.
+    ``name``: how tables and figures call it. ``passes``: its cost in forward and backward passes,
+    roughly. ``needs``: what it looks at. ``source``: author and year. ``chains``: it refuses what is
+    not a chain of known layers. ``scope``: over which weights the number that goes is exact, "global"
+    or "layer". ``limit``: the most weights that it takes.
     """
 
     name: str
@@ -41,55 +41,41 @@ PRUNES: dict[str, Entry] = {}
 
 
 def criterion(
-    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
+    name: str,
+    *,
+    passes: float,
+    source: str,
+    needs: tuple[str, ...] = (),
+    registry: dict[str, Entry] | None = None,
+    **more: Any,
 ) -> Callable[[Function], Function]:
     """Register a function that scores weights, (model, batch, loss) -> Scores; use it as a decorator.
 
-    Args:
-        name: how tables and figures call it.
-        passes: its cost in forward and backward passes.
-        source: author and year.
-        needs: of "data", "labels" and "second order" what it looks at.
-        more: ``chains``, ``scope`` or ``limit``, see :class:`Entry`.
-
-    Raises:
-        ValueError: another function has this name already, or a need that is not known.
-
+    The arguments, also ``chains``, ``scope`` and ``limit``, are the fields of :class:`Entry`. ValueError
+    where another function has this name already, or for a need that is not known.
     """
-    return _entering(SCORES, name, passes, needs, source, more)
-
-
-def pruner(
-    name: str, *, passes: float, source: str, needs: tuple[str, ...] = (), **more: Any
-) -> Callable[[Function], Function]:
-    """Register a function that prunes a network, (model, batch, sparsity, *, loss) -> (model, Masks).
-
-    The arguments are those of :func:`criterion`.
-    """
-    return _entering(PRUNES, name, passes, needs, source, more)
-
-
-def _entering(
-    registry: dict[str, Entry],
-    name: str,
-    passes: float,
-    needs: tuple[str, ...],
-    source: str,
-    more: dict[str, Any],
-) -> Callable[[Function], Function]:
     unknown = [need for need in needs if need not in NEEDS]
     if unknown:
         raise ValueError(f"needs must be of {NEEDS}, got {unknown[0]!r}")
     checks.number("passes", passes)
 
     def enter(function: Function) -> Function:
-        known = registry.get(name)
+        entries = SCORES if registry is None else registry
+        known = entries.get(name)
         if known is not None and _place(known.function) != _place(function):
             raise ValueError(f"there is a criterion {name!r} already: {_place(known.function)}")
-        registry[name] = Entry(name, function, passes, tuple(needs), source, **more)
+        entries[name] = Entry(name, function, passes, tuple(needs), source, **more)
         return function
 
     return enter
+
+
+def pruner(name: str, **facts: Any) -> Callable[[Function], Function]:
+    """Register a function that prunes, (model, batch, sparsity, *, loss) -> (model, Masks).
+
+    The arguments are those of :func:`criterion`.
+    """
+    return criterion(name, registry=PRUNES, **facts)
 
 
 def _place(function: Any) -> str:

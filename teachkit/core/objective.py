@@ -32,12 +32,6 @@ def objective(
 
     L(θ) = (1/N) Σₙ ℓ(f_θ(xₙ), yₙ), in evaluation mode. L takes any part of θ; what is left out
     keeps its value. The function is differentiable and works under ``torch.func`` transforms.
-
-    Args:
-        model: any module.
-        batch: (x, y).
-        loss: a mean loss (output, target) -> scalar.
-
     """
     x, y = checks.batch(batch)
     frozen = copy.deepcopy(checks.model(model, x)).eval().requires_grad_(False)
@@ -51,12 +45,7 @@ def objective(
 
 def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     """The loss, where output and target fit: (n, 1) and (n,) would silently become n × n numbers."""
-    if (
-        output.ndim == 2
-        and output.shape[1] == 1
-        and target.ndim == 1
-        and target.is_floating_point()
-    ):
+    if output.shape[1:] == (1,) and target.ndim == 1 and target.is_floating_point():
         raise ValueError(
             f"the output has shape {tuple(output.shape)} and the targets {tuple(target.shape)}; "
             "give the targets as y[:, None]"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teachkit.core import checks
 from teachkit.core.selection import Numbers, kth_smallest, largest
 from teachkit.core.types import Masks, Scores
-from teachkit.core.weights import boolean, combine, nonzero, split
+from teachkit.core.weights import boolean, nonzero, split
 
 
 def sparsity(masks: Masks) -> float:
@@ -35,24 +35,23 @@ def removed(n: int, sparsity: float) -> int:
 
 
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
-    """The k-th smallest |w| (k from 1) over all tensors together, exactly.
+    """The k-th smallest |w| (k from 1) over all tensors together, which have one floating dtype.
 
-    Beyond half a million weights it costs four to seven reads of them, fewer where memory is slow,
-    and a hundredth of their memory; see ``core.selection``. ``torch.kthvalue`` gives the same number
-    fifteen times slower or more.
-
-    Args:
-        weights: a dict of tensors, a sequence of tensors or one tensor, of one floating dtype.
-        k: 1 to the number of all weights.
-
-    Raises:
-        ValueError: a NaN, or k out of range.
+    Beyond half a million weights it costs four to seven reads of them and a hundredth of their
+    memory, see ``core.selection``; ``torch.kthvalue`` takes fifteen times as long or more.
 
     >>> threshold({"a": torch.tensor([-3.0, 1.0]), "b": torch.tensor([[2.0]])}, 2)
     2.0
-
     """
-    return float(kth_smallest(_arrays(_tensors(weights)), k, absolute=True))
+    given = weights.values() if isinstance(weights, Mapping) else weights
+    if not isinstance(given, Iterable):
+        raise TypeError(f"weights must be tensors of one floating dtype, got {weights!r}")
+    tensors = [given] if isinstance(given, Tensor) else list(given)
+    kinds = {w.dtype if isinstance(w, Tensor) else type(w).__name__ for w in tensors}
+    if len(kinds) != 1 or not isinstance(tensors[0], Tensor) or not tensors[0].is_floating_point():
+        found = sorted(map(str, kinds)) or "nothing"
+        raise TypeError(f"weights must be tensors of one floating dtype, got {found}")
+    return float(kth_smallest(_arrays(tensors), k, absolute=True))
 
 
 def keep_top(
@@ -69,7 +68,7 @@ def keep_top(
     ``score <= threshold`` would remove one weight too many, or all of them where scores tie.
 
     Args:
-        scores: one tensor per weight, any real dtype.
+        scores: tensors of any real dtype.
         sparsity: fraction to remove, in [0, 1].
         scope: "global" ranks all weights together, "layer" each tensor by itself.
         within: masks from before; what they removed stays removed and counts as removed.
@@ -79,16 +78,15 @@ def keep_top(
     {'w': tensor([False,  True,  True, False])}
 
     """
-    fraction = checks.fraction("sparsity", sparsity)
+    sizes = {name: s.numel() for name, s in _scores(scores).items()}
     if scope == "layer":
-        keep = {
-            name: s.numel() - removed(s.numel(), fraction) for name, s in _scores(scores).items()
-        }
+        keep = {name: n - removed(n, sparsity) for name, n in sizes.items()}
         return keep_quota(scores, keep, within=within, absolute=absolute)
     if scope != "global":
         raise ValueError(f"scope must be 'global' or 'layer', got {scope!r}")
-    total = sum(s.numel() for s in _scores(scores).values())
-    return _largest(scores, total - removed(total, fraction), within, absolute)
+    total = sum(sizes.values())
+    limits = {} if within is None else checks.masks(within, scores)
+    return _largest(scores, total - removed(total, sparsity), limits, absolute)
 
 
 def keep_quota(
@@ -105,12 +103,11 @@ def keep_quota(
     """
     if set(keep) != set(_scores(scores)):
         raise ValueError(f"keep has the keys {sorted(keep)}, scores have {sorted(scores)}")
-    before = {} if within is None else checks.masks(within, scores)
+    limits = {} if within is None else checks.masks(within, scores)
     masks: Masks = {}
     for name, s in scores.items():
         k = checks.whole(f"keep[{name!r}]", keep[name], 0, s.numel())
-        limit = {name: before[name]} if name in before else None
-        masks |= _largest({name: s}, k, limit, absolute)
+        masks |= _largest({name: s}, k, limits, absolute)
     return masks
 
 
@@ -127,7 +124,8 @@ def keep_n_of_m(scores: Scores, n: int, m: int) -> Masks:
     checks.whole("n", n, 0, m)
     masks: Masks = {}
     for name, s in _scores(scores).items():
-        across = s.detach().movedim(min(1, s.ndim - 1), -1)
+        dim = min(1, s.ndim - 1)
+        across = s.detach().movedim(dim, -1)
         if across.shape[-1] % m:
             raise ValueError(
                 f"scores[{name!r}] has {across.shape[-1]} inputs, not a multiple of m={m}"
@@ -135,7 +133,7 @@ def keep_n_of_m(scores: Scores, n: int, m: int) -> Masks:
         groups = across.reshape(-1, m)
         order = groups.argsort(dim=1, descending=True, stable=True)
         mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, :n], True)
-        masks[name] = mask.reshape(across.shape).movedim(-1, min(1, s.ndim - 1)).contiguous()
+        masks[name] = mask.reshape(across.shape).movedim(-1, dim).contiguous()
     return masks
 
 
@@ -153,12 +151,11 @@ def zeros_last(scores: Scores, model: nn.Module) -> Scores:
     if not alive:
         return dict(scores)
     lowest = min(float(s.min()) for s in scores.values() if s.numel())
-    return {
-        name: torch.where(
-            alive[name], s, torch.nextafter(s.new_tensor(lowest), -s.new_tensor(torch.inf))
-        )
-        for name, s in scores.items()
+    below = {
+        n: torch.nextafter(s.new_tensor(lowest), -s.new_tensor(torch.inf))
+        for n, s in scores.items()
     }
+    return {n: torch.where(alive[n], s, below[n]) for n, s in scores.items()}
 
 
 def count(mask: Tensor) -> int:
@@ -170,27 +167,25 @@ def _scores(scores: Scores) -> Scores:
     return checks.entries("scores", scores, scores)
 
 
-def _largest(scores: Scores, k: int, within: Masks | None, absolute: bool) -> Masks:
-    """Keep the k largest of all scores together, the first ones where they tie."""
-    if within is None:
-        kept = torch.from_numpy(largest(_arrays(scores.values()), k, absolute=absolute))
+def _largest(scores: Scores, k: int, within: Masks, absolute: bool) -> Masks:
+    """Keep the k largest of all scores together that the masks keep, the first ones where they tie."""
+    arrays = _arrays(scores.values())
+    if not any(name in within for name in scores):
+        kept = largest(arrays, k, absolute=absolute)
     else:
-        kept = _largest_within(scores, k, checks.masks(within, scores), absolute)
-    return {name: mask.to(scores[name].device) for name, mask in split(kept, scores).items()}
-
-
-def _largest_within(scores: Scores, k: int, within: Masks, absolute: bool) -> Tensor:
-    """One flag a score: the k largest of those that the masks keep."""
-    before = combine(within, {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()})
-    flat = np.concatenate(_arrays(scores.values()))
-    alive = np.concatenate(_arrays(before[name] for name in scores)).nonzero()[0]
-    if k > len(alive):
-        raise ValueError(
-            f"{k} of {len(flat)} weights were asked to stay, but the masks in within keep only {len(alive)}"
-        )
-    kept = np.zeros(len(flat), bool)
-    kept[alive[largest([flat[alive]], k, absolute=absolute)]] = True
-    return torch.from_numpy(kept)
+        before = [
+            within.get(name, torch.ones_like(s, dtype=torch.bool)) for name, s in scores.items()
+        ]
+        flat, alive = np.concatenate(arrays), np.concatenate(_arrays(before)).nonzero()[0]
+        if k > len(alive):
+            raise ValueError(
+                f"{k} of {len(flat)} weights were asked to stay, but the masks in within keep "
+                f"only {len(alive)}"
+            )
+        kept = np.zeros(len(flat), bool)
+        kept[alive[largest([flat[alive]], k, absolute=absolute)]] = True
+    masks = split(torch.from_numpy(kept), scores)
+    return {name: mask.to(scores[name].device) for name, mask in masks.items()}
 
 
 def _arrays(tensors: Iterable[Tensor]) -> list[Numbers]:
@@ -199,17 +194,3 @@ def _arrays(tensors: Iterable[Tensor]) -> list[Numbers]:
     common = reduce(torch.promote_types, [t.dtype for t in flat], torch.bool)
     # bfloat16, which numpy lacks, fits into float32 without loss.
     return [t.to(torch.float32 if common == torch.bfloat16 else common).numpy() for t in flat]
-
-
-def _tensors(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor) -> list[Tensor]:
-    """The tensors, all of one floating dtype."""
-    if isinstance(weights, Tensor):
-        weights = [weights]
-    if not isinstance(weights, Iterable):
-        raise TypeError(f"weights must be tensors of one floating dtype, got {weights!r}")
-    tensors = list(weights.values() if isinstance(weights, Mapping) else weights)
-    kinds = {w.dtype if isinstance(w, Tensor) else type(w).__name__ for w in tensors}
-    if len(kinds) != 1 or not isinstance(tensors[0], Tensor) or not tensors[0].is_floating_point():
-        allowed = "tensors of one floating dtype"
-        raise TypeError(f"weights must be {allowed}, got {sorted(map(str, kinds)) or 'nothing'}")
-    return tensors

@@ -29,19 +29,14 @@ def record_calls(
 ) -> Tensor:
     """Run the model on x in evaluation mode, with ``at_call`` at each call of a layer; the output.
 
-    Args:
-        model: any module; it is unchanged.
-        x: the input.
-        at_call: looks at a call; a tensor that it returns takes the place of the layer's output.
-        layers: which layers, by name; all Linear and Conv layers by default.
-        graph: keep what autograd needs to differentiate.
+    A tensor that ``at_call`` returns takes the place of the layer's output. ``layers`` are all Linear
+    and Conv layers by default; ``graph`` keeps what autograd needs to differentiate.
 
     >>> seen = []
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     >>> _ = record_calls(net, torch.ones(5, 2), lambda call: seen.append((call.name, call.output.shape)))
     >>> seen
     [('0', torch.Size([5, 3]))]
-
     """
     hooks = []
 

@@ -4,7 +4,6 @@ A mask has the shape of its weight and is boolean: True keeps.
 """
 
 import copy
-import itertools
 from collections.abc import Mapping
 
 import torch
@@ -20,14 +19,11 @@ def prunable(model: nn.Module, *, biases: bool = False) -> Params:
     """The weights of Linear and Conv layers (and their biases if asked), keyed as named_parameters().
 
     The tensors are the model's own, not copies. A weight that two layers share appears once. One
-    that a module of another kind owns first, as an embedding may, is left out.
-
-    Raises:
-        ValueError: a layer carries a mask of torch.nn.utils.prune; see :func:`from_torch`.
+    that a module of another kind owns first, as an embedding may, is left out. ValueError where a
+    layer carries a mask of torch.nn.utils.prune.
 
     >>> {name: tuple(w.shape) for name, w in prunable(nn.Sequential(nn.Linear(3, 2))).items()}
     {'0.weight': (2, 3)}
-
     """
     kinds = ("weight", "bias") if biases else ("weight",)
     wanted: set[str] = set()
@@ -64,16 +60,15 @@ def apply(model: nn.Module, masks: Masks) -> nn.Module:
 
 def combine(*masks: Masks) -> Masks:
     """What all of several masks keep; a key that one of them lacks is not limited by it."""
+    combined: Masks = {}
     for given in masks:
         boolean(given)
-    combined: Masks = {}
-    for name, mask in itertools.chain.from_iterable(given.items() for given in masks):
-        other = combined.get(name, mask)
-        if other.shape != mask.shape:
-            raise ValueError(
-                f"masks[{name!r}] come as {tuple(other.shape)} and {tuple(mask.shape)}"
-            )
-        combined[name] = other & mask
+        for name, mask in given.items():
+            other = combined.get(name, mask)
+            if other.shape != mask.shape:
+                shapes = f"{tuple(other.shape)} and {tuple(mask.shape)}"
+                raise ValueError(f"masks[{name!r}] come as {shapes}")
+            combined[name] = other & mask
     return combined
 
 

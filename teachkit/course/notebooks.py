@@ -33,11 +33,7 @@ def canonical(notebook: NotebookNode) -> str:
     """The text of a notebook in canonical form.
 
     Kept are sources, cell ids, outputs, and the metadata ``jupyter``, ``slideshow`` and ``tags``;
-    gone are widget state and views, timings, and execution counts of empty cells.
-
-    Raises:
-        NotebookError: more than 400 kB.
-
+    gone are widget state and views, timings, and empty cells. More than 400 kB is a NotebookError.
     """
     made = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL, "language_info": LANGUAGE})
     made.nbformat_minor = 5
@@ -54,23 +50,21 @@ def canonical(notebook: NotebookNode) -> str:
 
 def _cell(cell: NotebookNode) -> NotebookNode:
     metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
-    source = cell.source.rstrip()
-    if cell.cell_type != "code":
-        return NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=metadata, source=source)
-    return NotebookNode(
-        id=cell.id,
-        cell_type="code",
-        metadata=metadata,
-        source=source,
-        execution_count=cell.execution_count,
-        outputs=_joined([_output(output) for output in cell.outputs]),
-    )
+    kept = NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=metadata)
+    kept.source = cell.source.rstrip()
+    if cell.cell_type == "code":
+        kept.execution_count = cell.execution_count
+        kept.outputs = _outputs(cell.outputs)
+    return kept
 
 
-def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Printed text in one piece: where the kernel cuts it depends on the clock."""
+def _outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Without widgets, printed text in one piece: where the kernel cuts it depends on the clock."""
     joined: list[NotebookNode] = []
-    for output in outputs:
+    for output in map(NotebookNode, outputs):
+        if "data" in output:
+            output.data = {mime: x for mime, x in output.data.items() if mime != WIDGET_VIEW}
+            output.metadata = {}
         if joined and output.get("name") and output.get("name") == joined[-1].get("name"):
             joined[-1].text += output.text
         else:
@@ -78,21 +72,8 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return joined
 
 
-def _output(output: NotebookNode) -> NotebookNode:
-    kept = NotebookNode(output)
-    if "data" in kept:
-        kept.data = {mime: value for mime, value in kept.data.items() if mime != WIDGET_VIEW}
-        kept.metadata = {}
-    return kept
-
-
 def execute(path: Path) -> str:
-    """Run a notebook top to bottom on a fresh kernel and return its canonical text.
-
-    Raises:
-        NotebookError: a cell raised, or the kernel died.
-
-    """
+    """Run a notebook top to bottom on a fresh kernel; its canonical text, or a NotebookError."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -108,22 +89,11 @@ def execute(path: Path) -> str:
         client.execute()
     except CellExecutionError as error:
         raise NotebookError(
-            f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n"
-            f"{_failed(notebook)}"
+            f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n{error}"
         ) from error
     except DeadKernelError as error:
         raise NotebookError(f"{path.name} was not written, because its kernel died") from error
     return canonical(notebook)
-
-
-def _failed(notebook: NotebookNode) -> str:
-    """The source of the cell that raised."""
-    sources = [
-        cell.source
-        for cell in notebook.cells
-        if any(output.output_type == "error" for output in cell.get("outputs", []))
-    ]
-    return "the cell:\n" + "\n".join(sources)
 
 
 def write(path: Path) -> bool:
@@ -146,7 +116,7 @@ def select(names: Sequence[str], folder: Path = FOLDER) -> list[Path]:
     unknown = [name for name in names if not any(stem.startswith(name) for stem in stems)]
     if unknown:
         raise NotebookError(f"no notebook begins with {unknown[0]!r}; there are {', '.join(stems)}")
-    return [b for b in books if not names or any(b.stem.startswith(name) for name in names)]
+    return [book for book in books if book.stem.startswith(tuple(names) or "")]
 
 
 def main(arguments: Iterable[str]) -> int:

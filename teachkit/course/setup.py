@@ -1,7 +1,6 @@
 """Make ``.venv`` from environment.yml: quick when it stands, repaired when it is half made.
 
-Standard library only, and of ours only what keeps to it, because this runs before anything is
-installed.
+Standard library only, because this runs before anything is installed.
 """
 
 import contextlib
@@ -48,20 +47,15 @@ def requirements(text: str) -> tuple[list[str], list[str]]:
 
 
 class Environment:
-    """The course's own virtual environment in ``root/.venv``.
-
-    Args:
-        root: the checkout, the folder that holds environment.yml.
-
-    """
+    """The course's own virtual environment in ``root/.venv``, beside environment.yml."""
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self.venv = root / ".venv"
-        windows = os.name == "nt"
-        self.python = self.venv / ("Scripts/python.exe" if windows else "bin/python")
+        self.python = self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         self.stamp = self.venv / "course.json"
         self.options, self.packages = requirements((root / "environment.yml").read_text("utf-8"))
+        self.torch = [line for line in self.packages if re.match(r"torch\b", line)]
 
     def wanted(self) -> str:
         """What the stamp says of a finished environment: its place and what it was made from."""
@@ -71,9 +65,7 @@ class Environment:
 
     def ready(self) -> bool:
         """True when the set-up was finished from today's environment.yml and its Python starts."""
-        with contextlib.suppress(OSError):
-            return self.stamp.read_text("utf-8") == self.wanted() and self._starts()
-        return False
+        return self._stamped(self.stamp) and self._starts()
 
     def ensure(self) -> None:
         """Create or complete the environment; a no-op when it is ready."""
@@ -84,29 +76,32 @@ class Environment:
         self.stamp.unlink(missing_ok=True)
         if not self._starts("-m", "pip", "--version"):
             self._create()
-        torch = [line for line in self.packages if re.match(r"torch\b", line)]
         # torch comes first and alone: with it in place no later step looks for another build of it.
-        self._pip("install", *self._index_for(torch), *torch)
+        self._pip("install", *self._index_for(self.torch), *self.torch)
         self._pip("install", *(word for line in self.packages for word in line.split()))
-        self._write_settings()
+        # JupyterLab's news pop-up is the one thing a learner would have to click away.
+        settings = self.venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+        files.replace(settings, json.dumps(SETTINGS, indent=1))
         files.replace(self.stamp, self.wanted())
         print("The set-up is done.", flush=True)
 
     def ensure_extra(self, extra: str) -> None:
         """Install an optional group of pyproject.toml; a no-op when it was installed before.
 
-        All pinned packages are named again, so that a peer's own wish for another torch (of
-        torchvision's, for instance) gives way to ours instead of replacing it.
+        All pinned packages are named again, so that a peer's wish for another torch gives way to ours.
         """
         stamp = self.venv / f"course-{extra}.json"
-        with contextlib.suppress(OSError):
-            if stamp.read_text("utf-8") == self.wanted():
-                return
+        if self._stamped(stamp):
+            return
         print(f"Installing the optional group '{extra}' of pyproject.toml (once).", flush=True)
         pinned = [line for line in self.packages if not line.startswith("-e")]
-        torch = [line for line in pinned if re.match(r"torch\b", line)]
-        self._pip("install", *self._index_for(torch), *pinned, "-e", f".[{extra}]")
+        self._pip("install", *self._index_for(self.torch), *pinned, "-e", f".[{extra}]")
         files.replace(stamp, self.wanted())
+
+    def _stamped(self, stamp: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return stamp.read_text("utf-8") == self.wanted()
+        return False
 
     def _starts(self, *arguments: str) -> bool:
         """True when the environment's Python runs with these arguments."""
@@ -151,8 +146,8 @@ class Environment:
                 [str(self.python), "-m", "pip", *dry, *torch], capture_output=True, cwd=self.root
             )
             if done.returncode == 0:
-                found = json.loads(report.read_text("utf-8"))["install"]
-                if all("+cpu" in item["metadata"]["version"] for item in found):
+                wheels = json.loads(report.read_text("utf-8"))["install"]
+                if all("+cpu" in wheel["metadata"]["version"] for wheel in wheels):
                     return []
         return self.options
 
@@ -171,11 +166,6 @@ class Environment:
         if process.wait():
             raise SetupError(explain("".join(said)))
 
-    def _write_settings(self) -> None:
-        """Silence JupyterLab's news pop-up, the one thing a learner would have to click away."""
-        folder = self.venv / "share" / "jupyter" / "lab" / "settings"
-        files.replace(folder / "overrides.json", json.dumps(SETTINGS, indent=1))
-
 
 def explain(said: str) -> str:
     """One sentence of advice for what pip printed before it failed.
@@ -183,12 +173,13 @@ def explain(said: str) -> str:
     >>> explain("OSError: [Errno 28] No space left on device")[:15]
     'The disk filled'
     """
+    again = "run the same command again; it goes on from here."
     if "No space left" in said or "Errno 28" in said:
-        return "The disk filled up. Free about 3 GB and run the same command again; it goes on from here."
+        return f"The disk filled up. Free about 3 GB and {again}"
     if NETWORK.search(said):
         return (
             "pip found no package index that has these packages. Check the network, or point pip at "
-            "a mirror with PIP_INDEX_URL, then run the same command again; it goes on from here."
+            f"a mirror with PIP_INDEX_URL, then {again}"
         )
     return (
         "pip failed; its last lines above say why. Run the same command again; "

@@ -3,34 +3,29 @@
 The whole matrix of n weights takes n² numbers; cut into blocks of b neighbouring weights it takes
 n · b, and what lies between different blocks is dropped. What makes it fast:
 
-- **Forming.** The gradients come a few at a time (``engine.gradients``) and are cut into blocks,
-  (m, B, b). One batched product adds each chunk to all B blocks, and no gradient is kept.
-- **Inverting.** One batched Cholesky factorization inverts all blocks at once. The recursion in the
-  paper (``fisher.recursion``) rewrites every block for every gradient, m · n · b numbers through
-  memory; the product and the factorization work in the cache.
-- **Removing.** A block that loses the weights Q and keeps S needs F_SS⁻¹, and S differs from block
-  to block. With rows and columns outside S replaced by those of the identity, all blocks keep their
-  size and are factorized together: the inverse of that is F_SS⁻¹ beside ones.
+- **Forming.** The gradients come a few at a time (``engine.gradients``), cut into blocks (m, B, b).
+  One batched product adds each chunk to all B blocks, and no gradient is kept.
+- **Inverting.** One batched Cholesky factorization inverts all blocks. The paper's recursion
+  (``fisher.recursion``) rewrites every block for every gradient, m · n · b numbers through memory.
+- **Removing.** A block that loses the weights Q and keeps S needs F_SS⁻¹, with another S in each.
+  With rows and columns outside S replaced by those of the identity, all blocks keep their size and
+  are factorized together. Weights that are zero at the start count as removed in the same way.
 
-Everything is float64, whatever the network is. Weights that are zero at the start stay zero: they
-count as removed, and their rows are replaced in the same way.
-
-Source: Singh & Alistarh, WoodFisher, NeurIPS 2020.
+Everything is float64, whatever the network is.
 """
 
 import copy
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from teachkit.core import checks, ranking
-from teachkit.core.losses import Labels
 from teachkit.core.types import Batch, Loss, Masks, Params
 from teachkit.core.weights import nonzero, prunable, split
-from teachkit.engine.dense import DENSE_LIMIT
-from teachkit.engine.gradients import gradient_chunks
+from teachkit.engine.dense import refuse_large
+from teachkit.engine.gradients import LabelOptions, gradient_chunks, mean
 
 BLOCK_LIMIT = 4e9  # bytes
 Update = Literal["joint", "single", "none"]
@@ -45,36 +40,30 @@ def prune(
     block: int = 50,
     damping: float = 1e-4,
     steps: int = 1,
-    kind: Labels = "empirical",
     update: Update = "joint",
-    generator: torch.Generator | None = None,
+    **labels: Unpack[LabelOptions],
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon with blocks of the Fisher matrix for the Hessian, no retraining.
 
-    In each step: estimate the blocks F_b of the weights that are left; remove those with the
-    smallest w_q² / 2[F⁻¹]_qq over all layers together; move the others of a block S to the
-    minimum of ½ δᵀFδ, δ_S = F_SS⁻¹ F_SQ w_Q, with Q the ones that went. The sparsity rises along
-    the cubic s_t = s − (s − s₀)(1 − t/T)³ (Zhu & Gupta 2017).
+    In each step: estimate the blocks of the weights that are left; remove those with the smallest
+    w_q² / 2[F⁻¹]_qq over all layers; move the others of a block S to the minimum of ½ δᵀFδ,
+    δ_S = F_SS⁻¹ F_SQ w_Q, with Q the ones that went. The sparsity rises along the cubic
+    s_t = s − (s − s₀)(1 − t/T)³ (Zhu & Gupta 2017).
 
     Source: Singh & Alistarh, WoodFisher, NeurIPS 2020, who add up the updates that each removal
     would call for alone (``update="single"``).
 
     Args:
-        model: any module whose samples do not mix; it is unchanged.
+        model: any module whose samples do not mix; it is unchanged. Weights that are zero stay so.
         batch: (x, y) for the gradients.
         sparsity: fraction of zeros over all prunable weights; exactly round(sparsity · n) go.
         loss: a mean loss.
-        block: b, how many neighbouring weights (of all, in order, flattened) form a block; the
-            blocks take n · b numbers.
-        damping: λ, in units of F, added to the diagonal. A large one ranks by magnitude. F shrinks
+        block: b, how many neighbouring weights (of all, in order, flattened) form a block.
+        damping: λ, in units of F, added to the diagonal. A large one ranks by magnitude; F shrinks
             as a network fits, so what is large depends on the network.
         steps: T; F is estimated anew in each.
-        kind: which Fisher matrix, see :func:`teachkit.fisher.gradients`.
         update: "joint" as above, "single", or "none" (only the masks).
-        generator: draws the labels where kind is "sampled".
-
-    Returns:
-        A new model, zero where its masks are False, and the masks. Weights that are zero stay so.
+        labels: ``kind``, which Fisher matrix, and ``generator``: see :func:`teachkit.fisher.gradients`.
 
     Raises:
         ValueError: damping 0 and a singular block, an unknown update, or blocks of more than 4 GB.
@@ -83,7 +72,6 @@ def prune(
     x, _ = checks.batch(batch)
     target = checks.fraction("sparsity", sparsity)
     checks.whole("steps", steps, 1)
-    checks.whole("block", block, 1)
     damping = checks.number("damping", damping)
     if update not in get_args(Update):
         raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
@@ -93,7 +81,7 @@ def prune(
         return pruned, {}
     start = min(ranking.sparsity(kept), target)
     for t in range(1, steps + 1):
-        F = blocks(pruned, batch, loss, block=block, kind=kind, generator=generator)
+        F = blocks(pruned, batch, loss, block=block, **labels)
         now = target - (target - start) * (1 - t / steps) ** 3
         kept = _step(weights, F, now, damping, update)
     return pruned, kept
@@ -116,22 +104,11 @@ def blocks(
     loss: Loss = cross_entropy,
     *,
     block: int = 50,
-    kind: Labels = "empirical",
-    generator: torch.Generator | None = None,
+    **labels: Unpack[LabelOptions],
 ) -> Tensor:
     """The diagonal blocks of the Fisher matrix, (⌈n/b⌉, b, b), float64, without storing the gradients.
 
-    Args:
-        model: any module whose samples do not mix.
-        batch: (x, y).
-        loss: a mean loss.
-        block: b, how many neighbouring weights form a block.
-        kind: which Fisher matrix.
-        generator: draws the labels where kind is "sampled".
-
-    Raises:
-        ValueError: blocks of more than 4 GB.
-
+    The arguments are those of :func:`prune`. Blocks of more than 4 GB are a ValueError.
     """
     n = sum(w.numel() for w in prunable(model).values())
     b = min(checks.whole("block", block, 1), n)
@@ -139,17 +116,13 @@ def blocks(
         raise ValueError(
             f"{n} weights in blocks of {b} take {8e-9 * n * b:.1f} GB; use smaller blocks"
         )
-    total: Tensor | float = 0.0
-    m = 0
-    for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
-        total = total + block_sums(cut(G.double(), b))
-        m += len(G)
-    return total / m  # type: ignore[return-value]
+    chunks = gradient_chunks(model, batch, loss, **labels)
+    return mean(chunks, lambda G: block_sums(cut(G.double(), b)))
 
 
 def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
     """w_q² / 2[(F + λI)⁻¹]_qq for all weights (n,), −1 for those that are zero already."""
-    inverses = torch.cholesky_inverse(factor(_restricted(F, _in_blocks(w != 0, F)), damping))
+    inverses = torch.cholesky_inverse(_factor_of(F, w != 0, damping))
     diagonal = inverses.diagonal(dim1=-2, dim2=-1).reshape(-1)[: len(w)]
     return torch.where(w == 0, -1.0, 0.5 * w**2 / diagonal)
 
@@ -157,11 +130,11 @@ def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
 def updated(F: Tensor, w: Tensor, keep: Tensor, damping: float, update: Update) -> Tensor:
     """The weights (n,) after removing those not kept: zero there, moved in the rest of the block."""
     stays = keep & (w != 0)
-    gone = _in_blocks(w * ~keep, F)[..., None]
+    gone = cut((w * ~keep)[None], F.shape[-1])[0, ..., None]
     if update == "joint":
-        step = torch.cholesky_solve(F @ gone, factor(_restricted(F, _in_blocks(stays, F)), damping))
+        step = torch.cholesky_solve(F @ gone, _factor_of(F, stays, damping))
     elif update == "single":
-        A = torch.cholesky_inverse(factor(_restricted(F, _in_blocks(w != 0, F)), damping))
+        A = torch.cholesky_inverse(_factor_of(F, w != 0, damping))
         step = -A @ (gone / A.diagonal(dim1=-2, dim2=-1)[..., None])
     else:
         step = torch.zeros_like(gone)
@@ -213,29 +186,14 @@ def checked(
         raise ValueError(f"gradients must have shape (m, n), at least 1 by 1, got {tuple(G.shape)}")
     if not checks.number("damping", damping) and positive:
         raise ValueError(f"damping must be a finite number above 0, got {damping!r}")
-    n = G.shape[1]
-    if dense and n > DENSE_LIMIT:
-        raise ValueError(
-            f"the Fisher matrix of {n} weights takes {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} "
-            "weights are allowed: use blocks, inverse_diagonal, product or solve"
-        )
+    if dense:
+        what = f"the Fisher matrix of {G.shape[1]} weights takes"
+        refuse_large(G.shape[1], what, "use blocks, inverse_diagonal or solve")
     return G
 
 
-def rows_of(vector: Tensor, n: int) -> Tensor:
-    """A vector (n,) or several as columns, (n, k), if that is what it is."""
-    v = checks.finite("vector", vector)
-    if v.ndim not in (1, 2) or len(v) != n:
-        raise ValueError(f"vector must have {n} rows, got shape {tuple(v.shape)}")
-    return v
-
-
-def _in_blocks(values: Tensor, F: Tensor) -> Tensor:
-    """(n,) → (B, b), filled up with zeros."""
-    return cut(values[None], F.shape[-1])[0]
-
-
-def _restricted(F: Tensor, stay: Tensor) -> Tensor:
-    """F restricted to the weights that stay, with ones on the rest of the diagonal."""
-    inside = F * (stay[:, :, None] & stay[:, None])
-    return inside + torch.diag_embed((~stay).to(F.dtype))
+def _factor_of(F: Tensor, stay: Tensor, damping: float) -> Tensor:
+    """:func:`factor` of F where the weights (n,) stay, with ones on the rest of the diagonal."""
+    s = cut(stay[None], F.shape[-1])[0]
+    inside = F * (s[:, :, None] & s[:, None])
+    return factor(inside + torch.diag_embed((~s).to(F.dtype)), damping)

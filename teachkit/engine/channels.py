@@ -1,20 +1,17 @@
 """Follow the channels of a network through its graph: which layers must be cut together.
 
-Every tensor between two layers carries channels. A *space* is a set of channels that share one fate:
-what a layer puts out, what a batch normalisation scales, what an addition adds up, what the next
-layers read. The walk visits each call once, in the order of the network:
+A *space* is a set of channels that share one fate: what a layer puts out, what a batch normalisation
+scales, what an addition adds up, what the next layers read. The walk visits each call once:
 
 - a Linear or Conv layer reads one space and makes a new one; a depthwise convolution, a batch
   normalisation and a PReLU have numbers for each channel of the space that they read;
-- a function of single numbers, a pooling over the image and ``flatten(x, 1)`` leave the space as it
-  is; the flatten only turns each channel into height · width neighbours;
+- a function of single numbers and a pooling leave the space as it is; ``flatten(x, 1)`` only turns
+  each channel into height · width neighbours;
 - an addition or a product of two tensors makes two spaces one (a union–find by parents);
 - whatever else touches a space *fixes* it, with a reason in words that an error can quote. So what is
   not understood costs a space its freedom, never the exactness of the result.
 
-What a module does is asked of the one table, :mod:`teachkit.core.layers`; which calls of functions
-are understood stands beside the tracer, :mod:`teachkit.engine.tracing`. No data flows and no shape is
-computed, which is why this takes milliseconds, and works for networks on the meta device, too.
+No data flows and no shape is computed, so this takes milliseconds, on the meta device, too.
 """
 
 from collections import Counter
@@ -25,14 +22,13 @@ import torch
 from torch import fx, nn
 
 from teachkit.core import checks
-from teachkit.core.layers import kind
+from teachkit.core.layers import does_more, kind
 from teachkit.engine.tracing import (
     POINTWISE_CALLS,
     POOLING_CALLS,
     TOGETHER,
     call_name,
     flattens_all,
-    refuse_hooks,
     trace,
 )
 
@@ -53,9 +49,9 @@ class Flow(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The space that a layer reads, and how many neighbouring inputs belong to one channel.
+    """The space that a layer reads, and how many neighbouring inputs belong to one channel, or 0.
 
-    None do (0) where a layer has one number for all channels.
+    There are none where a layer has one number for all channels.
     """
 
     space: int
@@ -77,7 +73,12 @@ class Channels:
         self.fixed: dict[int, str] = {}
         self._parent: list[int] = []
         self._flows: dict[fx.Node, Flow] = {}
-        refuse_hooks(self.modules)
+        for name, module in self.modules.items():
+            if does_more(module):
+                raise ValueError(
+                    f"module {name!r} ({type(module).__name__}) has hooks or a replaced forward, "
+                    "whose effect is not known; remove them first"
+                )
         self.graph = trace(model)
         for node in self.graph.nodes:
             self._flows[node] = self._visit(node)
@@ -91,8 +92,8 @@ class Channels:
 
     def why_fixed(self, space: int) -> str | None:
         """The reason why a space cannot be cut, None if it can."""
-        reasons = (why for s, why in self.fixed.items() if self.root(s) == self.root(space))
-        return next(reasons, None)
+        alike = (why for s, why in self.fixed.items() if self.root(s) == self.root(space))
+        return next(alike, None)
 
     def coupled(self) -> dict[int, list[str]]:
         """The layers that make channels, by space, in the order of the network; fixed spaces too."""
@@ -121,10 +122,9 @@ class Channels:
     def _visit(self, node: fx.Node) -> Flow:
         flows = [self._flows[read] for read in node.all_input_nodes]
         spaces = [flow.space for flow in flows]
-        if node.op == "placeholder":
-            return self._fix([], "it is an input of the network")
-        if node.op == "output":
-            return self._fix(spaces, "it is an output of the network")
+        if node.op in ("placeholder", "output"):
+            side = {"placeholder": "input", "output": "output"}[node.op]
+            return self._fix(spaces, f"it is an {side} of the network")
         if node.op == "call_module":
             return self._module(str(node.target), flows)
         called, first = node.target, flows[0] if len(flows) == 1 else None
@@ -144,34 +144,28 @@ class Channels:
         if name in self.outputs:
             spaces += self._around(name)
             return self._fix(spaces, f"module {name!r} is called more than once")
-        if role in ("pointwise", "nothing"):
-            return flow
-        if role == "flatten" and (module.start_dim, module.end_dim) == (1, -1):
-            return self._flatten(flow)
-        pools = role in ("max pool", "mean pool", "pad") and flow.layout in (
-            IMAGES.get(dims),
-            UNKNOWN,
-        )
-        if pools and not getattr(module, "return_indices", False):
-            return flow
         if role in ("linear", "conv"):
             return self._layer(name, flow, IMAGES[dims] if role == "conv" else LAST)
         if role in ("norm", "prelu"):
             return self._scales(name, flow)
+        if role == "flatten" and (module.start_dim, module.end_dim) == (1, -1):
+            return self._flatten(flow)
+        inside = flow.layout in (IMAGES.get(dims), UNKNOWN)  # not across the channels
+        pools = role in ("max pool", "mean pool", "pad") and inside
+        if role in ("pointwise", "nothing") or (pools and not getattr(module, "return_indices", 0)):
+            return flow
         name_kind = f"module {name!r} ({type(module).__name__})"
         return self._fix(spaces, f"{name_kind} is not understood there")
 
     def _layer(self, name: str, flow: Flow, layout: str) -> Flow:
         """A Linear or Conv layer reads one space and makes another, a depthwise one the same."""
         module = self.modules[name]
-        sides = (
-            ("in_features", "out_features") if layout == LAST else ("in_channels", "out_channels")
-        )
-        reads, makes = (int(getattr(module, side)) for side in sides)
+        groups = 1 if layout == LAST else int(module.groups)
+        makes, reads = len(module.weight), module.weight.shape[1] * groups
         self._reads(name, flow, reads, (LAST, FLATTENED) if layout == LAST else (layout,))
         made = self._space(makes, layout)
-        if layout != LAST and module.groups > 1:
-            if not module.groups == reads == makes:
+        if groups > 1:
+            if not groups == reads == makes:
                 both = (flow.space, made.space)
                 self._fix(both, f"module {name!r} is a convolution in groups")
             elif flow.layout == layout:
@@ -185,7 +179,7 @@ class Channels:
         """A batch normalisation or a PReLU has numbers of its own for each channel, or one for all."""
         module = self.modules[name]
         norm = kind(module).role == "norm"
-        numbers = int(module.num_features if norm else module.num_parameters)
+        numbers = module.num_features if norm else module.num_parameters
         if norm or numbers > 1:
             self._reads(name, flow, numbers, (flow.layout,))
         else:
@@ -209,8 +203,7 @@ class Channels:
     def _join(self, a: Flow, b: Flow, node: fx.Node) -> Flow:
         """What is added or multiplied entry by entry must be cut alike."""
         first, second = self.root(a.space), self.root(b.space)
-        alike = a.layout == b.layout != UNKNOWN and self.sizes[first] == self.sizes[second]
-        if not alike:
+        if not (a.layout == b.layout != UNKNOWN and self.sizes[first] == self.sizes[second]):
             reason = f"{call_name(node)} joins it with other channels or with an input"
             return self._fix([a.space, b.space], reason)
         self._parent[second] = first

@@ -1,15 +1,13 @@
 """Dense matrices, and the diagonal, for any module: one derivative after the other, many at a time.
 
-Nothing here asks of which layers a network is made; ``torch.func`` differentiates whatever runs.
-That is the exact slow way that the faster engines fall back on and are tested against. Two ideas:
+``torch.func`` differentiates whatever runs, of whatever layers: the exact slow way that the faster
+engines fall back on and are tested against. Two ideas:
 
-- A **row of the Hessian** is eᵀH, the gradient of one entry of the gradient: one reverse pass
-  through the graph of another. ``vmap`` takes many unit vectors e through the same graph at once,
-  so that one pass costs little more than its products of matrices. :func:`dense` keeps the rows,
+- A **row of the Hessian** is eᵀH, the gradient of one entry of the gradient. ``vmap`` takes many unit
+  vectors e through the graph of the gradient at once. :func:`dense` keeps the rows,
   :func:`by_products` entry i of row i alone, so it needs no n × n numbers.
 - A **matrix that is a mean over samples**, Fisher or Gauss–Newton, is a sum of AᵀB with a row or
   several for each sample: added up chunk by chunk in float64, no Jacobian is ever stored whole.
-  For the empirical Fisher a row is the sample's gradient (``engine.gradients``) and A = B.
 
 Dense matrices stop at 5000 weights: 200 MB in float64, and the inverse takes about 10 seconds.
 """
@@ -20,7 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vjp, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 from tqdm.auto import tqdm
 
 from teachkit.core import checks
@@ -29,33 +27,34 @@ from teachkit.core.types import Batch, Loss, Params
 from teachkit.core.weights import prunable, split
 from teachkit.engine.gradients import CHUNK, frozen_copy, gradient_chunks, side_by_side
 
-__all__ = [
-    "DENSE_LIMIT",
-    "Kind",
-    "by_products",
-    "curvature",
-    "dense",
-    "gradient_chunks",
-    "of_model",
-    "products",
-]
-
 DENSE_LIMIT = 5000  # weights; their matrix takes 200 MB in float64
 Kind = Literal["exact", "gauss-newton", "fisher"]
+Product = Callable[[Tensor], Tensor]
+
+
+def refuse_large(n: int, what: str, instead: str) -> None:
+    """Raise where a matrix of n × n numbers is too large to form."""
+    if n > DENSE_LIMIT:
+        raise ValueError(
+            f"{what} {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} weights are allowed: {instead}"
+        )
+
+
+def _product_at(f: Callable[[Tensor], Tensor], at: Tensor) -> Product:
+    """v → Hv, for H is symmetric: vᵀH is the reverse pass through the gradient."""
+    pull = vjp(grad(f), at)[1]
+    return lambda v: pull(v)[0]
 
 
 def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """The Hessian (n, n) of a scalar function of a vector, row by row: e_jᵀH for each j.
 
-    e_jᵀH is the gradient of the j-th entry of the gradient (reverse mode twice), many j at a time.
-
     >>> dense(lambda v: v[0] ** 2 * v[1], torch.tensor([1.0, 3.0]))
     tensor([[6., 2.],
             [2., 0.]])
     """
-    _, pull = vjp(grad(f), at)  # type: ignore[misc]
     units = torch.eye(len(at), dtype=at.dtype, device=at.device)
-    rows: Tensor = vmap(lambda e: pull(e)[0], chunk_size=256)(units)
+    rows: Tensor = vmap(_product_at(f, at), chunk_size=256)(units)
     return rows
 
 
@@ -68,16 +67,10 @@ def of_model(
 ) -> Tensor:
     """The Hessian of the mean loss over a network's parameters, (n, n), in evaluation mode.
 
-    Rows and columns run over the named parameters in order, each flattened.
-
-    Args:
-        model: any module.
-        batch: (x, y).
-        loss: a mean loss.
-        names: which parameters, as in named_parameters(); all by default, at most 5000 numbers.
+    Rows and columns run over the parameters named, in order, each flattened; by default over all.
 
     Raises:
-        ValueError: an unknown name, or too many parameters for a dense matrix.
+        ValueError: an unknown name, or more than 5000 numbers.
 
     """
     value, params = objective(model, batch, loss)
@@ -86,11 +79,8 @@ def of_model(
         raise ValueError(f"names must be among {list(params)}, got {chosen}")
     moving = {name: params[name] for name in chosen}
     n = sum(p.numel() for p in moving.values())
-    if n > DENSE_LIMIT:
-        raise ValueError(
-            f"the Hessian of {n} parameters takes {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} "
-            "parameters are allowed: name fewer, or use taylor.hessian_vector"
-        )
+    instead = "name fewer, or use taylor.hessian_vector"
+    refuse_large(n, f"the Hessian of {n} parameters takes", instead)
     at = torch.cat([p.reshape(-1) for p in moving.values()])
     return dense(lambda v: value(split(v, moving)), at)
 
@@ -112,14 +102,8 @@ def curvature(
       cross-entropy, squared error and binary cross-entropy;
     - "fisher": (1/N) Σ g gᵀ with the gradient g of each sample's loss (the empirical Fisher).
 
-    Rows and columns run over ``masks.prunable(model, biases=biases)`` in order, flattened.
-
-    Args:
-        model: any module; for the last two kinds torch.func.vmap must be able to run it.
-        batch: (x, y).
-        loss: a mean loss.
-        kind: which of the three matrices.
-        biases: count the biases as weights, as Hassibi & Stork do.
+    Rows and columns run over ``masks.prunable(model, biases=biases)`` in order, flattened. For the
+    last two kinds torch.func.vmap must be able to run the model.
 
     Raises:
         ValueError: an unknown kind, more than 5000 weights, or a loss that is not a mean.
@@ -135,11 +119,8 @@ def curvature(
     x, y = checks.batch(batch)
     weights = prunable(checks.model(model, x), biases=biases)
     n = sum(w.numel() for w in weights.values())
-    if n > DENSE_LIMIT:
-        raise ValueError(
-            f"the curvature of {n} weights is a matrix of {8e-9 * n * n:.1f} GB; at most "
-            f"{DENSE_LIMIT} weights are allowed: prune layer by layer, or use a block of the Fisher"
-        )
+    instead = "prune layer by layer, or use a block of the Fisher"
+    refuse_large(n, f"the curvature of {n} weights is a matrix of", instead)
     if not n:
         return x.new_zeros(0, 0)
     if kind == "exact":
@@ -180,23 +161,15 @@ def _factors(
 
 def products(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, biases: bool = False
-) -> Iterator[tuple[str, Tensor, Callable[[Tensor], Tensor]]]:
+) -> Iterator[tuple[str, Tensor, Product]]:
     """Each prunable weight: its name, its value, and v → Hv for its own block of the Hessian."""
     x, y = checks.batch(batch)
     with torch.no_grad(), eval_mode(checks.model(model, x)):
         refuse_sum(loss, model(x), y)
     value, params = objective(model, batch, loss)
     for name in prunable(model, biases=biases):
-
-        def of_one(p: Tensor, name: str = name) -> Tensor:
-            return value({name: p})
-
-        pull = vjp(grad(of_one), params[name])[1]
-
-        def product(v: Tensor, pull: Callable[[Tensor], tuple[Tensor]] = pull) -> Tensor:
-            return pull(v)[0]
-
-        yield name, params[name], product
+        w = params[name]
+        yield name, w, _product_at(lambda p, name=name: value({name: p}), w)  # type: ignore[misc]
 
 
 def by_products(
@@ -210,14 +183,8 @@ def by_products(
 ) -> Params:
     """The exact diagonal of the Hessian: h_ii is entry i of H e_i, one product per weight.
 
-    Args:
-        model: any module.
-        batch: (x, y).
-        loss: a mean loss.
-        biases: also of the biases.
-        chunk: how many products to take at once; more is faster and takes more memory.
-        progress: show a progress bar when it takes longer than a few seconds.
-
+    ``chunk`` products are taken at once: more is faster and takes more memory. A progress bar is
+    shown when it takes longer than a few seconds.
     """
     checks.whole("chunk", chunk, 1)
     diagonal: Params = {}
@@ -226,9 +193,8 @@ def by_products(
         for name, theta, product in products(model, batch, loss, biases=biases):
             h = torch.zeros_like(theta).reshape(-1)
             for at in torch.split(torch.arange(len(h), device=h.device), chunk):
-                own = torch.arange(len(at), device=h.device), at
-                units = h.new_zeros(len(at), len(h)).index_put(own, h.new_ones(()))
-                h[at] = vmap(product)(units.reshape(-1, *theta.shape)).flatten(1)[own]
+                units = one_hot(at, len(h)).to(h.dtype).reshape(-1, *theta.shape)
+                h[at] = vmap(product)(units).flatten(1).gather(1, at[:, None])[:, 0]
                 bar.update(len(at))
             diagonal[name] = h.reshape(theta.shape)
     return diagonal

@@ -113,7 +113,7 @@ def run(model: nn.Module, x: Tensor) -> Flow:
     for call, version in zip(calls, versions, strict=True):
         if call.output._version != version:
             raise UncoveredError(f"the output of layer {call.name!r} is overwritten in place")
-    _refuse_odd_calls(weighted, len(x))
+    _refuse_odd_calls(weighted, curved, len(x))
     names = {id(p): name for name, p in model.named_parameters()}
     readers = _check_graph(output, [*weighted, *curved], names)
     made_by = {id(c.output): c for c in calls if c.output is not c.input}
@@ -180,8 +180,10 @@ def _refuse_unknown(module: nn.Module) -> None:
         )
 
 
-def _refuse_odd_calls(weighted: list[Call], samples: int) -> None:
+def _refuse_odd_calls(weighted: list[Call], curved: list[Call], samples: int) -> None:
     names = [call.name for call in weighted]
+    for call in (call for call in curved if call.output.shape[:1] != (samples,)):
+        raise UncoveredError(f"the activation {call.name!r} does not get a row a sample")
     for call in weighted:
         if names.count(call.name) > 1:
             raise UncoveredError(f"layer {call.name!r} is called {names.count(call.name)} times")

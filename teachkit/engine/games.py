@@ -1,12 +1,11 @@
 """What a unit is worth: random dropout masks, a regression on them, Banzhaf and Shapley values.
 
-Think of the units of one layer as players. A team is a set of units that stay, a mask; its value
-is what the network is worth with those alone. A unit's worth is what it adds to teams.
+The units of one layer are players, and a team is a set of units that stay, a mask; its value is what the
+network is worth with those alone, and a unit's worth is what it adds to teams. :func:`game` plays many
+masks side by side: a mask multiplies what the units put out, and only what follows the reader runs again.
 
-:func:`game` plays many masks side by side: a mask multiplies what the units put out, and only what
-follows the reader runs again. All 2ⁿ teams stand in a vector whose index *is* the team, in binary
-digits. So the team with unit j and the one without it are 2ⁿ⁻¹⁻ʲ apart, and the exact values of all
-units are a few gathers instead of a walk through sets.
+All 2ⁿ teams stand in a vector whose index *is* the team, in binary digits. Seen as an array 2 × … × 2, the
+values with unit j and those without it are its two halves along axis j.
 """
 
 import math
@@ -44,53 +43,32 @@ def every_mask(units: int, device: torch.device | str = "cpu") -> Tensor:
     return (torch.arange(2**units, device=device)[:, None] >> digits & 1).bool()
 
 
-def random_masks(
-    count: int, units: int, generator: torch.Generator, *, keep: float = 0.5
-) -> Tensor:
-    """Dropout masks (count, units), boolean: each unit stays with probability ``keep``."""
-    checks.whole("count", count, 1)
-    checks.fraction("keep", keep)
-    return torch.rand(count, units, generator=generator, device=generator.device) < keep
-
-
 def game(
     model: nn.Module, batch: Batch, layer: str, masks: Tensor, loss: Loss = cross_entropy
 ) -> Tensor:
-    """The value of each mask over one layer's units, (m,): minus the loss.
+    """The value of each mask (m, units) over one hidden layer's units, (m,): minus the loss.
 
-    A unit that is left out puts out 0; the others are not scaled up.
-
-    Args:
-        model: a chain of Linear layers.
-        batch: (x, y).
-        layer: the name of a hidden layer.
-        masks: (m, units), boolean, True keeps.
-        loss: a mean loss, or minus anything else that a team may be worth, as its accuracy.
-
+    A unit that is left out puts out 0; the others are not scaled up. The ``loss`` may be minus anything
+    else that a team is worth, as its accuracy.
     """
     x, y = checks.batch(batch)
-    layers = observed(checks.model(model, x), x)
+    layers = observed(model, x)
     if layer not in layers:
         raise ValueError(f"layer must be one of {sorted(layers)}, got {layer!r}")
     played = layers[layer]
     _check_boolean(masks, len(played.incoming))
     at_once = max(1, AT_ONCE // (len(x) * max(played.weight.shape)))
-    with torch.no_grad():
-        parts = (part[:, None].to(x.device) for part in torch.split(masks, at_once))
-        outputs = (output for part in parts for output in played.rest(read(played, part)))
-        return -torch.stack([measured(loss, output, y) for output in outputs])
+    parts = (part[:, None].to(x.device) for part in torch.split(masks, at_once))
+    outputs = (output for part in parts for output in played.rest(read(played, part)))
+    return -torch.stack([measured(loss, output, y) for output in outputs])
 
 
 def regress(masks: Tensor, values: Tensor) -> Regression:
-    """Least squares of the values on the masks, with standard errors.
+    """Least squares of the values (m,) on the masks (m, n), with standard errors.
 
-    The errors are White's with MacKinnon & White's correction (HC3, 1985): a layer is not a sum of
-    its units, and what the sum misses varies with the mask. Over all 2ⁿ masks ``worth`` is the
-    Banzhaf value (Hammer & Holzman 1992), and there is nothing left to be uncertain of.
-
-    Args:
-        masks: (m, n), boolean, with m > n + 1 and enough variety to tell the units apart.
-        values: (m,).
+    The errors are White's with MacKinnon & White's correction (HC3, 1985): a layer is not a sum of its
+    units, and what the sum misses varies with the mask. Over all 2ⁿ masks ``worth`` is the Banzhaf value
+    (Hammer & Holzman 1992). ValueError: the masks are too few, or too alike to tell the units apart.
 
     >>> regress(every_mask(2), torch.tensor([0.0, 1.0, 2.0, 3.0])).worth.round(decimals=4).tolist()
     [2.0, 1.0]
@@ -117,20 +95,15 @@ def regress(masks: Tensor, values: Tensor) -> Regression:
 def banzhaf(values: Tensor, *, keep: float = 0.5) -> Tensor:
     """What each unit adds on average to a random team of the others, (n,), exactly.
 
-    B_j = E[v(S ∪ j) − v(S)], each other unit in S with probability ``keep``; ½ is Banzhaf's.
-
-    Args:
-        values: (2ⁿ,) in the order of :func:`every_mask`.
-        keep: in [0, 1].
+    B_j = E[v(S ∪ j) − v(S)], each other unit in S with probability ``keep``; ½ is Banzhaf's. The values
+    (2ⁿ,) stand in the order of :func:`every_mask`.
 
     >>> banzhaf(torch.tensor([0.0, 0.0, 0.0, 1.0]))  # both are needed
     tensor([0.5000, 0.5000])
 
     """
-    n = _players(values)
-    p = checks.fraction("keep", keep)
-    share = [p**size * (1 - p) ** (n - 1 - size) for size in range(n)]
-    return _added(values, share)
+    n, p = _players(values), checks.fraction("keep", keep)
+    return _added(values, [p**size * (1 - p) ** (n - 1 - size) for size in range(n)])
 
 
 def shapley(values: Tensor) -> Tensor:
@@ -139,9 +112,6 @@ def shapley(values: Tensor) -> Tensor:
     φ_j = Σ_S |S|! (n − 1 − |S|)! / n! · (v(S ∪ j) − v(S)) over the teams S without j. The sum of all is
     v(all) − v(none). It is the mean of the Banzhaf values over all ``keep`` from 0 to 1 (Owen 1972).
     Source: Shapley 1953; for neurons Ghorbani & Zou, Neuron Shapley, NeurIPS 2020.
-
-    Args:
-        values: (2ⁿ,) in the order of :func:`every_mask`.
 
     >>> shapley(torch.tensor([0.0, 0.0, 0.0, 1.0]))
     tensor([0.5000, 0.5000])
@@ -154,14 +124,10 @@ def shapley(values: Tensor) -> Tensor:
 def _added(values: Tensor, share: list[float]) -> Tensor:
     """Σ over the teams S without j of share[|S|] (v(S ∪ j) − v(S)), for each unit j."""
     n = len(share)
-    teams = every_mask(n, values.device)
-    weights = torch.tensor(share, dtype=values.dtype, device=values.device)
-    worth = []
-    for j in range(n):
-        without = (~teams[:, j]).nonzero()[:, 0]
-        joined = without + 2 ** (n - 1 - j)
-        worth.append(weights[teams[without].sum(1)] @ (values[joined] - values[without]))
-    return torch.stack(worth)
+    cube, sizes = values.reshape([2] * n), every_mask(n, values.device)[: 2 ** (n - 1)].sum(1)
+    weights = torch.tensor(share, dtype=values.dtype, device=values.device)[sizes]
+    added = [(cube.select(j, 1) - cube.select(j, 0)).flatten() for j in range(n)]
+    return torch.stack([weights @ each for each in added])
 
 
 def _players(values: Tensor) -> int:

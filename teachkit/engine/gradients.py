@@ -1,18 +1,18 @@
 """The gradient of each sample's loss, for any module: the rows that every Fisher matrix is made of.
 
 A sample's gradient is g_n = J_nᵀ s_n with the Jacobian J_n of the network's outputs and the loss's
-gradient s_n there. The kinds of Fisher matrix differ in the labels that give s_n, and in nothing
-else, so ``core.losses`` finds the s_n of all samples first, and J_nᵀ is applied here.
+gradient s_n there. The kinds of Fisher matrix differ in the labels that give s_n alone, so
+``core.losses`` finds the s_n of all samples first, and J_nᵀ is applied here.
 
-A loop of backward passes would find one row after the other. ``torch.func.vmap`` runs the samples
-side by side instead: a layer's products of matrices become one batched product. What that takes is
-memory, n numbers a sample, so :func:`gradient_chunks` hands out as many rows as fit into 64 MB, and
-whoever sums them (a matrix, its blocks, its diagonal) never stores them all.
+``torch.func.vmap`` runs the samples side by side, not one backward pass after the other: a layer's
+products become one batched product. It takes n numbers a sample, so :func:`gradient_chunks` hands
+out as many rows as fit into 64 MB, and who sums them (a matrix, its blocks, its diagonal) stores none.
 """
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,13 @@ from teachkit.core.weights import prunable, split
 
 STORE_LIMIT = 4e9  # bytes of gradients kept at once
 CHUNK = 2**23  # numbers in work at once: 64 MB in float64
+
+
+class LabelOptions(TypedDict, total=False):
+    """Whose labels give the gradients: the last two arguments of :func:`gradients`."""
+
+    kind: Labels
+    generator: torch.Generator | None
 
 
 def gradients(
@@ -44,14 +51,13 @@ def gradients(
         model: any module whose samples do not mix.
         batch: (x, y) with N samples.
         loss: a mean loss.
-        kind: "empirical" takes the gradients at the labels y, m = N; "sampled" at one label per
-            sample drawn from the model, m = N; "true" weighs the gradients at every label by its
-            probability under the model, m = K·N with K the number of classes or outputs.
+        kind: "empirical": at the labels y, m = N; "sampled": at one label per sample drawn from the
+            model, m = N; "true": at every label, weighed by its probability under the model, m = K·N
+            with K classes or outputs.
         generator: draws the labels where kind is "sampled".
 
     Raises:
-        ValueError: more than 4 GB to store, a loss that is not a mean, or a loss whose labels
-            cannot be drawn.
+        ValueError: more than 4 GB, a loss that is no mean, or one whose labels cannot be drawn.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> tuple(gradients(net, (torch.ones(5, 4), torch.zeros(5, dtype=torch.int64))).shape)
@@ -74,8 +80,7 @@ def gradient_chunks(
 ) -> Iterator[Tensor]:
     """The rows of :func:`gradients` a few at a time, at most 64 MB.
 
-    The arguments are those of :func:`gradients`, and ``biases`` to count the biases as weights, and
-    ``limit``, the most bytes that all rows together may take.
+    ``biases`` counts the biases as weights; ``limit`` is the most bytes that all rows may take.
     """
     x, y = checks.batch(batch)
     frozen, weights = frozen_copy(checks.model(model, x), biases)
@@ -83,7 +88,7 @@ def gradient_chunks(
     if not n:
         raise ValueError("the model has no prunable weight")
     toward = output_gradients(frozen(x), y, loss, kind, generator)
-    m = toward.shape[0] * toward.shape[1]
+    m = toward.shape[:2].numel()
     size = m * n * toward.element_size()
     if size > limit:
         raise ValueError(
@@ -102,23 +107,19 @@ def gradient_chunks(
 
 
 def mean_squares(
-    model: nn.Module,
-    batch: Batch,
-    loss: Loss = cross_entropy,
-    *,
-    kind: Labels = "empirical",
-    generator: torch.Generator | None = None,
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, **labels: Unpack[LabelOptions]
 ) -> Params:
-    """(1/m) Σ g², the diagonal of the Fisher matrix, one tensor per prunable weight.
+    """(1/m) Σ g², the diagonal of the Fisher matrix, one tensor per prunable weight; nothing is stored."""
+    chunks = gradient_chunks(model, batch, loss, **labels)
+    return split(mean(chunks, lambda G: (G * G).sum(0)), prunable(model))
 
-    The arguments are those of :func:`gradients`; nothing is stored.
-    """
-    total: Tensor | float = 0.0
-    m = 0
-    for G in gradient_chunks(model, batch, loss, kind=kind, generator=generator):
-        total = total + (G * G).sum(0)
-        m += len(G)
-    return split(total / m, prunable(model))  # type: ignore[arg-type]
+
+def mean(chunks: Iterable[Tensor], each: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean over all rows of what ``each`` sums over those of a chunk."""
+    total, m = torch.zeros((), device="cpu"), 0
+    for G in chunks:
+        total, m = total + each(G), m + len(G)
+    return total / m
 
 
 def frozen_copy(model: nn.Module, biases: bool) -> tuple[nn.Module, Params]:

@@ -7,13 +7,11 @@ stores its matrices the other way round. A transposed convolution does: (inputs,
 width). And in a convolution in groups an input is counted within its group.
 
 Every granularity is one formula for the number of a weight's group, from its output o, input i and
-place p in the kernel; :func:`group_ids` writes these numbers into a tensor of the weight's shape. The
-rest needs no case for any granularity: scores add up by one ``index_add`` over the numbers, whole
-groups are ranked by the exact selection that ranks single weights, and a mask of groups becomes one
-of weights by indexing with the numbers.
+place p in the kernel. The rest needs no case for any granularity: scores add up by one ``index_add``
+over the numbers, whole groups are ranked by the exact selection that ranks single weights, and a mask
+of groups becomes one of weights by indexing with the numbers.
 """
 
-from collections.abc import Callable
 from math import ceil, prod
 
 import torch
@@ -22,7 +20,6 @@ from torch import Tensor
 from teachkit.core import checks
 from teachkit.core.ranking import keep_n_of_m, keep_quota, keep_top, removed
 from teachkit.core.types import Masks, Scores
-from teachkit.core.weights import split
 
 Block = tuple[int, int]
 # In the words of a convolution a row is a filter, and a column is a channel.
@@ -37,11 +34,6 @@ GRANULARITIES = {
     "block": "a rectangle of the matrix (outputs, the rest)",
     "2:4": "two of every four neighbouring inputs stay, in each row and at each place",
 }
-NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean": lambda total, sizes: total / sizes,
-    "sum": lambda total, sizes: total,
-    "l2": lambda total, sizes: total.sqrt(),
-}
 ON_EMPTY = ("refuse", "keep", "allow")
 
 
@@ -51,65 +43,46 @@ def group_ids(
     block: Block = (4, 4),
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The number of the group that each weight belongs to, shape as given, groups from 0.
+    """The number of the group that each weight (outputs, inputs, ...) belongs to, groups from 0.
 
-    Args:
-        shape: of the weight, (outputs, inputs, ...).
-        granularity: one of GRANULARITIES but "2:4", whose groups share a fate only in part.
-        block: rows and columns of a block; blocks at the edge may be smaller.
-        device: where the numbers lie.
+    A block has ``block`` rows and columns, fewer at the edge. The groups of "2:4" share a fate only
+    in part, so they have no numbers.
 
     >>> group_ids((2, 3), "column")
     tensor([[0, 1, 2],
             [0, 1, 2]])
-
     """
     _refuse(shape, granularity)
+    height, width = _sides(block)
     outputs, inputs, places = shape[0], shape[1], prod(shape[2:])
     o = torch.arange(outputs, device=device)[:, None, None]
-    i = torch.arange(inputs, device=device)[None, :, None]
-    p = torch.arange(places, device=device)[None, None, :]
-    if granularity == "block":
-        height, width = _sides(block)
-        ids = o // height * ceil(inputs * places / width) + (i * places + p) // width
-    else:
-        ids = {
-            **dict.fromkeys(("row", "filter"), lambda: o),
-            **dict.fromkeys(("column", "channel"), lambda: i),
-            "kernel": lambda: o * inputs + i,
-            "position": lambda: p,
-            "connection": lambda: (o * inputs + i) * places + p,
-        }[granularity]()
+    i = torch.arange(inputs, device=device)[:, None]
+    p = torch.arange(places, device=device)
+    ids = {
+        "row": lambda: o,
+        "column": lambda: i,
+        "kernel": lambda: o * inputs + i,
+        "position": lambda: p,
+        "connection": lambda: (o * inputs + i) * places + p,
+        "block": lambda: o // height * ceil(inputs * places / width) + (i * places + p) // width,
+    }[{"filter": "row", "channel": "column"}.get(granularity, granularity)]()
     return ids.expand(outputs, inputs, places).reshape(shape)
 
 
-def group_scores(
-    scores: Scores, granularity: str, *, block: Block = (4, 4), norm: str = "mean"
-) -> Scores:
-    """One score a group, (groups,) for each tensor: the mean, sum or L2 norm of its weights' scores.
+def group_scores(scores: Scores, granularity: str, block: Block = (4, 4)) -> Scores:
+    """One score a group, (groups,) for each tensor: the mean of its weights' scores.
 
-    Args:
-        scores: a score for each weight, larger stays, e.g. ``magnitude.scores(model)``.
-        granularity: as ``block``, see :func:`group_ids`.
-        block: rows and columns of a block.
-        norm: "mean", "sum", or "l2" for √Σs². Only the mean makes groups of different size comparable.
+    A mean, unlike a sum or a norm, makes groups of different size comparable.
 
-    >>> group_scores({"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}, "row", norm="sum")
-    {'w': tensor([3., 7.])}
-
+    >>> group_scores({"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}, "row")
+    {'w': tensor([1.5000, 3.5000])}
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {list(NORMS)}, got {norm!r}")
-    by_group: Scores = {}
+    means: Scores = {}
     for name, score in checks.entries("scores", scores, scores).items():
         ids = group_ids(tuple(score.shape), granularity, block, score.device).reshape(-1)
-        values = wide(score.detach().reshape(-1))
-        sizes = ids.bincount()
-        total = values.new_zeros(len(sizes)).index_add(
-            0, ids, values**2 if norm == "l2" else values
-        )
-        by_group[name] = NORMS[norm](total, sizes)
-    return by_group
+        values, sizes = wide(score.detach().reshape(-1)), ids.bincount()
+        means[name] = values.new_zeros(len(sizes)).index_add(0, ids, values) / sizes
+    return means
 
 
 def group_masks(
@@ -119,33 +92,19 @@ def group_masks(
     scope: str = "layer",
     *,
     block: Block = (4, 4),
-    norm: str = "mean",
     on_empty: str = "refuse",
 ) -> Masks:
     """Masks that remove whole groups, exactly round(sparsity · groups) of them, lowest scores first.
 
-    Args:
-        scores: a score for each weight, larger stays.
-        sparsity: the fraction of *groups* to remove, in [0, 1]; 0.5 for "2:4".
-        granularity: one of GRANULARITIES.
-        scope: "layer" removes the fraction in every tensor, "global" ranks all groups together.
-        block: rows and columns of a block.
-        norm: how a group's score comes from its weights', see :func:`group_scores`.
-        on_empty: what to do where a layer would lose its last group: "refuse", or "keep" its best
-            group and remove another instead, or "allow" it.
-
-    Raises:
-        ValueError: a layer would be emptied; the message names it.
+    The sparsity of "2:4" is 0.5; what ``scope`` and ``on_empty`` mean says :func:`keep_groups`.
 
     >>> group_masks({"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}, 0.5, "row")
     {'w': tensor([[False, False],
             [ True,  True]])}
-
     """
     if granularity == "2:4":
         return _two_of_four(scores, sparsity, scope)
-    by_group = group_scores(scores, granularity, block=block, norm=norm)
-    kept = keep_groups(by_group, sparsity, scope, on_empty)
+    kept = keep_groups(group_scores(scores, granularity, block), sparsity, scope, on_empty)
     return {
         name: kept[name][group_ids(tuple(score.shape), granularity, block, score.device)]
         for name, score in scores.items()
@@ -157,7 +116,10 @@ def keep_groups(
 ) -> dict[str, Tensor]:
     """Which groups stay, from one score each: boolean (groups,) for each layer, True keeps.
 
-    Works on units too: ``keep_groups(unit_scores(model), 0.5)`` is a ``keep`` for ``shrink``.
+    Works on units too: ``keep_groups(unit_scores(model), 0.5)`` is a ``keep`` for ``shrink``. Scope
+    "layer" removes the fraction in every layer, "global" ranks all groups together. Where a layer
+    would lose its last group, ``on_empty`` can "refuse", with a ValueError that names the layer,
+    "keep" its best group and remove another instead, or "allow" it.
 
     >>> keep_groups({"a": torch.tensor([1.0, 9.0]), "b": torch.tensor([2.0, 3.0])}, 0.5)
     {'a': tensor([False,  True]), 'b': tensor([False,  True])}
@@ -169,15 +131,18 @@ def keep_groups(
     if not empty or on_empty == "allow":
         return kept
     total = sum(s.numel() for s in scores.values())
-    stay = total - removed(total, sparsity)
-    if on_empty == "refuse" or scope == "layer" or stay < len(scores):
+    gone = removed(total, sparsity)
+    if on_empty == "refuse" or scope == "layer" or total - gone < len(scores):
         layers = ", ".join(map(repr, empty))
         other = "" if on_empty == "keep" else ", or rank globally with on_empty='keep'"
         raise ValueError(
             f"at sparsity {sparsity:g}, scope {scope!r}, nothing is left of {layers}; "
             f"remove less{other}"
         )
-    return _with_best(scores, stay)
+    best = keep_quota(scores, dict.fromkeys(scores, 1))
+    others = {name: s[~best[name]] for name, s in scores.items()}
+    rest = keep_top(others, gone / (total - len(scores)))
+    return {name: mask.masked_scatter(~mask, rest[name]) for name, mask in best.items()}
 
 
 def wide(numbers: Tensor) -> Tensor:
@@ -209,16 +174,3 @@ def _two_of_four(scores: Scores, sparsity: float, scope: str) -> Masks:
     if checks.fraction("sparsity", sparsity) != 0.5:
         raise ValueError(f"2:4 removes half of the weights: sparsity must be 0.5, got {sparsity!r}")
     return keep_n_of_m(scores, 2, 4)
-
-
-def _with_best(scores: Scores, stay: int) -> dict[str, Tensor]:
-    """Keep the best group of every layer, and of the others the best of all."""
-    best = {name: torch.zeros_like(s, dtype=torch.bool) for name, s in scores.items()}
-    for name, s in scores.items():
-        best[name][s.argmax()] = True
-    others = {name: s[~best[name]] for name, s in scores.items()}
-    flat = torch.cat(list(others.values()))
-    rest = keep_quota({"all": flat}, {"all": stay - len(scores)})["all"]
-    for name, mask in split(rest, others).items():
-        best[name][~best[name]] = mask
-    return best

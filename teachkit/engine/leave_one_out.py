@@ -1,18 +1,14 @@
 """The loss without one weight or one unit, measured for each of them: only what comes after runs again.
 
-Measuring is L(θ without i) − L(θ), no approximation. A copy of the network for each weight would run
-all layers on the whole batch every time. But a removal leaves everything before it as it was, and what
-it changes in the next Linear layer is one column. Without weight W_ij the output i of its layer loses
-W_ij a_j, and the activations that follow treat each output alone: only h_i = φ(z_i) moves, by a step
-(n,) that is known at once. Without unit i as a whole it moves by −h_i. In both cases the next layer's
-output u = V h + c becomes
+A removal leaves everything before it as it was. Without weight W_ij the output i of its layer loses
+W_ij a_j, and as the activations that follow treat each output alone, only h_i = φ(z_i) moves, by a step
+(n,) that is known at once; without unit i as a whole by −h_i. The next Linear layer's output becomes
 
-    u + step · v_iᵀ,    v_i the column i of V,
+    u + step · v_iᵀ,    u = V h + c,    v_i the column i of V,
 
-a product of outer form instead of a product of matrices, and only the layers behind it run again. The
-steps of many weights are made together, and so many changed outputs run side by side as stay in the
-processor's cache. Where no Linear layer follows, because the network ends or a batch norm stands
-between, u is h itself and v_i the i-th unit vector.
+an outer product instead of a product of matrices, and only the layers behind it run again. The steps of
+many weights are made together, and as many changed outputs run side by side as stay in the processor's
+cache. Where no Linear layer follows h, u is h itself and v_i the i-th unit vector.
 """
 
 import copy
@@ -36,9 +32,8 @@ ALONE = ("pointwise", "nothing")  # roles of layers that treat each number alone
 class After(NamedTuple):
     """What comes after a layer of units h (n, units).
 
-    ``activation`` φ makes h of the layer's output. ``output`` u (n, out) is what the next Linear layer
-    makes of h, and ``columns`` Vᵀ (units, out) what one more of each unit adds to it. ``rest`` runs
-    behind u.
+    ``activation`` φ makes h of z, ``output`` u (n, out) is what the next Linear layer makes of h,
+    ``columns`` Vᵀ (units, out) what one more of each unit adds to it; ``rest`` runs behind u.
     """
 
     activation: nn.Sequential
@@ -47,11 +42,11 @@ class After(NamedTuple):
     rest: nn.Sequential
 
 
+@torch.no_grad()
 def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """L(θ − w_i e_i) − L(θ), measured for every prunable weight: no Taylor polynomial at all.
 
-    Raises:
-        UncoveredError: the network is not a chain of known layers, or has a convolution.
+    UncoveredError: the network is not a chain of known layers, or has a convolution.
 
     >>> net = nn.Linear(2, 1, bias=False)
     >>> net.weight.data = torch.tensor([[2.0, 1.0]])
@@ -63,14 +58,13 @@ def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) ->
     layers = list(chain(still(checks.model(model, x))))
     _check_covered([layer for _, layer in layers])
     changes: Scores = {}
-    with torch.no_grad():
-        for at, (name, layer) in enumerate(layers, 1):
-            a, x = x, layer(x)
-            if isinstance(layer, nn.Linear):
-                after = behind(x, [each for _, each in layers[at:]])
-                without = _without_each_weight(layer.weight, a, x, after, y, loss)
-                before = measured(loss, after.rest(after.output), y)
-                changes[parameter_name(name, "weight")] = without - before
+    for at, (name, layer) in enumerate(layers, 1):
+        a, x = x, layer(x)
+        if isinstance(layer, nn.Linear):
+            after = behind(x, [each for _, each in layers[at:]])
+            without = _without_each_weight(layer.weight, a, x, after, y, loss)
+            before = measured(loss, after.rest(after.output), y)
+            changes[parameter_name(name, "weight")] = without - before
     return changes
 
 
@@ -79,14 +73,8 @@ def losses(
 ) -> Tensor:
     """The loss where the layers ``rest`` get u + step_k · column_kᵀ instead of u (n, out), for each k.
 
-    Args:
-        u: the output of a Linear layer on the batch.
-        steps: (k, n), by how much one of its inputs moves.
-        columns: (k, out), what the layer makes of that input.
-        rest: the layers behind it.
-        y: the targets.
-        loss: a mean loss.
-
+    ``steps`` (k, n): by how much an input of the layer in front moves; ``columns`` (k, out): what it
+    makes of that input.
     """
     values: list[Tensor] = []
     at_once = max(1, AT_ONCE // u.numel())
@@ -107,8 +95,7 @@ def behind(z: Tensor, layers: Sequence[nn.Module]) -> After:
     h = activation(z)
     if rest and isinstance(rest[0], nn.Linear):
         return After(activation, rest[0](h), rest[0].weight.T, nn.Sequential(*rest[1:]))
-    unit_vectors = torch.eye(h.shape[1], dtype=h.dtype, device=h.device)
-    return After(activation, h, unit_vectors, nn.Sequential(*rest))
+    return After(activation, h, torch.eye(h.shape[1]).to(h), nn.Sequential(*rest))
 
 
 def still(model: nn.Module) -> nn.Module:
@@ -123,11 +110,7 @@ def still(model: nn.Module) -> nn.Module:
 def _without_each_weight(
     W: Tensor, a: Tensor, z: Tensor, after: After, y: Tensor, loss: Loss
 ) -> Tensor:
-    """The loss without each weight of one Linear layer, with the inputs a (n, in) and the outputs z."""
-    if a.ndim != 2:
-        raise UncoveredError(
-            f"a Linear layer gets inputs of shape {tuple(a.shape)}, not (n, units)"
-        )
+    """The loss without each weight of a Linear layer that makes z (n, out) of a (n, in)."""
     without = torch.empty_like(W)
     for i, w in enumerate(W):
         own, column = z[:, i : i + 1], after.columns[i]
@@ -146,8 +129,9 @@ def _check_covered(layers: list[nn.Module]) -> None:
     for layer in layers:
         role = kind(layer).role
         if role in ("conv", "transposed"):
-            what = type(layer).__name__
-            raise UncoveredError(f"leave_one_out covers Linear layers; the model has a {what}")
+            raise UncoveredError(
+                f"leave_one_out covers Linear layers; the model has a {type(layer).__name__}"
+            )
         if role == "norm" and layer.running_var is None:
             raise UncoveredError(f"{layer} has no running statistics: it mixes the samples")
         if role == "flatten" and layer.start_dim != 1:

@@ -1,14 +1,12 @@
 """How many weights each layer keeps: LAMP's shares, densities capped at dense, whole numbers.
 
-A rule for the layers gives each a pull, and layer l with n_l weights keeps the density ε · pull_l, at
-most 1. :func:`capped` finds the ε at which the whole network keeps what it should. Layers that reach 1
-leave the equation for good, since ε only grows when they do, so as many rounds as layers are enough,
-where bisection on ε would go on to the last bit (``magnitude.quotas_naive``).
-:func:`whole_shares` turns the fractions into counts that add up exactly.
+A rule gives each layer a pull, and layer l with n_l weights keeps the density ε · pull_l, at most 1.
+:func:`capped` finds the ε at which the whole network keeps what it should. Layers that reach 1 leave
+the equation for good, since ε only grows when they do: as many rounds as layers are enough, where
+bisection on ε (``magnitude.quotas_naive``) goes on to the last bit.
 
-LAMP divides each w² by the sum over the weights that are at least as large:
-:func:`lamp_share` does it for all n weights of a tensor by one sort and one running sum, n log n, in place
-of n sums (``magnitude.lamp_naive``).
+LAMP divides each w² by the sum over the weights at least as large: one sort and one running sum of a
+tensor in :func:`lamp_share`.
 """
 
 import warnings
@@ -26,7 +24,7 @@ RULES = ("uniform", "erk", "lamp")
 
 
 def lamp_share(w: Tensor) -> Tensor:
-    """w² / Σ v² over the weights v at least as large as w, which it counts; of equals the first is larger.
+    """w² / Σ v² over the weights v at least as large as w, w included; of equals the first is larger.
 
     The squares are of w / max |w|, so that none is lost, whatever the scale. A tensor of zeros gives 0.
 
@@ -34,12 +32,11 @@ def lamp_share(w: Tensor) -> Tensor:
     tensor([1.0000, 0.1110, 0.5000])
     """
     flat = w.detach().reshape(-1).double().abs()
-    top = flat.max() if len(flat) else flat.sum()
-    order = flat.argsort(descending=True, stable=True)
-    squares = (flat[order] / (top if top > 0 else 1.0)).square()
-    scores = torch.empty_like(flat)
-    scores[order] = squares / (squares.cumsum(0) if top > 0 else 1.0)
-    return scores.to(at_least_single(w)).reshape(w.shape)
+    if flat.any():
+        order = flat.argsort(descending=True, stable=True)
+        squares = (flat[order] / flat.max()).square()
+        flat[order] = squares / squares.cumsum(0)
+    return flat.to(at_least_single(w)).reshape(w.shape)
 
 
 def at_least_single(w: Tensor) -> torch.dtype:
@@ -50,10 +47,9 @@ def at_least_single(w: Tensor) -> torch.dtype:
 def quotas(model: nn.Module, sparsity: float, rule: str = "uniform") -> dict[str, int]:
     """How many weights each tensor keeps under a rule, n − round(sparsity · n) in all, exactly.
 
-    "uniform": the same density everywhere. "erk" (Erdős–Rényi kernel): the density of a tensor is
-    proportional to (sum of its sizes) / (product of its sizes), at most 1, so that narrow layers
-    keep more. "lamp": what the ranking by ``lamp_scores`` keeps. Fractions, see
-    :func:`quotas_naive`, are rounded by largest remainder. Give the result to ``masks.keep_quota``.
+    "uniform": the same density everywhere. "erk" (Erdős–Rényi kernel): density in proportion to
+    (sum of the tensor's sizes) / (product of them), at most 1, so that narrow layers keep more.
+    "lamp": what the ranking by ``lamp_scores`` keeps. Give the result to ``masks.keep_quota``.
 
     Source: Mocanu et al., Nature Communications 2018 (ER); Evci et al., Rigging the Lottery,
     ICML 2020 (ERK); Lee et al., ICLR 2021 (LAMP).
@@ -81,19 +77,14 @@ def capped(pull: Sequence[float], sizes: Sequence[int], keep: int) -> list[float
     >>> capped([1.0, 3.0], [10, 10], 16)
     [6.0, 10.0]
     """
-    dense: set[int] = set()
-    while True:
-        free = [i for i in range(len(sizes)) if i not in dense]
-        left = keep - sum(sizes[i] for i in dense)
-        ask = sum(pull[i] * sizes[i] for i in free)
-        scale = left / ask if ask else 0.0
-        over = {i for i in free if scale * pull[i] > 1}
-        if not over:
-            return [
-                float(size) if i in dense else scale * pull[i] * size
-                for i, size in enumerate(sizes)
-            ]
-        dense |= over
+    ask = sum(p * n for p, n in zip(pull, sizes, strict=True))
+    scale = keep / ask if ask else 0.0
+    over = [scale * p > 1 for p in pull]
+    if not any(over):
+        return [scale * p * n for p, n in zip(pull, sizes, strict=True)]
+    left = keep - sum(n for n, full in zip(sizes, over, strict=True) if full)
+    rest = capped([0.0 if full else p for p, full in zip(pull, over, strict=True)], sizes, left)
+    return [float(n) if full else r for n, full, r in zip(sizes, over, rest, strict=True)]
 
 
 def whole_shares(shares: Sequence[float], sizes: Sequence[int], total: int) -> list[int]:

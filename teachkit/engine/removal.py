@@ -30,21 +30,13 @@ class Alone(NamedTuple):
 def zeroing(model: nn.Module, name: str, positions: Sequence[int] | Tensor) -> Params:
     """The step δ that sets some weights of one parameter to zero: −w there, 0 elsewhere.
 
-    Args:
-        model: any module.
-        name: which parameter, as in named_parameters().
-        positions: positions in the flattened parameter.
+    The positions count through the flattened parameter.
 
     >>> layer = nn.Linear(2, 1)
     >>> (layer.weight + zeroing(layer, "weight", [1])["weight"])[0, 1].item()
     0.0
-
     """
-    params = dict(checks.model(model).named_parameters())
-    if name not in params:
-        raise ValueError(f"the model has no parameter {name!r}; it has {sorted(params)}")
-    w = params[name].detach()
-    index = _positions(positions, w)
+    w, index = _chosen(model, name, positions)
     delta = torch.zeros_like(w).reshape(-1)
     delta[index] = -w.reshape(-1)[index]
     return {name: delta.reshape(w.shape)}
@@ -57,26 +49,16 @@ def alone(
     positions: Sequence[int] | Tensor,
     loss: Loss = cross_entropy,
 ) -> Alone:
-    """Predicted and true change of the loss for zeroing each of m weights by itself.
+    """Predicted and true change of the mean loss for zeroing each of m weights by itself.
 
     For weight i: −g_i w_i (first order), −g_i w_i + ½ h_ii w_i² (second), L(θ − w_i e_i) − L(θ).
-
-    Args:
-        model: any module.
-        batch: (x, y).
-        name: which parameter, as in named_parameters().
-        positions: positions in the flattened parameter.
-        loss: a mean loss.
-
     """
-    (whole,) = zeroing(model, name, positions).values()
-    index = _positions(positions, whole)
+    theta, index = _chosen(model, name, positions)
     if not len(index):
-        return Alone(*whole.new_zeros(3, 0))
-    rows = whole.new_zeros(len(index), whole.numel())
-    rows.scatter_(1, index[:, None], whole.reshape(-1)[index, None])
-    value, params = objective(model, batch, loss)
-    theta = params[name]
+        return Alone(*theta.new_zeros(3, 0))
+    rows = theta.new_zeros(len(index), theta.numel())
+    rows.scatter_(1, index[:, None], -theta.reshape(-1)[index, None])
+    value, _ = objective(model, batch, loss)
 
     def of_one(w: Tensor) -> Tensor:
         return value({name: w})
@@ -91,12 +73,18 @@ def alone(
     return Alone(*vmap(changes, chunk_size=32)(rows))
 
 
-def _positions(given: Sequence[int] | Tensor, w: Tensor) -> Tensor:
-    """Positions in w, flattened, as a vector; a mask or fractions are refused, not read as such."""
-    index = torch.as_tensor(given, device=w.device)
+def _chosen(
+    model: nn.Module, name: str, positions: Sequence[int] | Tensor
+) -> tuple[Tensor, Tensor]:
+    """A parameter by name, and positions in it; a mask or fractions are no positions."""
+    params = dict(checks.model(model).named_parameters())
+    if name not in params:
+        raise ValueError(f"the model has no parameter {name!r}; it has {sorted(params)}")
+    w = params[name].detach()
+    index = torch.as_tensor(positions, device=w.device)
     if index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
         raise TypeError(f"positions must be whole numbers, got {index.dtype}")
     index = index.long().reshape(-1)
     if len(index) and not 0 <= int(index.min()) <= int(index.max()) < w.numel():
         raise ValueError(f"positions must lie from 0 to {w.numel() - 1}, got {index.tolist()}")
-    return index
+    return w, index

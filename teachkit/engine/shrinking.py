@@ -1,24 +1,19 @@
 """Real removal: smaller dense layers that compute what the masked network computes.
 
-Which channels share a fate is known from :mod:`teachkit.engine.channels`. Removal is then copying:
+Which channels share a fate is known from :mod:`teachkit.engine.channels`. :func:`resolve` turns the wish,
+a mask for each layer, into a mask for each space of channels, and refuses by name what cannot be done;
+:func:`selections` says for every layer which outputs and inputs stay; :func:`cuts` lists the tensors that
+lose entries, and along which dimension. Removal, zeros and the prediction of sizes read this one list.
 
-1. :func:`resolve` turns the wish, a mask for each layer, into a mask for each space of channels, and
-   refuses by name what cannot be done;
-2. :func:`selections` says for every layer which outputs and which inputs stay: a layer after a flatten
-   reads height · width neighbours for each channel, so its mask repeats each entry as often; where each
-   output comes from the input of the same number (a normalisation, a depthwise layer) the inputs follow
-   the outputs;
-3. :func:`cuts` lists the tensors that lose entries, and along which dimension.
-
-:func:`shrink`, :func:`silence` and the prediction of sizes all read this one list. The smaller network
-comes from ``copy.deepcopy`` with the smaller tensors put into its memo, as if they were copied already:
-no large tensor is copied only to be thrown away, whatever else the network holds comes along, its code
-stays its own, and no number is computed anew, so the surviving weights are bit-identical. Masks may lie
-on another device than the model, and a model on the meta device works: only shapes count there.
+The smaller network comes from ``copy.deepcopy`` with the smaller tensors put into its memo, as if they
+were copied already: no large tensor is copied only to be thrown away, whatever else the network holds
+comes along, its code stays its own, and the surviving weights are bit-identical. Masks may lie on another
+device than the model, and a model on the meta device works: only shapes count there.
 """
 
 import copy
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -48,12 +43,18 @@ class Stay(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A tensor that loses entries: its layer and name there, and what stays along each dimension."""
+    """A tensor that loses entries: its layer and name there, and what stays by dimension."""
 
     layer: str
     name: str
     tensor: Tensor
-    stay: tuple[Tensor | None, ...]
+    stay: dict[int, Tensor]
+
+    @property
+    def left(self) -> int:
+        """How many entries stay."""
+        masks, shape = self.stay, enumerate(self.tensor.shape)
+        return prod(int(masks[d].sum()) if d in masks else n for d, n in shape)
 
 
 def coupled(model: nn.Module) -> list[tuple[str, ...]]:
@@ -73,9 +74,8 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     """A smaller network without the outputs that ``keep`` marks False; it is dense and of the same class.
 
     A removed output takes with it its row in its layer, its entries in a batch normalisation, and
-    its columns in every layer that reads it: height · width columns each after a flatten. In
-    evaluation mode the result computes what :func:`silence` computes, and the surviving weights are
-    bit-identical. The channels are followed through the graph that torch.fx traces.
+    its columns in every layer that reads it. In evaluation mode the result computes what
+    :func:`silence` computes, and the surviving weights are bit-identical.
 
     Args:
         model: made of Linear, Conv1d-3d (plain or depthwise), batch normalisation, pooling,
@@ -102,8 +102,7 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     small = copy.deepcopy(model, memo)
     for name, stay in stays.items():
         _resize(small.get_submodule(name), stay)
-    own = any(not type(m).__module__.startswith("torch.nn") for m in channels.modules.values())
-    if own and str(trace(small)) != str(channels.graph):
+    if str(trace(small)) != str(channels.graph):
         raise ValueError(
             f"the code of {type(model).__name__} computes with the sizes of its layers"
         )
@@ -113,40 +112,31 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
 def silence(model: nn.Module, keep: Keep) -> nn.Module:
     """The masked network: the same size, and zeros where :func:`shrink` removes.
 
-    A removed output's own weights, bias and batch normalisation are zero, and so are the weights that
-    read it. The second part matters where an activation is not zero at zero: a sigmoid unit without
-    incoming weights still says ½, which is part of the next layer's input until that forgets it.
+    The weights that read a removed output are zero, too: a sigmoid unit without incoming weights
+    still says ½, which is part of the next layer's input until that forgets it.
 
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.Sigmoid(), nn.Linear(2, 1))
     >>> (silence(net, {"0": torch.tensor([True, False])})[2].weight != 0).tolist()
     [[True, False]]
     """
-    channels = Channels(model)
     masked = copy.deepcopy(model)
-    for cut in cuts(channels, selections(channels, resolve(channels, keep))):
+    for cut in removal(model, keep):
         if not cut.name.startswith("running"):
             tensor: Tensor = getattr(masked.get_submodule(cut.layer), cut.name).detach()
-            for dimension, stay in enumerate(cut.stay):
-                if stay is not None:
-                    tensor.index_fill_(dimension, _places(~stay, tensor), 0.0)
+            for dimension, stay in cut.stay.items():
+                tensor.index_fill_(dimension, _places(~stay, tensor), 0.0)
     return masked
 
 
-def shapes_left(model: nn.Module, keep: Keep) -> list[tuple[Tensor, tuple[int, ...]]]:
-    """The tensors of a network that :func:`shrink` makes smaller, each with the shape that it will have.
+def removal(model: nn.Module, keep: Keep) -> Iterator[Cut]:
+    """The tensors of a network that :func:`shrink` makes smaller, and what stays of each.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    >>> [shape for _, shape in shapes_left(net, {"0": torch.tensor([True, False, True])})]
-    [(2, 2), (2,), (1, 2)]
+    >>> [cut.name for cut in removal(net, {"0": torch.tensor([True, False, True])})]
+    ['weight', 'bias', 'weight']
     """
     channels = Channels(model)
-    left = []
-    for cut in cuts(channels, selections(channels, resolve(channels, keep))):
-        shape = list(cut.tensor.shape)
-        for dimension, stay in enumerate(cut.stay):
-            shape[dimension] = shape[dimension] if stay is None else int(stay.sum())
-        left.append((cut.tensor, tuple(shape)))
-    return left
+    return cuts(channels, selections(channels, resolve(channels, keep)))
 
 
 def resolve(channels: Channels, keep: Keep) -> dict[int, Tensor]:
@@ -163,13 +153,12 @@ def resolve(channels: Channels, keep: Keep) -> dict[int, Tensor]:
             )
         space = spaces[name]
         _refuse(channels, name, mask, space)
-        mask = mask.cpu()
-        if space in masks and not torch.equal(masks[space], mask):
+        first, mask = named.setdefault(space, name), mask.cpu()
+        if not torch.equal(masks.setdefault(space, mask), mask):
             raise ValueError(
-                f"layers {named[space]!r} and {name!r} are coupled, their outputs are added or "
+                f"layers {first!r} and {name!r} are coupled, their outputs are added or "
                 "multiplied; keep must say the same of both"
             )
-        masks[space], named[space] = mask, name
     return {space: mask for space, mask in masks.items() if not mask.all()}
 
 
@@ -184,7 +173,11 @@ def _refuse(channels: Channels, name: str, mask: Tensor, space: int) -> None:
 
 
 def selections(channels: Channels, masks: Mapping[int, Tensor]) -> dict[str, Stay]:
-    """By layer what stays of its outputs and of its inputs; layers that stay whole are left out."""
+    """By layer what stays of its outputs and of its inputs; layers that stay whole are left out.
+
+    After a flatten a layer reads height · width neighbours for each channel, so its mask repeats each
+    entry as often. Where each output comes from the input of the same number, inputs follow outputs.
+    """
     stays = {}
     for name, made in channels.outputs.items():
         space, per_channel = channels.inputs[name]
@@ -199,14 +192,15 @@ def selections(channels: Channels, masks: Mapping[int, Tensor]) -> dict[str, Sta
 
 def cuts(channels: Channels, stays: Mapping[str, Stay]) -> Iterator[Cut]:
     """The tensors that lose entries. Weights have outputs and inputs, all other tensors channels."""
-    for layer, stay in stays.items():
+    for layer, both in stays.items():
         module = channels.modules[layer]
         weights = kind(module).role in ("linear", "conv")
         for name in TENSORS:
             tensor = getattr(module, name, None)
-            dimensions = stay if weights and name == "weight" else stay[:1]
-            if isinstance(tensor, Tensor) and any(mask is not None for mask in dimensions):
-                yield Cut(layer, name, tensor, dimensions)
+            masks = both if weights and name == "weight" else both[:1]
+            stay = {dimension: mask for dimension, mask in enumerate(masks) if mask is not None}
+            if isinstance(tensor, Tensor) and stay:
+                yield Cut(layer, name, tensor, stay)
 
 
 def one_for_one(module: nn.Module) -> bool:
@@ -227,9 +221,8 @@ def _places(mask: Tensor, like: Tensor) -> Tensor:
 def _without(cut: Cut) -> Tensor:
     """A copy of what stays of a tensor, a parameter if it was one."""
     small = cut.tensor.detach()
-    for dimension, stay in enumerate(cut.stay):
-        if stay is not None:
-            small = small.index_select(dimension, _places(stay, small))
+    for dimension, stay in cut.stay.items():
+        small = small.index_select(dimension, _places(stay, small))
     if isinstance(cut.tensor, nn.Parameter):
         return nn.Parameter(small, requires_grad=cut.tensor.requires_grad)
     return small

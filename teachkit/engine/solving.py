@@ -1,15 +1,14 @@
 """All real points where the derivatives of a sympy expression are zero, exactly.
 
-Sympy's solvers return what they find, which need not be all, and a class that is told "there are two
-minima" relies on "all". For one polynomial with rational coefficients, the real roots are isolated,
-whether they can be written with radicals or not. A system of such polynomials is eliminated by
-Gröbner bases to one polynomial for each unknown, and all combinations of their roots are tried: that
-is complete whenever there are finitely many. For everything else sympy's solvers are asked, and
-where they do not promise all points, a note says why.
+Sympy's solvers return what they find, which need not be all. The real roots of one polynomial with
+rational coefficients are isolated instead, with radicals or without. A system of them is eliminated
+by Gröbner bases to one polynomial for each unknown, and all combinations of their roots are tried:
+complete whenever there are finitely many. Elsewhere sympy's solvers are asked, and where they do not
+promise all points, a note says why.
 """
 
 from collections.abc import Sequence
-from itertools import chain, pairwise, product
+from itertools import pairwise, product
 
 import sympy
 from sympy import Expr, S, Symbol
@@ -30,9 +29,8 @@ def critical_points(f: Expr, variables: Sequence[Symbol] | Symbol) -> Solutions:
     f, names = exact(f, variables)
     for v in names:
         if set(v._assumptions_orig) - {"commutative", "real"}:
-            raise ValueError(
-                f"variables must be plain or real symbols, {v} has {v._assumptions_orig}"
-            )
+            given = v._assumptions_orig
+            raise ValueError(f"variables must be plain or real symbols, {v} has {given}")
     real = {v: Symbol(v.name, real=True) for v in names}
     unknowns = list(real.values())
     function = f.subs(real, simultaneous=True)
@@ -51,11 +49,7 @@ def slope_signs(f: Expr, variable: Symbol, points: Sequence[Expr]) -> list[tuple
     """The sign of f′ before and after each of *all* critical points of f, in their order.
 
     f′ is tried half-way to the nearest other point or gap of f′, at most 1 away: it has neither a
-    zero nor a gap on the way there, so it has one sign.
-
-    Raises:
-        ValueError: f′ has gaps that cannot be listed.
-
+    zero nor a gap on the way there, so it has one sign. ValueError where the gaps cannot be listed.
     """
     x = sympy.Dummy(variable.name, real=True)
     slope = sympy.diff(f.subs(variable, x), x)
@@ -109,16 +103,13 @@ def _solve_many(equations: list[Expr], names: list[Symbol]) -> Solutions:
         solutions = sympy.solve(equations, names, dict=True)
     except (NotImplementedError, sympy.polys.polyerrors.BasePolynomialError) as error:
         return [], False, f"sympy cannot solve {system}: {error}"
-    points = [p for p in solutions if len(p) == len(names) and not _free(p)]
+    # A coordinate that depends on another makes a curve of solutions, no point.
+    fixed = [p for p in solutions if not any(v.free_symbols for v in p.values())]
+    points = [p for p in fixed if len(p) == len(names)]
     real = [p for p in points if all(v.is_real for v in p.values())]
     curves = len(points) < len(solutions)
     why = "there are whole curves of them" if curves else "these points may not be all"
     return real, False, f"{system}: {why}"
-
-
-def _free(point: Solution) -> bool:
-    """Whether a coordinate depends on another: a curve of solutions, no point."""
-    return any(value.free_symbols for value in point.values())
 
 
 def _solve_finite(equations: list[Expr], names: list[Symbol]) -> list[Solution]:
@@ -131,12 +122,11 @@ def _solve_finite(equations: list[Expr], names: list[Symbol]) -> list[Solution]:
     for v in names:
         others = [w for w in names if w != v]
         last = sympy.groebner(equations, *others, v, order="lex").exprs[-1]
-        roots.append(dict.fromkeys(sympy.Poly(last, v).real_roots(multiple=True)))
-    numbers = {root: sympy.N(root, 200) for root in chain(*roots)}
-
-    def solves(p: Solution) -> bool:
-        at = {v: numbers[root] for v, root in p.items()}
-        return all(sign(e.subs(at)) == 0 for e in equations)
-
-    candidates = (dict(zip(names, values, strict=True)) for values in product(*roots))
-    return [p for p in candidates if solves(p)]
+        found = dict.fromkeys(sympy.Poly(last, v).real_roots(multiple=True))
+        roots.append([(root, sympy.N(root, 200)) for root in found])
+    points = []
+    for tried in product(*roots):
+        at = {v: number for v, (_, number) in zip(names, tried, strict=True)}
+        if all(sign(e.subs(at)) == 0 for e in equations):
+            points.append({v: root for v, (root, _) in zip(names, tried, strict=True)})
+    return points

@@ -70,8 +70,8 @@ class Elimination:
     ) -> tuple[Tensor, Tensor]:
         """Remove so many columns from each problem: their numbers in order, and what each cost, (B, k).
 
-        k is less than ``steps`` where rounding has made an entry of the diagonal negative. The last
-        ``protected`` columns never go; ``outgoing`` is as in :func:`units`.
+        k is less than ``steps`` where rounding has made a diagonal entry negative. ``protected`` and
+        ``outgoing`` are those of :func:`units`.
         """
         q, costs, U, W = self._block(steps, protected, outgoing)
         order = self.left.gather(1, q)
@@ -147,9 +147,6 @@ def surgeon(
         damping: see :func:`inverse`.
         block: removals between two updates of the whole inverse.
         drift: relative residual of the inverse beyond which it is computed anew.
-
-    Raises:
-        ValueError: H is not positive definite, or something is NaN or infinite.
 
     >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     >>> surgeon(H, torch.tensor([1.0, 1.0]), 1)

@@ -29,11 +29,15 @@ _TORCH = {
 }
 
 
+def _listed(variables: Sequence[Symbol] | Symbol) -> list[Symbol]:
+    return [variables] if isinstance(variables, Symbol) else list(variables)
+
+
 def expression_and_names(
     f: Expr, variables: Sequence[Symbol] | Symbol
 ) -> tuple[Expr, list[Symbol]]:
     """f as an expression and its variables as a list; anything else is refused."""
-    names = [variables] if isinstance(variables, Symbol) else list(variables)
+    names = _listed(variables)
     if not names or len(set(names)) < len(names) or not all(isinstance(v, Symbol) for v in names):
         raise ValueError(
             f"variables must be different sympy symbols, at least one, got {variables!r}"
@@ -63,18 +67,17 @@ def coordinates(variables: Sequence[Symbol] | Symbol, point: Point) -> dict[Symb
     >>> coordinates(sympy.symbols("x y"), (0, 2))
     {x: 0, y: 2}
     """
-    names = [variables] if isinstance(variables, Symbol) else list(variables)
-    if isinstance(point, Mapping):
-        if set(point) != set(names):
-            given = sorted(map(str, point))
-            raise ValueError(f"the point gives {given}, the variables are {names}")
-        return {v: sympy.sympify(point[v]) for v in names}
-    values = list(point) if isinstance(point, Sequence) else [point]
-    if len(values) != len(names):
-        raise ValueError(
-            f"the point has {len(values)} coordinates for the {len(names)} variables {names}"
-        )
-    return {v: sympy.sympify(a) for v, a in zip(names, values, strict=True)}
+    names = _listed(variables)
+    if not isinstance(point, Mapping):
+        values = list(point) if isinstance(point, Sequence) else [point]
+        if len(values) != len(names):
+            raise ValueError(
+                f"the point has {len(values)} coordinates for the {len(names)} variables {names}"
+            )
+        point = dict(zip(names, values, strict=True))
+    if set(point) != set(names):
+        raise ValueError(f"the point gives {sorted(map(str, point))}, the variables are {names}")
+    return {v: sympy.sympify(point[v]) for v in names}
 
 
 def sign(value: Expr) -> int:
@@ -108,9 +111,8 @@ def eigenvalue_signs(H: Matrix) -> tuple[int, int]:
     # Algebraic numbers become long decimals: exact arithmetic with roots of polynomials takes minutes.
     numbers = H.applyfunc(lambda e: e if e.is_Rational else sympy.re(sympy.N(e, 250)))
     signs = [sign(c) for c in numbers.charpoly().all_coeffs()]  # of λⁿ first
+    positive = sum(a != b for a, b in pairwise(s for s in signs if s))
     zeros = next(i for i, s in enumerate(reversed(signs)) if s)
-    nonzero = [s for s in signs if s]
-    positive = sum(a != b for a, b in pairwise(nonzero))
     return positive, H.rows - zeros - positive
 
 

@@ -1,16 +1,15 @@
 """The calls of a network as a graph of torch.fx, and which calls of functions are understood.
 
-Modules are asked of the one table, :mod:`teachkit.core.layers`. The calls that code makes itself,
+What a module does is asked of the one table, :mod:`teachkit.core.layers`. Calls that code makes itself,
 ``torch.relu(x)`` or ``x + y``, are no modules: their tables stand here. Only exact functions count.
 
-The graph of a plain Sequential is known without tracing: its layers run one after the other, and no
-copy is made. The code of any other network is run once by torch.fx on a copy, with a symbol in place
-of the data. It must not decide by the data; then the graph says what happens for every input.
+The graph of a plain Sequential is known without tracing, and without a copy. The code of any other
+network is run once by torch.fx on a copy, with a symbol in place of the data. It must not decide by the
+data; then the graph says what happens for every input.
 """
 
 import copy
 import operator
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from teachkit.core.layers import UncoveredError, chain, does_more
+from teachkit.core.layers import UncoveredError, chain
 
 POINTWISE_CALLS: set[object] = {
     *(functional.relu, functional.leaky_relu, functional.elu, functional.gelu, functional.silu),
@@ -40,45 +39,28 @@ TOGETHER: set[object] = {
 
 
 def trace(model: nn.Module) -> fx.Graph:
-    """The graph of calls in evaluation mode.
+    """The graph of calls in evaluation mode; a ValueError where the code cannot be traced.
 
-    Raises:
-        ValueError: the code decides by the data, or does something else that cannot be traced.
-
+    >>> [node.op for node in trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).nodes]
+    ['placeholder', 'call_module', 'call_module', 'output']
     """
     if type(model) is nn.Sequential:
         with suppress(UncoveredError):
-            return one_after_the_other([name for name, _ in chain(model)])
+            return _one_after_the_other([name for name, _ in chain(model)])
     try:
-        traced = copy.deepcopy(model).eval()  # the code may keep what it computes
-        return fx.Tracer().trace(traced)
+        return fx.Tracer().trace(copy.deepcopy(model).eval())  # it may keep what it computes
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
 
 
-def one_after_the_other(names: Iterable[str]) -> fx.Graph:
-    """The graph of modules of which each reads what the one before it made.
-
-    >>> [node.op for node in one_after_the_other(["0", "1"]).nodes]
-    ['placeholder', 'call_module', 'call_module', 'output']
-    """
+def _one_after_the_other(names: list[str]) -> fx.Graph:
     graph = fx.Graph()
     value = graph.placeholder("input")
     for name in names:
         value = graph.call_module(name, (value,))
     graph.output(value)
     return graph
-
-
-def refuse_hooks(modules: Mapping[str, nn.Module]) -> None:
-    """Raise where a module does more than its class says."""
-    for name, module in modules.items():
-        if does_more(module):
-            raise ValueError(
-                f"module {name!r} ({type(module).__name__}) has hooks or a replaced forward, "
-                "whose effect is not known; remove them first"
-            )
 
 
 def flattens_all(node: fx.Node) -> bool:

@@ -1,19 +1,19 @@
 """The hidden units of a chain of Linear layers: what they put out, who reads them, and how they really go.
 
 A unit of a Linear layer is one row of its weight, its bias, and one column of the next Linear layer, its
-*reader*. Every way of removing units, deleting, merging or repairing, comes down to the same walk,
-:func:`rebuild`: front to back, look at one hidden layer of the network as it is by then, decide which
-units stay and what the reader makes of them, and cut. The decision is a function from a :class:`Layer` to
-:class:`Kept`; it sees what the units put out on the batch now, after everything in front of them has
-shrunk, and what the reader computed before anything was touched.
+*reader*. Deleting, merging and repairing come down to the same walk, :func:`rebuild`: front to back, look
+at one hidden layer of the network as it is by then, decide which units stay and what the reader makes of
+them, and cut. The decision sees what the units put out on the batch after everything in front of them has
+shrunk, and what the reader put out before anything was touched.
 
-What a single unit is worth to the loss is measured, see :mod:`teachkit.engine.leave_one_out`: without unit
-j the reader loses a_j v_j, and only what comes after it runs again, for all units of a layer together.
+What a unit is worth to the loss is measured, see :mod:`teachkit.engine.leave_one_out`: without unit j the
+reader loses a_j v_j, and only what comes after it runs again, for all units of a layer together.
 """
 
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,12 +38,12 @@ class Hidden(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A hidden layer in the middle of a rebuild.
+    """A hidden layer, of a network as it is or in a rebuild.
 
-    ``incoming`` (units, inputs + 1): weights and bias of each unit. ``outputs`` A (n, units): what the
-    units put out on the batch now. ``weight`` V (out, units) and ``bias`` c (out,) of the reader;
-    without a bias ``bias`` is None. ``target`` Z (n, out): what the reader put out in the network as it
-    was given. ``rest``: what follows the reader.
+    ``incoming`` (units, inputs + 1): weights and bias of each unit. ``outputs`` A (n, units): what they
+    put out on the batch. ``weight`` V (out, units) and ``bias`` c (out,), or None, of the reader.
+    ``target`` Z (n, out): what the reader puts out, in a rebuild what it did in the given network.
+    ``rest``: what follows the reader.
     """
 
     incoming: Tensor
@@ -65,18 +65,15 @@ class Kept(NamedTuple):
 def hidden(model: nn.Module) -> list[Hidden]:
     """The hidden layers of a chain of Linear layers, front to back.
 
-    Raises:
-        ValueError: the model is not a Sequential of different Linear layers, pointwise activations and a
-            Flatten in front; the message names the layer.
+    ValueError names the layer that is neither a new Linear layer, nor pointwise, nor a Flatten in front.
 
     >>> hidden(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     [Hidden(name='0', reader='2')]
 
     """
-    if not isinstance(checks.model(model), nn.Sequential):
-        raise ValueError(
-            f"the model must be a Sequential chain of Linear layers, got {type(model).__name__}"
-        )
+    if not isinstance(model, nn.Sequential):
+        got = type(model).__name__
+        raise ValueError(f"the model must be a Sequential chain of Linear layers, got {got}")
     linear: dict[int, str] = {}
     for name, layer in chain(model):
         role = kind(layer).role
@@ -108,24 +105,31 @@ def activations(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return outputs
 
 
+def observed(model: nn.Module, x: Tensor) -> dict[str, Layer]:
+    """Every hidden layer of a network as it is, by name."""
+    outputs, alone = activations(model, x), still(model)
+    layers = [layer for _, layer in chain(alone)]
+    seen = {}
+    for name, reading in hidden(model):
+        A, maker, reader = outputs[name], _linear(alone, name), _linear(alone, reading)
+        bias = maker.weight.new_zeros(len(maker.weight)) if maker.bias is None else maker.bias
+        incoming = torch.cat([maker.weight, bias[:, None]], 1)
+        rest = nn.Sequential(*layers[layers.index(reader) + 1 :])
+        seen[name] = Layer(incoming, A, reader.weight, reader.bias, reader(A), rest)
+    return seen
+
+
 def rebuild(model: nn.Module, batch: Batch, decide: Callable[[str, Layer], Kept]) -> nn.Module:
     """A smaller network: hidden layer after hidden layer, front to back, is decided on and really cut.
 
-    Args:
-        model: a chain of Linear layers; it is unchanged.
-        batch: (x, y) on which the units are observed.
-        decide: from a layer's name and :class:`Layer` to what stays of it.
-
+    ``decide`` goes from a layer's name and :class:`Layer` to what stays of it; the model is unchanged.
     """
     x, _ = checks.batch(batch)
-    outputs, keep = activations(model, x), {}
-    small = copy.deepcopy(model)
-    for at in hidden(model):
-        with torch.no_grad():
-            target = model.get_submodule(at.reader)(outputs[at.name])
-        kept = decide(at.name, _layer(small, at, activations(small, x)[at.name], target))
-        _write(_linear(small, at.reader), kept)
-        keep[at.name] = kept.keep
+    given, small, keep = observed(model, x), copy.deepcopy(model), {}
+    for name, reader in hidden(model):
+        kept = decide(name, observed(small, x)[name]._replace(target=given[name].target))
+        _write(_linear(small, reader), kept)
+        keep[name] = kept.keep
     return shrink(small, keep)
 
 
@@ -142,11 +146,6 @@ def quota(name: str, units: int, sparsity: float) -> int:
 def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """The change of the loss without each unit, L(θ without j) − L(θ), (units,) by layer name.
 
-    Args:
-        model: a chain of Linear layers.
-        batch: (x, y).
-        loss: a mean loss.
-
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
     >>> net[0].weight.data, net[0].bias.data = torch.tensor([[1.0], [1.0]]), torch.zeros(2)
     >>> net[2].weight.data = torch.tensor([[2.0, 1.0]])
@@ -157,8 +156,9 @@ def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) ->
     x, y = checks.batch(batch)
     changes: Scores = {}
     for name, layer in observed(model, x).items():
-        before = measured(loss, layer.rest(layer.target), y)
-        changes[name] = _without_each(layer, layer.target, y, loss) - before
+        output = read(layer)
+        before = measured(loss, layer.rest(output), y)
+        changes[name] = _without_each(layer, output, y, loss) - before
     return changes
 
 
@@ -168,22 +168,14 @@ def greedy(
     """A smaller network: the unit whose loss without it is least goes, then all are measured again.
 
     Layer by layer, front to back, until ``masks.removed(units, sparsity)`` of each are gone.
-
-    Args:
-        model: a chain of Linear layers; it is unchanged.
-        batch: (x, y).
-        sparsity: the share of each hidden layer's units that goes.
-        loss: a mean loss.
-
     """
-    _, y = checks.batch(batch)
 
     def decide(name: str, layer: Layer) -> Kept:
         keep, output = torch.ones_like(layer.incoming[:, 0]) > 0, read(layer)
         for _ in range(quota(name, len(keep), sparsity)):
             alive = keep.nonzero()[:, 0]
             part = layer._replace(outputs=layer.outputs[:, alive], weight=layer.weight[:, alive])
-            worst = alive[_without_each(part, output, y, loss).argmin()]
+            worst = alive[_without_each(part, output, batch[1], loss).argmin()]
             output = output - layer.outputs[:, worst, None] * layer.weight[:, worst]
             keep[worst] = False
         return Kept(keep, layer.weight[:, keep], layer.bias)
@@ -194,18 +186,9 @@ def greedy(
 def random_scores(model: nn.Module, generator: torch.Generator | None = None) -> Scores:
     """A score for each hidden unit, (units,) by layer name, drawn from [0, 1)."""
     where = torch.device("cpu") if generator is None else generator.device
-    makers = {at.name: model.get_parameter(f"{at.name}.weight") for at in hidden(model)}
-    return {
-        name: torch.rand(len(w), generator=generator, device=where).to(w.device)
-        for name, w in makers.items()
-    }
-
-
-def observed(model: nn.Module, x: Tensor) -> dict[str, Layer]:
-    """Every hidden layer of a network as it is, by name; ``target`` is what its reader puts out now."""
-    outputs = activations(checks.model(model, x), x)
-    layers = {at.name: _layer(model, at, outputs[at.name], x) for at in hidden(model)}
-    return {name: layer._replace(target=read(layer)) for name, layer in layers.items()}
+    units = {at.name: model.get_parameter(f"{at.name}.weight")[:, 0] for at in hidden(model)}
+    draw = partial(torch.rand, generator=generator, device=where)
+    return {name: draw(w.shape).to(w.device) for name, w in units.items()}
 
 
 def read(layer: Layer, masks: Tensor | float = 1.0) -> Tensor:
@@ -214,33 +197,21 @@ def read(layer: Layer, masks: Tensor | float = 1.0) -> Tensor:
     return made if layer.bias is None else made + layer.bias
 
 
-def _layer(model: nn.Module, at: Hidden, outputs: Tensor, target: Tensor) -> Layer:
-    """A hidden layer of the model as it is now."""
-    alone = still(model)
-    maker, reader = _linear(alone, at.name), _linear(alone, at.reader)
-    bias = maker.weight.new_zeros(len(maker.weight)) if maker.bias is None else maker.bias
-    incoming = torch.cat([maker.weight, bias[:, None]], 1)
-    layers = [layer for _, layer in chain(alone)]
-    rest = nn.Sequential(*layers[layers.index(reader) + 1 :])
-    return Layer(incoming, outputs, reader.weight, reader.bias, target, rest)
-
-
 def _linear(model: nn.Module, name: str) -> nn.Linear:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)  # noqa: S101 -- hidden() has checked it
     return layer
 
 
+@torch.no_grad()
 def _write(reader: nn.Linear, kept: Kept) -> None:
     """Give a reader its new weight and bias; it no longer reads what goes."""
-    with torch.no_grad():
-        reader.weight.zero_()
-        reader.weight[:, kept.keep] = kept.weight.to(reader.weight.dtype)
-        if kept.bias is not None:
-            reader.bias.copy_(kept.bias)
+    reader.weight.zero_()
+    reader.weight[:, kept.keep] = kept.weight.to(reader.weight.dtype)
+    if kept.bias is not None:
+        reader.bias.copy_(kept.bias)
 
 
 def _without_each(layer: Layer, output: Tensor, y: Tensor, loss: Loss) -> Tensor:
     """The loss without each unit, (units,), where the reader puts out ``output`` with all of them."""
-    with torch.no_grad():
-        return losses(output, -layer.outputs.T, layer.weight.T, layer.rest, y, loss)
+    return losses(output, -layer.outputs.T, layer.weight.T, layer.rest, y, loss)

@@ -14,12 +14,13 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import experiments, magnitude, masks
+from teachkit.experiments.networks import annealed
 from teachkit.lab import models
 from teachkit.lab.curves import Interval, interval
-from teachkit.lab.evaluation import evaluate
+from teachkit.lab.evaluation import accuracy
+from teachkit.lab.sweep import Row
 from teachkit.lab.training import fit
 
 # Optimizers, rates and factors were chosen on seeds 7 to 9 with 10,000 of the training images held
@@ -50,12 +51,12 @@ RETRAINING = {"rate / 10": 0.1, "full rate": 1.0, "dense, full rate": 1.0}
 SEEDS = {"lenet_300_100": [0, 1, 2, 3, 4], "lenet5": [0, 1, 2]}
 
 
-def grid(net: str) -> dict[str, list[Any]]:
+def grid(net: str) -> experiments.Grid:
     """The runs of one network."""
     return {"net": [net], "retraining": list(RETRAINING), "seed": SEEDS[net]}
 
 
-def run(net: str, retraining: str, seed: int, **changes: Any) -> dict[str, Any]:
+def run(net: str, retraining: str, seed: int, **changes: Any) -> Row:
     """Train, prune and retrain one network; errors on the test images in percent, by round.
 
     L2 of 1e-4 and batches of 128; SGD has a momentum of 0.9. The rate falls to zero along a cosine, in the
@@ -63,62 +64,48 @@ def run(net: str, retraining: str, seed: int, **changes: Any) -> dict[str, Any]:
     Changes are of the settings, for a quick try.
     """
     start, settings = time.process_time(), SETTINGS[net] | changes
-    parts = experiments.mnist()
+    parts, rate = experiments.mnist(), settings["rate"]
     optimizer = partial(OPTIMIZERS[settings["optimizer"]], weight_decay=1e-4)
-    dense, _ = fit(
-        models.MODELS[net](seed=seed).float(),
-        parts.train,
-        epochs=settings["epochs"],
-        batch_size=128,
-        optimizer=partial(optimizer, lr=settings["rate"]),
-        scheduler=partial(CosineAnnealingLR, T_max=settings["epochs"]),
-        seed=seed,
-        progress=False,
-    )
+    fixed: dict[str, Any] = {"batch_size": 128, "seed": seed, "progress": False}
+    first = fixed | annealed(optimizer, rate, settings["epochs"])
+    dense, _ = fit(models.MODELS[net](seed=seed).float(), parts.train, **first)
     trained = time.process_time()
+    later = annealed(optimizer, rate * RETRAINING[retraining], settings["retraining_epochs"])
     control = retraining.startswith("dense")
-    _, _, rounds = magnitude.han(
-        dense,
-        parts,
-        [0.0 if control else q for q in settings["qualities"]],
-        factors=settings["factors"],
-        epochs=settings["retraining_epochs"],
-        batch_size=128,
-        optimizer=partial(optimizer, lr=settings["rate"] * RETRAINING[retraining]),
-        scheduler=partial(CosineAnnealingLR, T_max=settings["retraining_epochs"]),
-        seed=seed,
-        progress=False,
-    )
+    qualities = [0.0 if control else q for q in settings["qualities"]]
+    options = fixed | later | {"factors": settings["factors"]}
+    _, _, rounds = magnitude.han(dense, parts, qualities, **options)
     return {
         "settings": settings,
         "weights": {name: w.numel() for name, w in masks.prunable(dense).items()},
-        "dense": _error(evaluate(dense, parts.test).accuracy),
+        "dense": _error(accuracy(dense, parts.test)),
         "kept": [r.kept for r in rounds],
         "pruned": [_error(r.pruned) for r in rounds],
         "retrained": [_error(r.retrained) for r in rounds],
-        "minutes": [
-            round((trained - start) / 60, 2),
-            round((time.process_time() - trained) / 60, 2),
-        ],
+        "minutes": [_minutes(start, trained), _minutes(trained, time.process_time())],
     }
 
 
-def _error(accuracy: float) -> float:
-    return round(100 * (1 - accuracy), 3)
+def _error(right: float) -> float:
+    return round(100 * (1 - right), 3)
 
 
-def factors(rows: list[dict[str, Any]]) -> list[float]:
+def _minutes(start: float, end: float) -> float:
+    return round((end - start) / 60, 2)
+
+
+def factors(rows: list[Row]) -> list[float]:
     """All weights divided by those kept, by round, a mean over the runs."""
     times = [[sum(r["weights"].values()) / sum(kept.values()) for kept in r["kept"]] for r in rows]
     return [fmean(one) for one in zip(*times, strict=True)]
 
 
-def changes(rows: list[dict[str, Any]]) -> Interval:
+def changes(rows: list[Row]) -> Interval:
     """The error after retraining less the dense network's, in points, by round, over the runs."""
     return interval([[error - row["dense"] for error in row["retrained"]] for row in rows])
 
 
-def shares(rows: list[dict[str, Any]], round_: int) -> list[float]:
+def shares(rows: list[Row], round_: int) -> list[float]:
     """The percentage of each layer that is kept after a round, a mean over the runs."""
     names = rows[0]["weights"]
     return [
@@ -127,11 +114,6 @@ def shares(rows: list[dict[str, Any]], round_: int) -> list[float]:
     ]
 
 
-def main() -> None:
-    """Run both grids and write their tables."""
+if __name__ == "__main__":
     workers = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     experiments.write({f"han_{net}": (run, grid(net)) for net in SETTINGS}, workers)
-
-
-if __name__ == "__main__":
-    main()

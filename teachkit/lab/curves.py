@@ -33,15 +33,7 @@ def accuracy_curve(
 ) -> list[float]:
     """Accuracy after removing the weights with the lowest scores, one-shot, for each sparsity.
 
-    Args:
-        model: a trained network; it is unchanged.
-        scores: a larger score stays.
-        batch: (x, y) to measure on.
-        sparsities: each in [0, 1].
-        scope: "global" or "layer", see ``masks.keep_top``.
-        loss: a mean loss that fits the network's outputs.
-        threshold: for a single output, see ``evaluation.evaluate``.
-
+    The arguments are those of ``masks.keep_top`` and ``evaluation.evaluate``.
     """
     kept = (ranking.keep_top(scores, sparsity, scope) for sparsity in sparsities)
     pruned = (weights.apply(model, mask) for mask in kept)
@@ -51,13 +43,11 @@ def accuracy_curve(
 def interval(runs: ArrayLike, confidence: float = 0.95) -> Interval:
     """Mean over the first axis and its Student interval, mean ± t · s / √n.
 
-    Args:
-        runs: (n, ...) with n of at least 2 independent runs, e.g. seeds.
-        confidence: probability that the interval holds the true mean, for normal runs.
+    ``runs`` is (n, ...) with n of at least 2 independent runs, e.g. seeds; ``confidence`` is the
+    probability that the interval holds the true mean, for normal runs.
 
     >>> [round(float(value), 3) for value in interval([1.0, 2.0, 3.0])]
     [2.0, -0.484, 4.484]
-
     """
     if not 0 < checks.fraction("confidence", confidence) < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
@@ -81,11 +71,11 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
             raise ValueError(f"a rank correlation needs at least 2 finite values, got {values!r}")
         _, group, count = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((count.cumsum() - (count - 1) / 2)[group])
-    if len(ranks[0]) != len(ranks[1]):
-        raise ValueError(
-            f"a rank correlation needs two rows of one length, got {len(ranks[0])} and {len(ranks[1])}"
-        )
-    return float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1])
+    x, y = ranks
+    if len(x) != len(y):
+        lengths = f"{len(x)} and {len(y)}"
+        raise ValueError(f"a rank correlation needs two rows of one length, got {lengths}")
+    return float(np.asarray(np.corrcoef(x, y))[0, 1])
 
 
 def student(confidence: float, freedom: int) -> float:
@@ -95,9 +85,8 @@ def student(confidence: float, freedom: int) -> float:
     2.776
     """
 
-    def excess(
-        u: mpmath.mpf,
-    ) -> mpmath.mpf:  # P(|T| > t) with u = ν / (ν + t²), minus what it should be
+    def excess(u: mpmath.mpf) -> mpmath.mpf:
+        """P(|T| > t) with u = ν / (ν + t²), minus what it should be."""
         return mpmath.betainc(freedom / 2, 0.5, 0, u, regularized=True) - (1 - confidence)
 
     u = mpmath.findroot(excess, (0, 1), solver="ridder", tol=1e-12)

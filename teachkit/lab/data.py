@@ -151,16 +151,12 @@ def mnist() -> Data:
     """MNIST, 28x28: 60,000 samples to train, 10,000 to test.
 
     Read from the folder in the environment variable ``TEACHKIT_DATA`` if it is set (the four IDX
-    files, gzipped or not), else from the user's cache, else downloaded into it once.
+    files, gzipped or not), else from the user's cache, else downloaded into it once. DataError
+    where neither way leads to the files; it names both.
     Source: LeCun, Cortes & Burges, The MNIST database of handwritten digits, 1998.
-
-    Raises:
-        DataError: neither way led to the files; the message names both.
-
     """
-    parts = [read_idx(name, content) for name, content in mnist_files().items()]
-    x_train, y_train, x_test, y_test = parts
-    return Data(as_batch(x_train, y_train), as_batch(x_test, y_test))
+    x, y, x_test, y_test = (read_idx(name, content) for name, content in mnist_files().items())
+    return Data(as_batch(x, y), as_batch(x_test, y_test))
 
 
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
@@ -176,7 +172,7 @@ def mnist_files(
     if given:
         return {name: from_folder(Path(given), name, sha256) for name, sha256 in hashes.items()}
     cache = Path(pooch.os_cache("teachkit")) / "mnist"
-    return {name: cached(cache, name, sha256, mirrors) for name, sha256 in hashes.items()}
+    return {name: cached(cache / name, sha256, mirrors) for name, sha256 in hashes.items()}
 
 
 def from_folder(place: Path, name: str, sha256: str) -> bytes:
@@ -198,32 +194,28 @@ def uncompressed(path: Path) -> bytes:
         raise DataError(f"{path} is a damaged gzip ({error})") from error
 
 
-def cached(cache: Path, name: str, sha256: str, mirrors: Sequence[str]) -> bytes:
+def cached(path: Path, sha256: str, mirrors: Sequence[str]) -> bytes:
     """Read one file from the cache, or download it there from the first mirror that has it right."""
-    path = cache / name
-    reasons = []
     try:
         return verified(str(path), path.read_bytes(), sha256)
     except (OSError, DataError):
-        pass  # absent or damaged: fetch it again
+        reasons = []  # absent or damaged: fetch it again
     for mirror in mirrors:
         try:
-            return download(f"{mirror}{name}.gz", path, sha256)
+            return download(f"{mirror}{path.name}.gz", path, sha256)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             reasons.append(f"{mirror}: {error}")
     raise DataError(
-        f"{name} is not in {cache} and no mirror gave it. Either connect to the internet and run "
-        "again, or put the four MNIST files into a folder and set the environment variable "
+        f"{path.name} is not in {path.parent} and no mirror gave it. Either connect to the internet "
+        "and run again, or put the four MNIST files into a folder and set the environment variable "
         "TEACHKIT_DATA to it.\n" + "\n".join(reasons)
     )
 
 
 def download(url: str, path: Path, sha256: str) -> bytes:
     """Fetch a gzip, verify what it holds, and only then keep it under its name."""
-    with (
-        files.writing(path) as part,
-        tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar,
-    ):
+    bar = tqdm(desc=path.name, total=1, unit="B", unit_scale=True)  # without a total it is no bool
+    with files.writing(path) as part, bar:
         pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)  # sets the total
         content = verified(url, uncompressed(part), sha256)
         part.write_bytes(content)
@@ -236,6 +228,5 @@ def read_idx(name: str, content: bytes) -> Tensor:
     sizes = np.frombuffer(content[4 : 4 + 4 * rank], ">u4").astype(int)
     if not rank or len(sizes) < rank or len(content) != 4 + 4 * rank + sizes.prod():
         raise DataError(f"{name} is not an IDX file of unsigned bytes")
-    return torch.from_numpy(
-        np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(sizes).copy()
-    )
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+    return torch.from_numpy(values.reshape(sizes).copy())

@@ -41,7 +41,7 @@ def evaluate(
         batch: (x, y); y holds class numbers, (n,), or for a single output 0 or 1, (n,) or (n, 1).
         loss: a mean loss.
         threshold: for a single output, class 1 is output > threshold (0 for a logit).
-        chunk: samples per forward pass, a bound on the memory.
+        chunk: samples per forward pass.
 
     """
     y = checks.batch(batch)[1]
@@ -55,17 +55,12 @@ def evaluate(
 def accuracy(model: nn.Module, batch: Batch, *, threshold: float = 0.5, chunk: int = 1000) -> float:
     """The share of samples classified correctly, whatever loss the network was trained with.
 
-    Args:
-        model: as for :func:`evaluate`.
-        batch: (x, y); y as for :func:`evaluate`, or soft targets (n, C), the probabilities of C
-            classes, of which the largest is taken for the class.
-        threshold: as for :func:`evaluate`.
-        chunk: as for :func:`evaluate`.
+    The arguments are those of :func:`evaluate`; y may also be soft targets (n, C), the probabilities
+    of C classes, of which the largest is taken for the class.
 
     >>> x, soft = torch.eye(2), torch.tensor([[0.9, 0.1], [0.6, 0.4]])
     >>> accuracy(nn.Identity(), (x, soft))
     0.5
-
     """
     x, y = checks.batch(batch)
     return _share_right(_outputs(model, (x, _classes(y)), chunk), threshold)
@@ -90,16 +85,11 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
     x, y = batch
     checks.whole("chunk", chunk, 1)
     device = next(checks.model(model, x).parameters(), x).device
+    pairs = zip(torch.split(x, chunk), torch.split(y, chunk), strict=True)
     with eval_mode(model):
-        return [
-            (model(x[i : i + chunk].to(device)), y[i : i + chunk].to(device))
-            for i in range(0, len(x), chunk)
-        ]
+        return [(model(part.to(device)), target.to(device)) for part, target in pairs]
 
 
 def _share_right(parts: list[Batch], threshold: float) -> float:
-    right = sum(
-        int((predictions(output, threshold) == target.reshape(len(target), -1)[:, 0]).sum())
-        for output, target in parts
-    )
-    return right / sum(len(target) for _, target in parts)
+    right = [predictions(output, threshold) == target.flatten() for output, target in parts]
+    return sum(int(part.sum()) for part in right) / sum(len(part) for part in right)

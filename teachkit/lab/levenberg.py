@@ -37,19 +37,13 @@ def fit(
     Each step solves (JᵀJ/N + (decay + μ) I) δ = −gradient. μ falls by 3 after a step that lowers
     the objective and rises by 4 after one that does not, which is not taken.
 
-    Args:
-        respond: θ (B, n) → outputs (B, N) and their derivatives J (B, N, n).
-        theta: where to start, (B, n).
-        target: (N,).
-        decay: weight decay, 0 or more.
-        keep: (B, n) boolean; where False the parameter stays zero.
-        steps: how many steps, 0 or more.
+    ``respond`` takes θ (B, n) to outputs (B, N) and their derivatives J (B, N, n). It starts at
+    ``theta`` (B, n); ``target`` is (N,); where ``keep`` (B, n) is False the parameter stays zero.
 
     >>> line = lambda theta: (theta @ X.T, X.expand(len(theta), -1, -1))
     >>> X = torch.tensor([[1.0], [2.0]])
     >>> fit(line, torch.zeros(1, 1), torch.tensor([2.0, 4.0])).theta.round(decimals=3)
     tensor([[2.]])
-
     """
     checks.whole("steps", steps)
     if checks.finite("theta", theta).ndim != 2:
@@ -58,23 +52,21 @@ def fit(
         raise ValueError(f"decay must be a number of 0 or more, got {decay!r}")
     free = torch.ones_like(theta, dtype=torch.bool) if keep is None else keep
     if free.shape != theta.shape or free.dtype != torch.bool:
-        raise ValueError(
-            f"keep must be boolean of shape {tuple(theta.shape)}, "
-            f"got {free.dtype} of shape {tuple(free.shape)}"
-        )
+        found = f"{free.dtype} of shape {tuple(free.shape)}"
+        raise ValueError(f"keep must be boolean of shape {tuple(theta.shape)}, got {found}")
     theta, mu = theta * free, theta.new_full((len(theta), 1), 1e-2)
-    now, slope, bend = _quadratic(respond, theta, target, decay, free)
+    state: tuple[Tensor, ...] = _quadratic(respond, theta, target, decay, free)
     eye = torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)
     for _ in range(steps):
+        now, slope, bend = state
         step = torch.linalg.solve(bend + mu[:, :, None] * eye, -slope)
         tried = _quadratic(respond, theta + step, target, decay, free)
-        better = tried[0] < now
-        theta = torch.where(better[:, None], theta + step, theta)
-        slope = torch.where(better[:, None], tried[1], slope)
-        bend = torch.where(better[:, None, None], tried[2], bend)
-        now = torch.where(better, tried[0], now)
-        mu = torch.where(better[:, None], mu / 3, mu * 4).clamp(1e-12, 1e8)
-    return Fit(theta, now, slope.norm(dim=1))
+        better = (tried[0] < now)[:, None]
+        theta = torch.where(better, theta + step, theta)
+        mu = torch.where(better, mu / 3, mu * 4).clamp(1e-12, 1e8)
+        taken = better[:, 0], better, better[:, :, None]
+        state = tuple(map(torch.where, taken, tried, state))
+    return Fit(theta, state[0], state[1].norm(dim=1))
 
 
 def _quadratic(

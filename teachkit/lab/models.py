@@ -25,12 +25,15 @@ def build(make: Callable[[], list[nn.Module]], seed: int) -> nn.Sequential:
 
 
 def dense(
-    inputs: int, widths: Sequence[int], activation: Callable[[], nn.Module]
+    inputs: int,
+    hidden: Sequence[int],
+    classes: int,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> list[nn.Module]:
     """Linear layers of these widths with the activation between them, none after the last."""
-    sizes = [inputs, *widths]
+    widths = [checks.whole("a hidden width", width, 1) for width in hidden]
     layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(sizes):
+    for before, after in itertools.pairwise([inputs, *widths, checks.whole("classes", classes, 1)]):
         layers += [nn.Linear(before, after), activation()]
     return layers[:-1]
 
@@ -43,24 +46,15 @@ def mlp(
     activation: Callable[[], nn.Module] = nn.ReLU,
     seed: int = 0,
 ) -> nn.Sequential:
-    """A multilayer perceptron; the default is 64-64-32-10.
+    """A multilayer perceptron of the flattened input; the default is 64-64-32-10.
 
-    Args:
-        shape: shape of one input; it is flattened.
-        classes: number of outputs, 1 or more.
-        hidden: widths of the hidden layers; () gives softmax regression.
-        activation: makes the activation module, e.g. ``nn.Tanh``.
-        seed: seed of the initial weights.
+    ``hidden=()`` gives softmax regression; ``activation`` makes a module, e.g. ``nn.Tanh``.
 
     >>> sum(p.numel() for p in mlp().parameters() if p.ndim == 2)
     6464
-
     """
-    sizes = [*_sizes(shape, 1), checks.whole("classes", classes, 1)]
-    widths = [checks.whole("a hidden width", width, 1) for width in hidden]
-    return build(
-        lambda: [nn.Flatten(), *dense(prod(sizes[:-1]), [*widths, classes], activation)], seed
-    )
+    inputs = prod(_sizes(shape))
+    return build(lambda: [nn.Flatten(), *dense(inputs, hidden, classes, activation)], seed)
 
 
 def lenet_300_100(shape: Shape = (1, 28, 28), classes: int = 10, *, seed: int = 0) -> nn.Sequential:
@@ -80,20 +74,19 @@ def lenet5(shape: Shape = (1, 28, 28), classes: int = 10, *, seed: int = 0) -> n
     >>> sum(p.numel() for p in lenet5().parameters())
     431080
     """
-    channels, height, width = _image(shape, 4)
-    pad = 0 if min(height, width) >= 16 else 2
-
-    def pooled(size: int) -> int:
-        return ((size + 2 * pad - 4) // 2 + 2 * pad - 4) // 2
+    channels, *size = _image(shape)
+    pad = 0 if min(size) >= 16 else 2
+    height, width = (
+        ((n + 2 * pad - 4) // 2 + 2 * pad - 4) // 2 for n in size
+    )  # after both poolings
 
     def layers() -> list[nn.Module]:
         return [
             *(nn.Conv2d(channels, 20, 5, padding=pad), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(20, 50, 5, padding=pad), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-            *dense(50 * pooled(height) * pooled(width), [500, classes], nn.ReLU),
+            *dense(50 * height * width, [500], classes),
         ]
 
-    checks.whole("classes", classes, 1)
     return build(layers, seed)
 
 
@@ -105,7 +98,7 @@ def vgg_like(shape: Shape = (1, 8, 8), classes: int = 10, *, seed: int = 0) -> n
     >>> sum(p.numel() for p in vgg_like().parameters() if p.ndim > 1)
     25104
     """
-    channels, height, width = _image(shape, 4)
+    channels, height, width = _image(shape)
 
     def layers() -> list[nn.Module]:
         made: list[nn.Module] = []
@@ -114,13 +107,8 @@ def vgg_like(shape: Shape = (1, 8, 8), classes: int = 10, *, seed: int = 0) -> n
                 conv = nn.Conv2d(entering, after, 3, padding=1, bias=False)
                 made += [conv, nn.BatchNorm2d(after), nn.ReLU()]
             made.append(nn.MaxPool2d(2))
-        return [
-            *made,
-            nn.Flatten(),
-            *dense(32 * (height // 4) * (width // 4), [64, classes], nn.ReLU),
-        ]
+        return [*made, nn.Flatten(), *dense(32 * (height // 4) * (width // 4), [64], classes)]
 
-    checks.whole("classes", classes, 1)
     return build(layers, seed)
 
 
@@ -153,15 +141,14 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
 }
 
 
-def _sizes(shape: Shape, low: int) -> list[int]:
+def _sizes(shape: Shape) -> list[int]:
     if isinstance(shape, int) or not len(shape):
         raise ValueError(f"shape must hold the sizes of one input, e.g. (1, 8, 8), got {shape!r}")
-    return [checks.whole(f"each size in shape {tuple(shape)}", size, low) for size in shape]
+    return [checks.whole(f"each size in shape {tuple(shape)}", size, 1) for size in shape]
 
 
-def _image(shape: Shape, low: int) -> list[int]:
-    if isinstance(shape, int) or len(shape) != 3 or min(shape[1:]) < low:
-        raise ValueError(
-            f"shape must be (channels, height, width) with height and width of at least {low}, got {shape!r}"
-        )
-    return _sizes(shape, 1)
+def _image(shape: Shape) -> list[int]:
+    if isinstance(shape, int) or len(shape) != 3 or min(shape[1:]) < 4:
+        allowed = "(channels, height, width) with height and width of at least 4"
+        raise ValueError(f"shape must be {allowed}, got {shape!r}")
+    return _sizes(shape)

@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit.core import checks, files, ranking, weights
-from teachkit.core.types import Batch, Data, Loss, Masks
-from teachkit.core.types import Criterion as Criterion  # where callers look for it
+from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.training import fit
 
@@ -26,16 +25,12 @@ Choose = Callable[[nn.Module, Batch, float], Masks]
 
 
 class Round(NamedTuple):
-    """The record of one round.
-
-    The sparsity of the masks, the test accuracy after the cut and after retraining, how many weights
-    each tensor keeps, and what the round asked for: a sparsity, or Han's quality.
-    """
+    """The record of one round: its masks, test accuracies, and what it asked of ``choose``."""
 
     sparsity: float
-    pruned: float
+    pruned: float  # the accuracy after the cut
     retrained: float
-    kept: dict[str, int]
+    kept: dict[str, int]  # by tensor
     asked: float
 
 
@@ -51,13 +46,7 @@ def by_criterion(criterion: Criterion, loss: Loss = cross_entropy, scope: str = 
     """The rule that cuts the weights of least score, down to the sparsity that a round asks for.
 
     Scores are computed anew in each round. What is zero stays zero and counts as removed, so the
-    masks may be sparser than asked.
-
-    Args:
-        criterion: (model, batch, loss) -> scores; a larger score stays.
-        loss: a mean loss.
-        scope: "global" or "layer", see ``masks.keep_top``.
-
+    masks may be sparser than asked. For the scope see ``masks.keep_top``.
     """
 
     def choose(model: nn.Module, batch: Batch, sparsity: float) -> Masks:
@@ -94,30 +83,27 @@ def retrain(
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples; each round takes the next.
         file: where the state is kept after each round; a run that was interrupted goes on from it.
-        settings: with a file, what else decides about the result: numbers, words and functions. A
-            file of a run with others is refused; so is one of another network, or of other data. Two
+        settings: with a file, what decides about ``choose``: numbers, words and functions. A file of
+            a run with others is refused; so is one of another network, of other data or options. Two
             lambdas written in one place are taken for the same function.
         progress: show a progress bar over the rounds, and in each.
         options: batch_size, optimizer, scheduler, … of ``training.fit``.
-
-    Raises:
-        ValueError: the file is of a run with other settings, or of none.
 
     """
     if not isinstance(data, Data):
         raise TypeError(f"data must be lab.data.Data(train, test), got {type(data).__name__}")
     passes = epochs if isinstance(epochs, Sequence) else [epochs] * len(steps)
     plan = [(float(step), int(n)) for step, n in zip(steps, passes, strict=True)]
-    seed = checks.whole("seed", seed)
-    start = Run(weights.apply(model, {}), weights.keep_all(model), [])
-    known = {"plan": plan, "seed": seed, **(settings or {})}
-    store = None if file is None else _Store(Path(file), start, data, known)
-    run = start if store is None else store.load()
+    seed, options = checks.whole("seed", seed), {"loss": loss, **options}
+    run = Run(weights.apply(model, {}), weights.keep_all(model), [])
+    if file is not None:
+        known = _known(run.model, data, {"plan": plan, "seed": seed, **options, **(settings or {})})
+        run = _load(Path(file), run, known)
     for r in tqdm(range(len(run.steps), len(plan)), "rounds", disable=not progress, leave=False):
-        given = {"epochs": plan[r][1], "seed": seed + r, "loss": loss, "progress": progress}
-        run = _round(run, data, choose, plan[r][0], threshold, given | options)
-        if store is not None:
-            store.save(run)
+        given = {"epochs": plan[r][1], "seed": seed + r, "progress": progress, **options}
+        run = _round(run, data, choose, plan[r][0], threshold, given)
+        if file is not None:
+            _save(Path(file), run, known)
     return run
 
 
@@ -133,50 +119,38 @@ def _round(
     return Run(trained, masks, [*run.steps, record])
 
 
-class _Store:
-    """The state of a run in a file, with what the run is known by."""
-
-    def __init__(self, path: Path, start: Run, data: Data, settings: Mapping[str, Any]) -> None:
-        self.path, self.start = path, start
-        self.settings = {name: _plain(value) for name, value in settings.items()} | {
-            "start": _fingerprint(*start.model.state_dict().values()),
-            "data": _fingerprint(*data.train, *data.test),
-        }
-
-    def save(self, run: Run) -> None:
-        steps = [tuple(step) for step in run.steps]
-        content = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
-        with files.writing(self.path) as part:
-            torch.save({"settings": self.settings, **content}, part)
-
-    def load(self) -> Run:
-        """The state in the file, or the start where there is none."""
-        if not self.path.exists():
-            return self.start
-        try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-            known, steps = state["settings"], [Round(*step) for step in state["steps"]]
-        except Exception as error:  # whatever torch and pickle say of a file that is something else
-            raise ValueError(
-                f"{self.path} is not a run of gradual ({type(error).__name__}: {error}); "
-                "name another file"
-            ) from error
-        if known != self.settings:
-            raise ValueError(
-                f"{self.path} is of a run with {known}, not {self.settings}; "
-                "name another file or delete this one"
-            )
-        self.start.model.load_state_dict(state["weights"])
-        masks = self.start.masks
-        there = {name: mask.to(masks[name].device) for name, mask in state["masks"].items()}
-        return Run(self.start.model.eval(), there, steps)
+def _known(model: nn.Module, data: Data, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run in a file is known by: settings in words, its network and its data."""
+    start = _fingerprint(*model.state_dict().values())
+    words = {name: _words(value) for name, value in settings.items()}
+    return words | {"start": start, "data": _fingerprint(*data.train, *data.test)}
 
 
-def _plain(value: Any) -> Any:
-    """A setting as a file can hold it: functions in words, also in a list."""
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return _words(value) if callable(value) else value
+def _save(path: Path, run: Run, known: dict[str, Any]) -> None:
+    steps = [tuple(step) for step in run.steps]
+    state = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
+    with files.writing(path) as part:
+        torch.save({"settings": known, **state}, part)
+
+
+def _load(path: Path, start: Run, known: dict[str, Any]) -> Run:
+    """The state in the file, or the start where there is none."""
+    if not path.exists():
+        return start
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        there, steps = state["settings"], [Round(*step) for step in state["steps"]]
+    except Exception as error:  # whatever torch and pickle say of a file that is something else
+        raise ValueError(
+            f"{path} is not a run of gradual ({type(error).__name__}: {error}); name another file"
+        ) from error
+    if there != known:
+        raise ValueError(
+            f"{path} is of a run with {there}, not {known}; name another file or delete this one"
+        )
+    start.model.load_state_dict(state["weights"])
+    masks = {name: mask.to(start.masks[name].device) for name, mask in state["masks"].items()}
+    return Run(start.model.eval(), masks, steps)
 
 
 def _fingerprint(*tensors: Any) -> str:
@@ -192,10 +166,14 @@ def _fingerprint(*tensors: Any) -> str:
     return digest.hexdigest()
 
 
-def _words(call: Any) -> str:
-    """A function, a class, a partial or an object in words that are the same in the next session."""
-    if isinstance(call, partial):
-        given = [*map(repr, call.args), *(f"{k}={v!r}" for k, v in sorted(call.keywords.items()))]
-        return f"{_words(call.func)}({', '.join(given)})"
-    named = call if hasattr(call, "__qualname__") else type(call)
+def _words(value: Any) -> Any:
+    """A setting as a file can hold it: functions, classes and partials in words, also in a list."""
+    if isinstance(value, list):
+        return [_words(each) for each in value]
+    if not callable(value):
+        return value
+    if isinstance(value, partial):
+        given = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in sorted(value.keywords.items()))]
+        return f"{_words(value.func)}({', '.join(given)})"
+    named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

@@ -1,9 +1,8 @@
 """Run an experiment over a grid, in parallel, so that nothing finished is ever computed twice.
 
-A cell of the grid is one call of a function with keyword arguments; its result is a dict of
-numbers and words. The table is a list of such rows, one a cell. With a file, every finished cell is
-on disk at once, as one line of JSON: the file is the record of the experiment and what a run that
-was interrupted goes on from.
+A cell of the grid is one call of a function with keyword arguments; its result is a dict of numbers
+and words. The table is a list of such rows. With a file, every finished cell is on disk at once, as
+one line of JSON, and a run that was interrupted goes on from there.
 """
 
 import itertools
@@ -44,12 +43,11 @@ def run(
         grid: values for each argument: numbers, words or truth values.
         file: where finished cells are kept. Cells found there are not run again; a damaged line is.
             Cells are known by their arguments alone: after a change of the function name a new file.
-        workers: processes on this machine; 1 runs the cells here, one after the other.
+        workers: processes on this machine; 1 runs the cells here.
         progress: show a progress bar.
 
     Raises:
-        ValueError: an empty grid, a value or a result that JSON cannot hold, or a file that belongs
-            to another experiment.
+        ValueError: an empty grid, what JSON cannot hold, or a file of another experiment.
 
     >>> def square(x, power):
     ...     return {"y": x**power}
@@ -62,29 +60,24 @@ def run(
     path = None if file is None else Path(file)
     done = {} if path is None else load(path, list(grid))
     todo = [point for point in cells if _key(point) not in done]
+    bar = {"total": len(cells), "initial": len(cells) - len(todo), "disable": not progress}
     if todo:
-        with (
-            _backend(workers),
-            tqdm(total=len(cells), initial=len(cells) - len(todo), disable=not progress) as bar,
-        ):
-            for point, result in _results(cell, todo, workers):
-                row = _row(point, result)
-                done[_key(point)] = row
+        with _cluster():
+            share = joblib.Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
+            results = share(joblib.delayed(_one)(cell, point) for point in todo)
+            for point, result in tqdm(results, **bar):
+                row = done[_key(point)] = _row(point, result)
                 if path is not None:
                     _append(path, row)
-                bar.update()
     return [done[_key(point)] for point in cells]
 
 
 def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
     """The rows of a file by their point in the grid; damaged lines are left out.
 
-    Raises:
-        ValueError: a row lacks one of the arguments, or two rows differ for the same ones: the file
-            belongs to another experiment.
-
+    Rows that lack an argument, or differ for the same ones, are of another experiment: a ValueError.
     """
-    found: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             row = json.loads(line)
@@ -95,11 +88,11 @@ def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
                 f"{path} is not of this experiment: it has the row {row!r}, the grid {list(names)}"
             )
         key = _key({name: row[name] for name in names})
-        if found.setdefault(key, row) != row:
+        if rows.setdefault(key, row) != row:
             raise ValueError(
-                f"{path} is not of this experiment: it has two rows for {key}: {found[key]!r} and {row!r}"
+                f"{path} is not of this experiment: it has two rows for {key}: {rows[key]!r} and {row!r}"
             )
-    return found
+    return rows
 
 
 def tidy(path: Path | str, rows: Sequence[Row]) -> None:
@@ -124,13 +117,13 @@ def column(rows: Sequence[Row], name: str, by: str, over: str) -> list[list[Any]
     """
     across = list(dict.fromkeys(row[by] for row in rows))
     down = list(dict.fromkeys(row[over] for row in rows))
-    found = {(row[over], row[by]): row[name] for row in rows}
-    if len(found) != len(rows) or len(found) != len(across) * len(down):
+    values = {(row[over], row[by]): row[name] for row in rows}
+    if len(values) != len(rows) or len(values) != len(across) * len(down):
         raise ValueError(
             f"{len(rows)} rows do not give each of {len(down)} values of {over!r} and {len(across)} "
             f"of {by!r} once: select first"
         )
-    return [[found[d, a] for a in across] for d in down]
+    return [[values[d, a] for a in across] for d in down]
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
@@ -144,23 +137,9 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
     return cells
 
 
-def _results(cell: Cell, points: list[Row], workers: int) -> Iterator[tuple[Row, Row]]:
-    if workers == 1 and DASK not in os.environ:
-        yield from (_one(cell, point) for point in points)
-        return
-    parallel = joblib.Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
-    yield from parallel(joblib.delayed(_one)(cell, point) for point in points)
-
-
-def _one(cell: Cell, point: Row) -> tuple[Row, Row]:
-    """One cell, after the course's set-up, here or on a worker."""
-    session.setup()
-    return point, cell(**point)
-
-
 @contextmanager
-def _backend(workers: int) -> Iterator[None]:
-    """Joblib's own processes, or the Dask cluster that the environment names."""
+def _cluster() -> Iterator[None]:
+    """The Dask cluster that the environment names; without one, joblib's own processes."""
     address = os.environ.get(DASK)
     if not address:
         yield
@@ -171,14 +150,20 @@ def _backend(workers: int) -> Iterator[None]:
         yield
 
 
+def _one(cell: Cell, point: Row) -> tuple[Row, Row]:
+    """One cell, after the course's set-up, here or on a worker."""
+    session.setup()
+    return point, cell(**point)
+
+
 def _row(point: Row, result: object) -> Row:
     if not isinstance(result, dict):
         raise ValueError(f"a cell must return a dict, got {type(result).__name__} at {point}")
     clash = set(point) & set(result)
     if clash:
         raise ValueError(f"the cell returns {sorted(clash)}, which are arguments of the grid")
-    kept: Row = json.loads(_line(point | result))  # what a file would give back, or refused
-    return kept
+    row: Row = json.loads(_line(point | result))  # what a file would give back, or refused
+    return row
 
 
 def _append(path: Path, row: Row) -> None:
@@ -195,16 +180,15 @@ def _append(path: Path, row: Row) -> None:
 
 
 def _line(row: Row) -> str:
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"a row must hold finite numbers and words only: {row!r} ({error})"
-        ) from None
+    return _json(row, "a row must hold finite", ensure_ascii=False) + "\n"
 
 
 def _key(point: Row) -> str:
+    return _json(point, "the grid may hold", sort_keys=True)
+
+
+def _json(row: Row, allowed: str, **options: bool) -> str:
     try:
-        return json.dumps(point, sort_keys=True, allow_nan=False)
+        return json.dumps(row, allow_nan=False, **options)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the grid may hold numbers and words only: {point!r} ({error})") from None
+        raise ValueError(f"{allowed} numbers and words only: {row!r} ({error})") from None

@@ -1,9 +1,8 @@
 """How long something takes on this machine: the one clock, and layers that are dense, sparse or shrunk.
 
-Two times can be meant. The *processor's* (:func:`clock`) counts what this process computes: other
-programs do not disturb it, so benchmarks compare by it. The *wall's* is what a user waits, also for
-other threads and for a GPU: :func:`times` and :func:`latencies` measure that, and take the least of
-several rounds, since other programs only ever add to it.
+The *processor's* time (:func:`clock`) counts what this process computes: other programs do not
+disturb it, so benchmarks compare by it. The *wall's* is what a user waits, also for other threads and
+for a GPU: :func:`times` takes the least of several rounds, since other programs only ever add to it.
 """
 
 import time
@@ -11,9 +10,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from math import ceil, log2
+from math import ceil, inf
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,10 +25,7 @@ Clock = Callable[[], float]
 
 
 class BreakEven(NamedTuple):
-    """Time of the dense product over that of the sparse one, by sparsity, and where it reaches 1.
-
-    ``sparsity`` is None where the sparse product is never faster.
-    """
+    """Dense time over sparse time by sparsity, and the sparsity where it reaches 1, if it does."""
 
     sparsities: list[float]
     speedup: list[float]
@@ -42,10 +39,7 @@ def clock() -> Clock:
 
 
 def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
-    """The time of one run, a mean over repeats, by a clock; :func:`clock` if none is given.
-
-    What the runs start on a GPU is waited for.
-    """
+    """The time of one run, a mean over repeats, by a clock; what runs on a GPU is waited for."""
     now = now or clock()
     _wait()
     start = now()
@@ -56,7 +50,6 @@ def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) 
 
 
 def _wait() -> None:
-    """Until a GPU, if one is in use, has done what it was told."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
@@ -67,15 +60,16 @@ def times(works: Mapping[str, Callable[[], Any]], rounds: int = 15) -> dict[str,
     Each runs once before, uncounted, and as often in a round as the clock's step asks for.
     """
     checks.whole("rounds", rounds, 1)
-    wall, repeats = time.perf_counter, {}
+    repeats = {}
     for name, work in works.items():
         work()
-        repeats[name] = max(1, ceil(SHORTEST / max(seconds(work, 1, wall), 1e-7)))
-    taken: dict[str, list[float]] = {name: [] for name in works}
+        once = seconds(work, now=time.perf_counter)
+        repeats[name] = max(1, ceil(SHORTEST / max(once, 1e-7)))
+    least = dict.fromkeys(works, inf)
     for _ in range(rounds):
         for name, work in works.items():
-            taken[name].append(seconds(work, repeats[name], wall))
-    return {name: min(values) for name, values in taken.items()}
+            least[name] = min(least[name], seconds(work, repeats[name], time.perf_counter))
+    return least
 
 
 def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> dict[str, float]:
@@ -86,44 +80,29 @@ def latencies(models: Mapping[str, nn.Module], x: Tensor, rounds: int = 15) -> d
         return times({name: partial(model, x) for name, model in models.items()}, rounds)
 
 
-def csr(weight: Tensor) -> Tensor:
+def csr(weight: Tensor, block: int | None = None) -> Tensor:
     """The weight (outputs, inputs) in compressed sparse rows, with indices of 4 bytes.
+
+    With a ``block`` it is stored in squares of this side, those only that are not all zero.
 
     >>> csr(torch.tensor([[0.0, 2.0]])).col_indices()
     tensor([1], dtype=torch.int32)
     """
     if checks.finite("weight", weight).ndim != 2:
         raise ValueError(f"weight must have shape (outputs, inputs), got {tuple(weight.shape)}")
-    with warnings.catch_warnings(action="ignore"):  # torch calls its CSR support a beta version
-        return _short(weight.detach().to_sparse_csr(), torch.sparse_csr_tensor)
+    side, w = 1 if block is None else checks.whole("block", block, 1), weight.detach()
+    if any(size % side for size in w.shape):
+        raise ValueError(f"weight must be a matrix of {side}x{side} blocks, got {tuple(w.shape)}")
+    with warnings.catch_warnings(action="ignore"):  # torch calls its support a beta version
+        sparse = w.to_sparse_csr() if block is None else w.to_sparse_bsr((side, side))
+        at = sparse.crow_indices().int(), sparse.col_indices().int()
+        return torch.sparse_compressed_tensor(
+            *at, sparse.values(), sparse.shape, layout=sparse.layout
+        )
 
 
-def bsr(weight: Tensor, block: int) -> Tensor:
-    """The weight (outputs, inputs) in square blocks: only blocks with a number in them are stored.
-
-    >>> bsr(torch.tensor([[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 3.0]]), 2).values().shape
-    torch.Size([1, 2, 2])
-    """
-    side = checks.whole("block", block, 1)
-    if checks.finite("weight", weight).ndim != 2 or any(size % side for size in weight.shape):
-        raise ValueError(f"weight must be a matrix of {block}x{block} blocks, got {weight.shape}")
-    with warnings.catch_warnings(action="ignore"):  # torch calls this a beta version, too
-        return _short(weight.detach().to_sparse_bsr((block, block)), torch.sparse_bsr_tensor)
-
-
-def _short(sparse: Tensor, build: Callable[..., Tensor]) -> Tensor:
-    """The same matrix with indices of 4 bytes."""
-    rows, columns = sparse.crow_indices().int(), sparse.col_indices().int()
-    return build(rows, columns, sparse.values(), size=sparse.shape)
-
-
-def sparse_product(weight: Tensor, x: Tensor) -> Tensor:
-    """X Wᵀ as (W Xᵀ)ᵀ with a W in CSR or in blocks: the order in which torch is quick.
-
-    >>> sparse_product(csr(torch.tensor([[0.0, 2.0]])), torch.tensor([[1.0, 3.0]]))
-    tensor([[6.]])
-    """
-    return (weight @ x.T).T
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    return (weight @ x.T).T  # not x @ weight.T: the order in which torch is quick
 
 
 def break_even(
@@ -134,28 +113,24 @@ def break_even(
     *,
     block: int | None = None,
     rounds: int = 15,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
 ) -> BreakEven:
     """From which sparsity on a sparse layer is faster than a dense one, on this machine.
 
-    Random weights (outputs, inputs) with zeros in random places, and CSR; or zeros in random square
-    blocks whose side divides both, and blocked sparse rows. The sparsities rise; between two of them
-    the logarithm of the ratio is taken as linear.
+    Random weights (outputs, inputs) with zeros in random places, in CSR; or with a ``block`` zeros in
+    random squares of this side, which divides both, in blocked rows. The sparsities rise.
     """
     side = 1 if block is None else checks.whole("block", block, 1)
     if outputs % side or inputs % side:
         raise ValueError(f"block must divide outputs {outputs} and inputs {inputs}, got {block}")
-    dice = torch.Generator().manual_seed(seed)
-    weight = torch.randn(outputs, inputs, generator=dice, dtype=dtype, device="cpu")
-    x = torch.randn(batch, inputs, generator=dice, dtype=dtype, device="cpu")
+    dice = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=dice, dtype=torch.float32, device="cpu")
+    weight, x = draw(outputs, inputs), draw(batch, inputs)
     order = torch.rand(outputs // side, inputs // side, generator=dice, device="cpu")
     order = order.repeat_interleave(side, 0).repeat_interleave(side, 1)
     works: dict[str, Callable[[], Any]] = {"dense": lambda: x @ weight.T}
     for s in sparsities:
-        pruned = weight * (order >= checks.fraction("sparsity", s))
-        sparse = csr(pruned) if block is None else bsr(pruned, block)
-        works[f"{s}"] = partial(sparse_product, sparse, x)
+        sparse = csr(weight * (order >= checks.fraction("sparsity", s)), block)
+        works[f"{s}"] = partial(_product, sparse, x)
     taken = times(works, rounds)
     speedup = [taken["dense"] / taken[f"{s}"] for s in sparsities]
     return BreakEven(list(sparsities), speedup, crossing(sparsities, speedup))
@@ -164,6 +139,8 @@ def break_even(
 def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | None:
     """The sparsity from which on the speedup stays at 1 or more, None if there is none.
 
+    Between two sparsities the logarithm of the speedup is taken as linear.
+
     >>> crossing([0.5, 0.7, 0.9], [0.25, 0.5, 2.0])
     0.8
     """
@@ -171,12 +148,10 @@ def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | N
         raise ValueError(
             f"crossing needs a positive speedup for each sparsity, got {list(speedup)}"
         )
-    logs = [log2(value) for value in speedup]
-    below = [i for i, value in enumerate(logs) if value < 0]
-    if not below:
+    last = max((i for i, value in enumerate(speedup) if value < 1), default=-1)
+    if last < 0:
         return sparsities[0]
-    i = below[-1]
-    if i + 1 == len(logs):
+    if last + 1 == len(speedup):
         return None
-    share = -logs[i] / (logs[i + 1] - logs[i])
-    return round(sparsities[i] + share * (sparsities[i + 1] - sparsities[i]), 3)
+    around = slice(last, last + 2)
+    return round(float(np.interp(0, np.log2(speedup[around]), sparsities[around])), 3)

@@ -3,7 +3,6 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,6 +30,8 @@ class History(NamedTuple):
 
 
 Adam = partial(torch.optim.Adam, lr=1e-3)
+Penalty = Callable[[nn.Module], Tensor]
+Removed = list[tuple[nn.Parameter, Tensor]]
 
 
 def fit(
@@ -43,7 +44,7 @@ def fit(
     groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     loss: Loss = cross_entropy,
     masks: Masks | None = None,
-    penalty: Callable[[nn.Module], Tensor] | None = None,
+    penalty: Penalty | None = None,
     after_step: Callable[[nn.Module, int], None] | None = None,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     threshold: float = 0.5,
@@ -54,24 +55,23 @@ def fit(
 
     Minimises (1/N) Σₙ ℓ(f_θ(xₙ), yₙ) + penalty(model) by mini-batches drawn without replacement.
     The model given is unchanged. The same seed gives the same bytes. Samples are moved to the model's
-    device a batch at a time.
+    device a batch at a time; parameters with ``requires_grad=False`` stay as they are.
 
     Args:
-        model: any module; parameters with ``requires_grad=False`` stay as they are.
+        model: any module.
         data: Data (then the test accuracy is recorded after each epoch) or one batch (x, y). The
             targets may be whatever the loss takes, e.g. probabilities (n, C) for a distillation; those
-            of the test data class numbers or probabilities, as they are not given to the loss.
+            of the test data are class numbers or probabilities.
         epochs: passes over the training data; 0 returns a copy.
-        batch_size: samples a step; the number of samples or more is full batch.
+        batch_size: samples a step.
         optimizer: makes the optimizer from the parameters, e.g. ``partial(torch.optim.SGD, lr=0.1)``.
         groups: from the copy that is trained to parameter groups, as torch's optimizers take them, e.g.
-            ``lambda net: [{"params": net.gates, "lr": 0.1}, {"params": net.weights}]``; what is in
-            none is not trained.
+            ``lambda net: [{"params": net.gates, "lr": 0.1}, {"params": net.weights}]``.
         loss: a mean loss.
         masks: weights that are False here are zero after every step, whatever the optimizer does.
         penalty: a term added to the loss of each step, e.g. an L1 norm.
-        after_step: called with the model and the number of steps so far, from 1, after the masks are
-            put back. It may change the model; the masks hold in what it leaves, too.
+        after_step: called with the model and the number of steps so far, from 1. It may change the
+            model; the masks hold before it and after it.
         scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples and of any dropout.
@@ -80,26 +80,29 @@ def fit(
     """
     train, test = data if isinstance(data, Data) else (data, None)
     x, _ = checks.batch(train)
-    for name, value, low in (
-        ("epochs", epochs, 0),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
-        checks.whole(name, value, low)
+    checks.whole("epochs", epochs)
+    checks.whole("batch_size", batch_size, 1)
+    checks.whole("seed", seed)
     trained = copy.deepcopy(checks.model(model, x))
-    removed = _removed(trained, masks or {})
-    history = History([], [])
-    with _own_chance(trained, seed):
+    params = dict(trained.named_parameters())
+    held = checks.masks(masks or {}, params)
+    removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]
+    history, steps = History([], []), itertools.count(1)
+    with torch.random.fork_rng({p.device for p in params.values() if p.is_cuda}):
+        torch.manual_seed(seed)
         _zero(removed)
-        free = [p for p in trained.parameters() if p.requires_grad]
+        free = [p for p in params.values() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
-        step = partial(
-            _step, trained, stepper, loss, penalty, removed, after_step, itertools.count(1)
-        )
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
-            history.loss.append(_epoch(train, batch_size, step))
+            total = 0.0
+            for part in _parts(train, batch_size, next(iter(params.values()), x).device):
+                total += len(part[0]) * _step(trained, part, stepper, loss, penalty, removed)
+                if after_step is not None:
+                    after_step(trained, next(steps))
+                    _zero(removed)
+            history.loss.append(total / len(x))
             if rate:
                 rate.step()
             if test is not None:
@@ -108,35 +111,15 @@ def fit(
     return trained.eval(), history
 
 
-@contextmanager
-def _own_chance(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed torch's chance for a while, on the model's device too; it goes on afterwards as before."""
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def _epoch(train: Batch, batch_size: int, step: Callable[[Batch], float]) -> float:
-    """Every sample once, in an order of chance; the mean of the losses seen."""
+def _parts(train: Batch, size: int, device: torch.device) -> Iterator[Batch]:
+    """Every sample once, in an order of chance."""
     x, y = train
-    total = 0.0
-    for rows in torch.split(torch.randperm(len(x), device="cpu"), batch_size):
-        total += len(rows) * step((x[rows.to(x.device)], y[rows.to(y.device)]))
-    return total / len(x)
-
-
-def _removed(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
-    """The masked parameters, each with the positions that must stay zero."""
-    params = dict(model.named_parameters())
-    return [
-        (params[name], ~mask.to(params[name].device))
-        for name, mask in checks.masks(masks, params).items()
-    ]
+    for rows in torch.split(torch.randperm(len(x), device="cpu"), size):
+        yield x[rows.to(x.device)].to(device), y[rows.to(y.device)].to(device)
 
 
 @torch.no_grad()
-def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
+def _zero(removed: Removed) -> None:
     for parameter, gone in removed:
         parameter.masked_fill_(gone, 0.0)
         if parameter.grad is not None:
@@ -145,17 +128,15 @@ def _zero(removed: list[tuple[nn.Parameter, Tensor]]) -> None:
 
 def _step(
     model: nn.Module,
+    part: Batch,
     optimizer: Optimizer,
     loss: Loss,
-    penalty: Callable[[nn.Module], Tensor] | None,
-    removed: list[tuple[nn.Parameter, Tensor]],
-    after_step: Callable[[nn.Module, int], None] | None,
-    numbers: Iterator[int],
-    batch: Batch,
+    penalty: Penalty | None,
+    removed: Removed,
 ) -> float:
     """One step of any torch optimizer; returns the data loss before it."""
     seen: list[float] = []
-    x, y = (part.to(next(model.parameters(), part).device) for part in batch)
+    x, y = part
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -168,7 +149,4 @@ def _step(
 
     optimizer.step(closure)  # type: ignore[arg-type]
     _zero(removed)
-    if after_step is not None:
-        after_step(model, next(numbers))
-        _zero(removed)
     return seen[0]

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from teachkit import fisher, masks
 from teachkit.core.types import Batch, Scores
@@ -23,9 +24,9 @@ def fisher_ranking(
     scores = {
         n: 0.5 * (f[n] + 10.0**damping_exponent) * w.detach() ** 2 for n, w in weights.items()
     }
-    h, s = (torch.cat([t.reshape(-1) for t in each.values()]) for each in (exact, scores))
-    both = (h.argsort(descending=True)[: len(h) // 10], s.argsort(descending=True)[: len(h) // 10])
-    same = np.intersect1d(*both).size / len(both[0])
+    h, s = (parameters_to_vector(each.values()) for each in (exact, scores))
+    tenth = len(h) // 10
+    same = np.intersect1d(h.topk(tenth).indices, s.topk(tenth).indices).size / tenth
     shown = (h > 1e-12) & (s > 1e-12)
     figure, (axes,) = plots.canvas(width=4.8, height=4.2)
     axes.loglog(h[shown][::3], s[shown][::3], ".", markersize=3, alpha=0.5, rasterized=True)

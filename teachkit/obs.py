@@ -108,8 +108,8 @@ def surgeon_naive(H: Tensor, weights: Tensor, k: int) -> Removal:
         w, P = w + update(w, P, int(q)), downdate(P, int(q))
         order.append(int(q))
         rises.append(float(cost))
-    device = weights.device
-    return Removal(w, torch.tensor(order, device=device), torch.tensor(rises, device=device))
+    at = torch.tensor(order, dtype=torch.int64, device=w.device)
+    return Removal(w, at, torch.tensor(rises, device=w.device))
 
 
 def remove(

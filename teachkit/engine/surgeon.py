@@ -88,32 +88,37 @@ class Elimination:
 
         P is only read. The weights of what has gone are infinite: never the cheapest again.
         """
-        W, d = self.W.clone(), self.P.diagonal(dim1=1, dim2=2).clone()
-        U, size = W.new_empty(len(W), steps, W.shape[2]), torch.ones_like(d)
-        free = W.shape[2] - protected
-        row = torch.arange(len(W), device=W.device) if len(W) > 1 else slice(None)
-        chosen, costs = [self.left[:, 0]], [d[:, 0]]
+        B, _, m = self.W.shape
+        W, D = self.W.clone(), self.P.diagonal(dim1=1, dim2=2)[:, None].clone()
+        U, row = W.new_empty(B, steps, m), torch.arange(B, device=W.device)[:, None]
+        # One problem alone goes without the dimension B: a slice gives views, which is quicker.
+        P, w, d, us = (A if B > 1 else A[0] for A in (self.P, W, D, U))
+        less = torch.baddbmm if B > 1 else torch.addmm
+        free, price = w[..., : m - protected], d[..., : m - protected]  # views: they follow
+        size, wT, dT = torch.ones_like(price), w.mT, d.mT
+        costs = [size[..., 0]]  # a first that does not count: also none can be stacked
+        gone = [costs[0].long()]
         for k in range(steps):
-            size = _squares(W) if outgoing else size
-            cost, best = (size / d)[:, :free].min(1)
-            q = best if len(W) > 1 else int(best)  # of one problem a view will do, which is quicker
-            u = self.P[row, q]
+            size = _squares(free) if outgoing else size
+            cost, best = (size / price).min(-1)
+            q = (row, best) if B > 1 else slice(int(best), int(best) + 1)
+            u, before = P[q], us[..., :k, :]
             if k:
-                before = U[:, :k]
-                u = torch.baddbmm(u[:, None], before[row, :, q][:, None], before, alpha=-1)[:, 0]
-            pivot = u[row, q, None]
-            if not float(pivot.min()) > 0:
+                u = less(u, before.mT[q], before, alpha=-1)
+            pivot = u.mT[q]
+            if not float(pivot.min() if B > 1 else pivot) > 0:
                 break
-            u = torch.mul(u, scale := pivot.rsqrt(), out=U[:, k])
-            W.addcmul_((W[row, :, q] * scale)[:, :, None], u[:, None], value=-1)
+            u = torch.mul(u, scale := pivot.rsqrt(), out=us[..., k : k + 1, :])
+            w.addcmul_((wT[q] * scale).mT, u, value=-1)
             d.addcmul_(u, u, value=-1)
-            W[row, :, q], d[row, q] = torch.inf, 1.0
+            wT[q] = torch.inf
+            dT[q] = 1.0
             if not outgoing:
-                size[row, q] = torch.inf
-            chosen.append(best)
+                size.mT[q] = torch.inf
+            gone.append(best)
             costs.append(cost)
-        gone = torch.stack(chosen, 1)[:, 1:]
-        return gone, torch.stack(costs, 1)[:, 1:], U[:, : gone.shape[1]], W
+        order, cost = (torch.stack(parts).flatten(1)[1:].T for parts in (gone, costs))
+        return order, cost, U[:, : len(gone) - 1], W
 
     def _compact(self, at: Tensor) -> Tensor:
         """The rows and columns ``at`` (B, m) of each inverse, in the store that may hold it now."""
@@ -222,7 +227,7 @@ def _columns(A: Tensor, at: Tensor) -> Tensor:
 
 def _squares(W: Tensor) -> Tensor:
     """‖w_j‖² of each column."""
-    return W[:, 0].square() if W.shape[1] == 1 else W.square().sum(1)
+    return W.square() if W.shape[-2] == 1 else W.square().sum(-2, keepdim=True)
 
 
 def _residual(H: Tensor, problem: Elimination) -> float:

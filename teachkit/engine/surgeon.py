@@ -6,17 +6,11 @@ number of outputs where a unit goes with its whole outgoing column. A removal ta
 the least cost ‖w_j‖² / P_jj, moves the others by −w_j P_j: / P_jj, and takes P_:j P_j: / P_jj from
 the inverse (Hassibi & Stork, NIPS 1992; for rows Frantar & Alistarh, NeurIPS 2022, algorithm 1).
 
-As it is written, a removal changes all n² entries of P. But the next choice needs P's diagonal
-only, and the next step one row of it. With u_j = P_j: / √P_jj, P after k removals is P − Σ u uᵀ: a
-Cholesky decomposition of P whose pivots the weights choose. So a block of removals leaves P alone,
-carries the diagonal along, and makes the rows that it needs from P and the u's before it. At the
-end of the block one product of matrices brings P up to date, for the columns that are left alone:
-those that went are cut out, and the problem has become smaller. The arithmetic is that of the
-textbook, but nearly all of it runs at the speed of a product of matrices.
-
-What limits it is memory: making a row reads all u's of the block, so many rows together and long
-blocks leave the processor's cache, few and short ones spend their time on calls and on cutting.
-32 rows together in blocks of 128 are near the best of 4 to 100 and 32 to 128.
+A removal changes all n² entries of P. But the next choice needs P's diagonal only, and the next step
+one row. With u_j = P_j: / √P_jj, P after k removals is P − Σ u uᵀ: a Cholesky decomposition whose
+pivots the weights choose. So a block of removals leaves P alone, carries the diagonal along, and makes
+the rows that it needs from P and the u's. Then one product of matrices brings P up to date, for the
+columns left alone. 32 problems together in blocks of 128 fill the processor's cache and no more.
 """
 
 from typing import NamedTuple
@@ -99,7 +93,8 @@ class Elimination:
         costs = [size[..., 0]]  # a first that does not count: also none can be stacked
         gone = [costs[0].long()]
         for k in range(steps):
-            size = _squares(free) if outgoing else size
+            if outgoing:  # a sum over one row only would cost a call
+                size = free.square() if W.shape[1] == 1 else free.square().sum(-2, keepdim=True)
             cost, best = (size / price).min(-1)
             q = (row, best) if B > 1 else slice(int(best), int(best) + 1)
             u, before = P[q], us[..., :k, :]
@@ -223,11 +218,6 @@ def _all(
 def _columns(A: Tensor, at: Tensor) -> Tensor:
     """The columns ``at`` (B, m) of each matrix, (B, r, m)."""
     return A.gather(2, at[:, None].expand(-1, A.shape[1], -1))
-
-
-def _squares(W: Tensor) -> Tensor:
-    """‖w_j‖² of each column."""
-    return W.square() if W.shape[-2] == 1 else W.square().sum(-2, keepdim=True)
 
 
 def _residual(H: Tensor, problem: Elimination) -> float:

@@ -127,13 +127,7 @@ class Elimination:
 
 
 def surgeon(
-    H: Tensor,
-    weights: Tensor,
-    k: int,
-    *,
-    damping: float = 0.0,
-    block: int = BLOCK,
-    drift: float = DRIFT,
+    H: Tensor, weights: Tensor, k: int, *, damping: float = 0.0, block: int = BLOCK
 ) -> Removal:
     """Remove k weights, the one with the least saliency first, each time with the best update.
 
@@ -146,7 +140,6 @@ def surgeon(
         k: how many go, 0 to n.
         damping: see :func:`inverse`.
         block: removals between two updates of the whole inverse.
-        drift: relative residual of the inverse beyond which it is computed anew.
 
     >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     >>> surgeon(H, torch.tensor([1.0, 1.0]), 1)
@@ -162,7 +155,7 @@ def surgeon(
         steps = min(block, k - len(order))
         gone, cost = problem.remove(steps)
         order, costs = torch.cat([order, gone[0]]), torch.cat([costs, cost[0]])
-        if len(gone[0]) < steps or not _residual(A, problem) <= max(drift, 10 * exact):
+        if len(gone[0]) < steps or not _residual(A, problem) <= max(DRIFT, 10 * exact):
             problem = _renewed(A, w, order, problem)
             exact = _residual(A, problem)
     return Removal(_polished(A, w, problem).to(weights.dtype), order, (costs / 2).to(weights.dtype))

@@ -71,15 +71,6 @@ def respond(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return o, torch.cat([at_inputs, at_hidden, slope * h, slope], dim=2)
 
 
-def module(theta: Tensor, inputs: int) -> nn.Sequential:
-    """One network (n,) as a torch module with the same outputs, (N, 1)."""
-    hidden = (len(theta) - 1) // (inputs + 2)
-    net = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1), nn.Sigmoid())
-    net.to(theta.dtype)
-    nn.utils.vector_to_parameters(theta, net.parameters())  # in the order W, b, v, c
-    return net.eval()
-
-
 def accuracy(theta: Tensor, batch: Batch) -> Tensor:
     """The share of samples that each of B networks (B, n) classifies correctly, (B,)."""
     x, y = batch
@@ -184,9 +175,7 @@ def every_update(theta: Tensor, P: Tensor) -> Tensor:
 def remaining(trail: Trail) -> Tensor:
     """The fewest weights (B,) before the training accuracy first falls below the full network's."""
     fell = trail.accuracy < trail.accuracy[0] - 1e-12
-    last = len(fell) - 1
-    first = torch.where(fell.any(0), fell.int().argmax(0), last + 1)
-    return last + 1 - first
+    return len(fell) - (fell.cumsum(0) == 0).sum(0)
 
 
 def at_remaining(trail: Trail) -> Tensor:

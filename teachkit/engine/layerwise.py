@@ -1,9 +1,9 @@
 """Optimal Brain Surgeon one layer at a time: the second-order method that fits any network.
 
 A layer is asked to keep its own output on a batch, ‖X w′ − X w‖² for each row w of its weights. No
-label is used and nothing is retrained. Of the inputs X only H = XᵀX is kept
-(:mod:`teachkit.engine.grams`), and all that follows works on H (:mod:`teachkit.engine.refit`): layer
-by layer or, with the costs in units of each layer's output energy, with all layers in competition.
+label is used and nothing is retrained. All works on H = XᵀX (:mod:`teachkit.engine.grams`,
+:mod:`teachkit.engine.refit`): layer by layer or, with the costs in units of each layer's output
+energy, with all layers in competition.
 """
 
 import copy
@@ -125,20 +125,16 @@ def prune_layers(
 ) -> tuple[nn.Module, Masks]:
     """A new model with every weight of its layers pruned by layer-wise OBS, and its masks.
 
-    Each layer is asked to keep its own output on the inputs that the unpruned network gives it;
-    no label is used and nothing is retrained. Biases stay.
+    Each layer keeps its own output on the inputs that the unpruned network gives it. Biases stay.
 
     Args:
         model: any module; its Linear, Conv1d and Conv2d layers are pruned.
         batch: (x, y), a few hundred samples or more; only x is used.
-        sparsity: fraction to remove; exactly ``masks.removed(n, sparsity)`` weights go.
+        sparsity: exactly ``masks.removed(n, sparsity)`` weights go.
         scope: "row" takes the same share from each row, "layer" from each layer, "global" removes
             where the output error, relative to the layer's output energy ‖XWᵀ‖², is smallest.
         damping: λ in units of the mean of H's diagonal, see :func:`trace_layer`.
         method: "exact", or "pass" for the single pass of SparseGPT (scope "layer" only).
-
-    Raises:
-        ValueError: a layer of another kind, e.g. a transposed convolution; the message names it.
 
     """
     checks.fraction("sparsity", sparsity)

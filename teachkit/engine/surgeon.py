@@ -166,17 +166,11 @@ def units(
 ) -> Tensor:
     """The columns of W (r, n) in the order in which they go, (count,).
 
-    Args:
-        inverse: H⁻¹, (n, n).
-        weights: W, (r, n); a row for each number that is made of the n columns.
-        count: how many go.
-        protected: so many of the last columns never go (a bias).
-        outgoing: the cost is ‖w_j‖² / [H⁻¹]_jj; if False 1 / [H⁻¹]_jj, what is left of column j's
-            inputs after regressing them on all others.
+    The last ``protected`` columns never go (a bias). The cost is ‖w_j‖² / [H⁻¹]_jj; unless ``outgoing``
+    it is 1 / [H⁻¹]_jj, what is left of column j's inputs after regressing them on all others.
 
     >>> units(torch.eye(3), torch.tensor([[2.0, 1.0, 0.0]]), 2, protected=1).tolist()
     [1, 0]
-
     """
     return _all(Elimination(inverse, weights[None]), count, protected, outgoing)[0][0]
 

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from benchmarks.cases import Case, Competitor, Table
 from benchmarks.inputs import accuracy, images, mnist, words
 from teachkit import lab, magnitude, masks, obs
-from teachkit.core.recorder import Call, record_calls
-from teachkit.core.types import Batch, Data, Masks, Scores
+from teachkit.core.types import Batch, Data, Masks
+from teachkit.engine.grams import wanda_scores
 from teachkit.experiments import removals
 
 SEEDS, EPOCHS, CALIBRATION = 5, 6, 10_000
@@ -111,19 +111,11 @@ def _cubes(n: int, steps: int) -> float:
 
 
 def wanda(net: nn.Module, batch: Batch, sparsity: float) -> Masks:
-    """|w| · ‖x_j‖₂, the same share of each row (Sun et al., ICLR 2024); Linear layers only."""
-    scores: Scores = {}
-
-    def score(call: Call) -> None:
-        if isinstance(call.layer, nn.Linear):
-            norms = call.input.flatten(0, -2).norm(dim=0)
-            scores[f"{call.name}.weight"] = (call.layer.weight.abs() * norms).detach()
-
-    record_calls(net, batch[0], score)
+    """Wanda as in the paper: the same share of each row; Linear layers only."""
     kept: Masks = {}
-    for name, s in scores.items():
-        n = s.shape[1]
-        kept |= masks.keep_n_of_m({name: s}, n - masks.removed(n, sparsity), n)
+    for name, scores in wanda_scores(net, batch).items():
+        n = scores.shape[1]
+        kept |= masks.keep_n_of_m({name: scores}, n - masks.removed(n, sparsity), n)
     return kept
 
 

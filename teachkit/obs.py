@@ -12,6 +12,8 @@ Source: Hassibi & Stork, Second order derivatives for network pruning, NIPS 1992
 """
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,8 +110,8 @@ def surgeon_naive(H: Tensor, weights: Tensor, k: int) -> Removal:
         w, P = w + update(w, P, int(q)), downdate(P, int(q))
         order.append(int(q))
         rises.append(float(cost))
-    device = weights.device
-    return Removal(w, torch.tensor(order, device=device), torch.tensor(rises, device=device))
+    at = torch.tensor(order, dtype=torch.int64, device=w.device)
+    return Removal(w, at, torch.tensor(rises, device=w.device))
 
 
 def remove(
@@ -117,17 +119,11 @@ def remove(
 ) -> tuple[Tensor, float]:
     """Remove several weights S at once: δ = −P[:, S] P[S, S]⁻¹ w_S, with P = H⁻¹.
 
-    Args:
-        weights: (n,).
-        inverse: H⁻¹, (n, n).
-        positions: S, whole numbers without repeats.
-
-    Returns:
-        The weights afterwards, exactly zero at S, and the predicted rise ½ w_Sᵀ P[S, S]⁻¹ w_S.
+    Returned are the weights afterwards (n,), exactly zero at S, and the predicted rise
+    ½ w_Sᵀ P[S, S]⁻¹ w_S. S are whole numbers without repeats.
 
     >>> remove(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), [0, 1])[0].tolist()
     [0.0, 0.0]
-
     """
     P = symmetric("inverse", inverse).double()
     w, S = vector(weights, P), _positions(positions, len(weights))
@@ -140,20 +136,12 @@ def remove(
 def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """All sets of k weights and what removing each costs after the best update of the others.
 
-    The yardstick for :func:`surgeon`: ½ w_Sᵀ P[S, S]⁻¹ w_S with P = H⁻¹ for every set S.
-
-    Args:
-        H: positive definite, (n, n), n at most 20.
-        weights: (n,).
-        k: how many go, 1 to n.
-
-    Returns:
-        Sets (C(n, k), k), and their costs (C(n, k),); the best is ``sets[costs.argmin()]``.
+    The yardstick for :func:`surgeon`: ½ w_Sᵀ P[S, S]⁻¹ w_S with P = H⁻¹ for every set S. Sets
+    (C(n, k), k) with k from 1 to n ≤ 20, and costs (C(n, k),); the best is ``sets[costs.argmin()]``.
 
     >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     >>> exhaustive(H, torch.tensor([1.0, 1.0]), 1)[1]
     tensor([0.5000, 0.2500])
-
     """
     w, n = vector(weights, H), checks.whole("the number of weights", len(H), 1, 20)
     P = inverse(H)
@@ -187,32 +175,20 @@ def _positions(positions: Sequence[int] | Tensor, n: int) -> Tensor:
     return S
 
 
-# What tests, sweeps and the showdown compare. None looks at a label: Gauss-Newton, which `prune` takes
-# unless asked, needs none with cross-entropy, and the layer-wise ways know of no loss.
-HASSIBI, FRANTAR = "Hassibi & Stork 1992", "Frantar & Alistarh 2022"
-NEEDS = ("data", "second order")
-pruner("OBS", passes=200, needs=NEEDS, source=HASSIBI, limit=DENSE_LIMIT)(prune)
-
-
-@pruner("OBS by layers", passes=1, needs=NEEDS, source=FRANTAR)
-def by_layers(
-    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
+def _by_layers(
+    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy, **ways: Any
 ) -> tuple[nn.Module, Masks]:
-    """:func:`prune_layers`, all layers in competition."""
-    return prune_layers(model, batch, sparsity, scope="global")
+    """:func:`prune_layers`, which knows of no loss."""
+    return prune_layers(model, batch, sparsity, **ways)
 
 
-@pruner("OBS by layers, each", passes=1, needs=NEEDS, source=FRANTAR, scope="layer")
-def by_each_layer(
-    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
-) -> tuple[nn.Module, Masks]:
-    """:func:`prune_layers`, the same share of each layer."""
-    return prune_layers(model, batch, sparsity)
-
-
-@pruner("OBS in one pass", passes=1, needs=NEEDS, source="Frantar & Alistarh 2023", scope="layer")
-def in_one_pass(
-    model: nn.Module, batch: Batch, sparsity: float, *, loss: Loss = cross_entropy
-) -> tuple[nn.Module, Masks]:
-    """:func:`prune_layers` by the single pass of SparseGPT."""
-    return prune_layers(model, batch, sparsity, method="pass")
+# None looks at a label: Gauss-Newton, which `prune` takes unless asked, needs none with cross-entropy.
+_enter = partial(pruner, needs=("data", "second order"))
+_enter("OBS", passes=200, source="Hassibi & Stork 1992", limit=DENSE_LIMIT)(prune)
+_LAYERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("OBS by layers", "Frantar & Alistarh 2022", "global", {"scope": "global"}),
+    ("OBS by layers, each", "Frantar & Alistarh 2022", "layer", {}),
+    ("OBS in one pass", "Frantar & Alistarh 2023", "layer", {"method": "pass"}),
+)
+for _name, _source, _scope, _ways in _LAYERS:
+    _enter(_name, passes=1, source=_source, scope=_scope)(partial(_by_layers, **_ways))

@@ -383,6 +383,15 @@ def test_prune_without_weights_and_with_single_precision():
     assert pruned.get_parameter("1.weight").dtype == torch.float32
 
 
+def module(theta, inputs):
+    """One network (n,) of the classics as a torch module with the same outputs, (N, 1)."""
+    hidden = (len(theta) - 1) // (inputs + 2)
+    net = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1), nn.Sigmoid())
+    net.to(theta.dtype)
+    nn.utils.vector_to_parameters(theta, net.parameters())  # in the order W, b, v, c
+    return net.eval()
+
+
 def test_levenberg_reaches_a_minimum_and_keeps_zeros():
     batch = lab.data.xor().train
     x, y = batch[0].double(), batch[1].double()
@@ -394,7 +403,7 @@ def test_levenberg_reaches_a_minimum_and_keeps_zeros():
     assert fit.theta[:, 3].eq(0).all()
     assert float(fit.gradient.max()) < 1e-8
     for theta, objective in zip(fit.theta, fit.objective, strict=True):
-        net = classics.module(theta, 2)
+        net = module(theta, 2)
         value = mse_loss(net(x)[:, 0], y) / 2 + 5e-3 * theta.square().sum()
         assert float(objective) == pytest.approx(float(value.detach()))
         parts = torch.autograd.grad(value, list(net.parameters()))
@@ -421,7 +430,7 @@ def test_responses_are_those_of_the_module(hidden, inputs, seed):
     x = torch.randn(5, inputs, generator=generator, dtype=torch.float64)
     output, J = classics.respond(theta, x)
     for b, i in itertools.product(range(2), range(5)):
-        net = classics.module(theta[b], inputs)
+        net = module(theta[b], inputs)
         value = net(x[i : i + 1])[0, 0]
         assert float(output[b, i]) == pytest.approx(float(value.detach()))
         parts = torch.autograd.grad(value, list(net.parameters()))
@@ -433,7 +442,7 @@ def test_a_trail_removes_one_weight_at_a_time_by_the_published_rules():
     theta = xor.nets(6).double()[:2]
     keep = torch.ones_like(theta, dtype=torch.bool)
     H = classics.gauss_newton(theta, x, keep)
-    net = classics.module(theta[0], 2)
+    net = module(theta[0], 2)
     params = list(net.parameters())
     GN = oracles.gauss_newton(net, (x, y[:, None]), lambda o, t: mse_loss(o, t) / 2, params)
     close(H[0], GN + classics.RIDGE * torch.eye(9, dtype=torch.float64))

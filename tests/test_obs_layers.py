@@ -15,7 +15,7 @@ from teachkit import lab, masks, obs
 from teachkit.core.layers import patches
 from teachkit.engine import refit as fitting
 from teachkit.engine import surgeon as engine
-from teachkit.engine.grams import gram, layer_grams
+from teachkit.engine.grams import gram, layer_grams, wanda_scores
 from teachkit.engine.refit import choose, refit_gram
 from teachkit.engine.surgeon import Trace
 
@@ -332,6 +332,26 @@ def test_refit_layers_takes_any_masks_and_leaves_what_has_none():
         obs.refit_layers(net, data, {"1.bias": torch.ones(64, dtype=torch.bool)})
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(3, 4), (5, 3)),
+        (nn.Conv1d(2, 4, 3, padding=1), (5, 2, 6)),
+        (nn.Conv2d(2, 4, 3, groups=2), (5, 2, 6, 4)),
+    ],
+)
+def test_wanda_is_weight_times_norm_of_input(layer, shape):
+    layer, x = layer.double(), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    scores = wanda_scores(layer, (x, torch.zeros(5)))["weight"].flatten(1)
+    rows, groups = patches(layer, x), getattr(layer, "groups", 1)
+    for i, w in enumerate(layer.weight.detach().flatten(1)):
+        for j, value in enumerate(w):
+            norm = rows[:, i * groups // 4, :, j].norm()
+            torch.testing.assert_close(scores[i, j], value.abs() * norm)
+    pruned, kept = obs.prune_layers(layer, (x, torch.zeros(5)), 0.5)
+    assert torch.equal(pruned.weight != 0, kept["weight"])
+
+
 class Twice(nn.Module):
     """One weight in two layers, one of which is called twice; a layer that is never called."""
 
@@ -403,8 +423,8 @@ def test_nearly_singular_inputs_are_refused_without_damping():
 
 def test_bad_networks_are_refused_by_name():
     x, y = batch()
-    other = nn.Sequential(nn.Linear(8, 8), nn.Flatten(2), nn.Conv1d(1, 1, 1))
-    with pytest.raises(ValueError, match="layer '2' is a Conv1d; layer-wise OBS takes Linear"):
+    other = nn.Sequential(nn.Linear(8, 8), nn.Flatten(2), nn.ConvTranspose1d(1, 1, 1))
+    with pytest.raises(ValueError, match="layer '2' is a ConvTranspose1d; .* takes Linear, Conv1d"):
         obs.prune_layers(other, (x, y), 0.5)
     assert not other[0]._forward_pre_hooks
     with pytest.raises(ValueError, match="20000 inputs takes 3.2 GB; at most 8192"):

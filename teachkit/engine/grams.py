@@ -8,10 +8,13 @@ come, so the memory is that of H, in² numbers a layer, whatever the size of the
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks
+from teachkit.core.criteria import criterion
 from teachkit.core.layers import patches, weighted
 from teachkit.core.recorder import Call, record_calls
+from teachkit.core.types import Batch, Loss, Scores
 from teachkit.core.weights import prunable
 
 WIDEST = 8192  # inputs of a layer; their H takes 0.5 GB
@@ -33,7 +36,7 @@ def gram(inputs: Tensor, chunk: int = 4096) -> Tensor:
 
 
 def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """H = XᵀX of every Linear and Conv2d layer by the name of its weight, (groups, in, in) float64.
+    """H = XᵀX of every Linear, Conv1d and Conv2d layer by its weight's name, (groups, in, in) float64.
 
     X is what reaches the layer when the model evaluates x, a convolution's unfolded. A layer that
     is called twice, or shares its weight with another, adds up all its inputs; one that is never
@@ -50,6 +53,26 @@ def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return grams
 
 
+@criterion("Wanda", passes=1, needs=("data",), source="Sun, Liu, Bair & Kolter 2024")
+def wanda_scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
+    """|w_ij| · ‖x_j‖ with the norm of input j over the batch, the root of H_jj; no label is used.
+
+    The paper compares within a row of weights only: :func:`masks.keep_n_of_m` does so.
+    Source: Sun, Liu, Bair & Kolter, A simple and effective pruning approach, ICLR 2024, equation 1.
+
+    >>> net, x = nn.Linear(2, 1), torch.tensor([[3.0, 0.0], [4.0, 1.0]])
+    >>> net.weight.data = torch.tensor([[1.0, -2.0]])
+    >>> wanda_scores(net, (x, torch.zeros(2)))["weight"].tolist()
+    [[5.0, 2.0]]
+    """
+    grams, scores = layer_grams(model, checks.batch(batch)[0]), {}
+    for name, w in prunable(model).items():
+        norms = grams[name].diagonal(dim1=1, dim2=2).sqrt().to(w.dtype)  # of each group
+        rows = norms.repeat_interleave(len(w) // len(norms), 0)
+        scores[name] = w.detach().abs() * rows.view_as(w)
+    return scores
+
+
 def square(width: int, like: Tensor) -> Tensor:
     """Zeros (width, width) in float64 on a tensor's device; refused where they would take too much."""
     if width > WIDEST:
@@ -60,21 +83,22 @@ def square(width: int, like: Tensor) -> Tensor:
     return torch.zeros(width, width, dtype=torch.float64, device=like.device)
 
 
-def _gram(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+def _gram(layer: nn.Linear | nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     """H of one call, (groups, in, in)."""
     if isinstance(layer, nn.Linear):
         return gram(x.reshape(-1, x.shape[-1]))[None]
     H = _empty("", layer)
-    for images in torch.split(x.reshape(-1, *x.shape[-3:]), CHUNK):
+    for images in torch.split(x.reshape(-1, *x.shape[1 - layer.weight.ndim :]), CHUNK):
         H += torch.stack([gram(rows.flatten(0, 1)) for rows in patches(layer, images).unbind(1)])
     return H
 
 
 def _empty(name: str, layer: nn.Module) -> Tensor:
     """The H of a layer that has seen nothing."""
-    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+    if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d)):
         raise ValueError(
-            f"layer {name!r} is a {type(layer).__name__}; layer-wise OBS takes Linear and Conv2d"
+            f"layer {name!r} is a {type(layer).__name__}; what looks at the inputs of layers takes "
+            "Linear, Conv1d and Conv2d"
         )
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    groups = getattr(layer, "groups", 1)
     return torch.stack([square(layer.weight[0].numel(), layer.weight)] * groups)

@@ -1,12 +1,9 @@
 """The inverse of a curvature matrix, checked and damped: where every surgeon starts.
 
-H must be symmetric and positive definite. Measured curvatures are only nearly so: their small
-eigenvalues drown in rounding, or are negative away from a minimum. A number λ on the diagonal
-mends that. It is given relative to the mean of the diagonal, so that it means the same whatever
-the units of the loss. All is computed in float64: an inverse loses as many digits as the condition
-number has.
-
-Input is checked here, at the door; the formulas that work on the inverse trust it.
+Measured curvatures are only nearly positive definite: their small eigenvalues drown in rounding, or
+are negative away from a minimum. A number λ on the diagonal mends that. It is given relative to the
+mean of the diagonal, so that it means the same whatever the units of the loss. All is computed in
+float64: an inverse loses as many digits as the condition number has.
 """
 
 import torch
@@ -18,17 +15,11 @@ from teachkit.core import checks
 def inverse(H: Tensor, *, damping: float = 0.0) -> Tensor:
     """(H + λI)⁻¹ with λ = damping · mean |H_ii|, by Cholesky in float64.
 
-    Args:
-        H: symmetric, (n, n).
-        damping: 0 or more, relative to the mean of the diagonal's absolute values (to 1 where that
-            is zero).
-
-    Raises:
-        ValueError: H + λI is not positive definite; the message says what damping would help.
+    Where the mean is zero, λ = damping. ValueError where H + λI is not positive definite; the message
+    says what damping would help.
 
     >>> inverse(torch.tensor([[2.0, 1.0], [1.0, 1.0]])).round(decimals=4).tolist()
     [[1.0, -1.0], [-1.0, 2.0]]
-
     """
     A = damped(H, damping)
     L, failed = torch.linalg.cholesky_ex(A)

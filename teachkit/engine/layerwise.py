@@ -1,9 +1,9 @@
 """Optimal Brain Surgeon one layer at a time: the second-order method that fits any network.
 
 A layer is asked to keep its own output on a batch, ‖X w′ − X w‖² for each row w of its weights. No
-label is used and nothing is retrained. Of the inputs X only H = XᵀX is kept
-(:mod:`teachkit.engine.grams`), and all that follows works on H (:mod:`teachkit.engine.refit`): layer
-by layer or, with the costs in units of each layer's output energy, with all layers in competition.
+label is used and nothing is retrained. All works on H = XᵀX (:mod:`teachkit.engine.grams`,
+:mod:`teachkit.engine.refit`): layer by layer or, with the costs in units of each layer's output
+energy, with all layers in competition.
 """
 
 import copy
@@ -25,23 +25,18 @@ DAMPING = 1e-6  # of the mean of H's diagonal
 def trace_layer(weight: Tensor, inputs: Tensor, *, damping: float = DAMPING) -> Trace:
     """Remove every weight of every row, one at a time, each time the one that costs least.
 
-    Removing w_q and moving the other weights of its row to make up for it costs
-    w_q² / [H⁻¹]_qq. The row then moves by −w_q [H⁻¹]_:q / [H⁻¹]_qq, and its own H⁻¹ loses q. A
+    Removing w_q costs w_q² / [H⁻¹]_qq, once the others of its row have moved to make up for it. A
     prefix of the order is the greedy choice for that many removals, so one trace serves every
     sparsity. Takes O(out · in³). Weights that are zero, and weights on inputs that are always
     zero (dead), cost nothing and come first, the smallest first.
 
-    Source: Frantar & Alistarh, Optimal Brain Compression, NeurIPS 2022, algorithm 1; carried out
-    as a pivoted Cholesky factorisation of H⁻¹ in blocks.
+    Source: Frantar & Alistarh, Optimal Brain Compression, NeurIPS 2022, algorithm 1.
 
     Args:
         weight: (out, in).
         inputs: X (n, in), what the layer sees.
         damping: λ on H's diagonal, in units of the mean of the diagonal over the live inputs. The
-            objective is then ‖Xw′ − Xw‖² + λ‖w′ − w‖².
-
-    Raises:
-        ValueError: H is singular and damping too small to mend it.
+            objective is then ‖Xw′ − Xw‖² + λ‖w′ − w‖². Where H stays singular, ValueError.
 
     >>> trace_layer(torch.tensor([[3.0, 1.0]]), torch.eye(2), damping=0.0).order
     tensor([[1, 0]])
@@ -53,18 +48,12 @@ def trace_layer(weight: Tensor, inputs: Tensor, *, damping: float = DAMPING) -> 
 def refit(weight: Tensor, inputs: Tensor, mask: Tensor, *, damping: float = DAMPING) -> Tensor:
     """Least squares for a given mask: in each row the kept weights minimise ‖Xw′ − Xw‖².
 
-    w′_K = w_K + H_KK⁻¹ H_KR w_R for the kept inputs K and the removed ones R of a row.
-
-    Args:
-        weight: (out, in), before pruning.
-        inputs: X (n, in).
-        mask: (out, in), boolean, True keeps. Weights that are zero already stay zero.
-        damping: λ in units of the mean of H's diagonal; it adds λ‖w′ − w‖² to the objective.
+    w′_K = w_K + H_KK⁻¹ H_KR w_R for the kept inputs K and the removed ones R of a row. Weights that
+    are zero already stay zero; the rest is as in :func:`trace_layer`.
 
     >>> X = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
     >>> refit(torch.tensor([[1.0, 2.0]]), X, torch.tensor([[True, False]]), damping=0.0)
     tensor([[3., 0.]])
-
     """
     W, H = _layer(weight, inputs)
     checks.masks({"mask": mask}, {"mask": weight})
@@ -85,7 +74,7 @@ def prune_layer(
     Args:
         weight: (out, in).
         inputs: X (n, in), what the layer sees.
-        sparsity: fraction to remove, in [0, 1]. Zeros from before stay and count as removed.
+        sparsity: fraction to remove. Zeros from before stay and count as removed.
         damping: λ in units of the mean of H's diagonal.
         scope: "row" removes round(sparsity · in) from every row, "layer" round(sparsity · out · in)
             from all rows together, the cheapest first.
@@ -134,22 +123,18 @@ def prune_layers(
     damping: float = DAMPING,
     method: str = "exact",
 ) -> tuple[nn.Module, Masks]:
-    """A new model with every Linear and Conv2d weight pruned by layer-wise OBS, and its masks.
+    """A new model with every weight of its layers pruned by layer-wise OBS, and its masks.
 
-    Each layer is asked to keep its own output on the inputs that the unpruned network gives it;
-    no label is used and nothing is retrained. Biases stay.
+    Each layer keeps its own output on the inputs that the unpruned network gives it. Biases stay.
 
     Args:
-        model: any module; its Linear and Conv2d layers are pruned.
+        model: any module; its Linear, Conv1d and Conv2d layers are pruned.
         batch: (x, y), a few hundred samples or more; only x is used.
-        sparsity: fraction to remove; exactly ``masks.removed(n, sparsity)`` weights go.
+        sparsity: exactly ``masks.removed(n, sparsity)`` weights go.
         scope: "row" takes the same share from each row, "layer" from each layer, "global" removes
             where the output error, relative to the layer's output energy ‖XWᵀ‖², is smallest.
         damping: λ in units of the mean of H's diagonal, see :func:`trace_layer`.
         method: "exact", or "pass" for the single pass of SparseGPT (scope "layer" only).
-
-    Raises:
-        ValueError: a layer of another kind, e.g. a transposed convolution; the message names it.
 
     """
     checks.fraction("sparsity", sparsity)
@@ -159,15 +144,20 @@ def prune_layers(
             f"scope must be 'row', 'layer' or 'global' with method 'exact', 'layer' with 'pass'; "
             f"got scope {scope!r} with method {method!r}"
         )
-    weights, grams = matrices(model, batch)
+    weights, grams = _matrices(model, batch)
     if method == "pass":
-        moved = {n: _passed(w, grams[n], n, sparsity, damping) for n, w in weights.items()}
+        for name, H in grams.items():
+            if len(H) > 1:
+                raise ValueError(
+                    f"method 'pass' takes no grouped convolution; {name!r} has {len(H)} groups"
+                )
+        moved = {n: pass_gram(w, grams[n][0], sparsity, damping) for n, w in weights.items()}
         pruned = _with(model, moved)
         left = {n: (w.detach() != 0).double() for n, w in prunable(pruned).items()}
         return pruned, keep_top(left, sparsity, "layer")
-    traces = {n: traced(w, grams[n], damping, scope) for n, w in weights.items()}
+    traces = {n: _trace(w, grams[n], damping, scope) for n, w in weights.items()}
     kept = choose(weights, traces, sparsity, scope)
-    pruned = refitted(model, weights, grams, kept, damping)
+    pruned = _refitted(model, weights, grams, kept, damping)
     return pruned, {n: kept[n].reshape(w.shape) for n, w in prunable(model).items()}
 
 
@@ -178,21 +168,19 @@ def refit_layers(
 
     Least squares as in :func:`refit`, for masks from any criterion. Layers without a mask stay.
     """
-    weights, grams = matrices(model, batch)
+    weights, grams = _matrices(model, batch)
     given = checks.masks(kept, prunable(model))
     flat = {name: mask.flatten(1) for name, mask in given.items()}
-    return refitted(model, weights, grams, flat, damping)
+    return _refitted(model, weights, grams, flat, damping)
 
 
-def matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Each weight as a float64 matrix (out, in), and each layer's H."""
-    x, _ = checks.batch(batch)
-    grams = layer_grams(model, x)
-    weights = prunable(model)
-    return {n: w.detach().double().flatten(1) for n, w in weights.items()}, grams
+    grams = layer_grams(model, checks.batch(batch)[0])
+    return {n: w.detach().double().flatten(1) for n, w in prunable(model).items()}, grams
 
 
-def traced(W: Tensor, grams: Tensor, damping: float, scope: str) -> Trace:
+def _trace(W: Tensor, grams: Tensor, damping: float, scope: str) -> Trace:
     """The trace of a layer, group by group; relative to its output energy if layers compete."""
     rows = W.chunk(len(grams))
     parts = [trace_gram(part, H, damping) for part, H in zip(rows, grams, strict=True)]
@@ -203,7 +191,7 @@ def traced(W: Tensor, grams: Tensor, damping: float, scope: str) -> Trace:
     return Trace(order, losses)
 
 
-def refitted(
+def _refitted(
     model: nn.Module,
     weights: dict[str, Tensor],
     grams: dict[str, Tensor],
@@ -211,20 +199,12 @@ def refitted(
     damping: float,
 ) -> nn.Module:
     """A copy of the model with the least-squares weights of these masks, (out, in) each."""
-    return _with(model, {n: _refit(weights[n], grams[n], kept[n], damping) for n in kept})
-
-
-def _refit(W: Tensor, grams: Tensor, kept: Tensor, damping: float) -> Tensor:
-    groups = zip(W.chunk(len(grams)), grams, kept.chunk(len(grams)), strict=True)
-    return torch.cat([refit_gram(part, H, mask, damping) for part, H, mask in groups])
-
-
-def _passed(W: Tensor, grams: Tensor, name: str, sparsity: float, damping: float) -> Tensor:
-    if len(grams) > 1:
-        raise ValueError(
-            f"method 'pass' takes no grouped convolution; {name!r} has {len(grams)} groups"
-        )
-    return pass_gram(W, grams[0], sparsity, damping)
+    fitted = {}
+    for name, mask in kept.items():
+        H = grams[name]
+        groups = zip(weights[name].chunk(len(H)), H, mask.chunk(len(H)), strict=True)
+        fitted[name] = torch.cat([refit_gram(*group, damping) for group in groups])
+    return _with(model, fitted)
 
 
 @torch.no_grad()

@@ -5,8 +5,7 @@ A layer with inputs X (n, in) changes its output by X δ when a row of its weigh
 H, in float64:
 
 - The surgeon's **trace** of each row (:mod:`teachkit.engine.surgeon`) serves every sparsity: a
-  prefix is the greedy choice for that many removals, and the weights at that point are those of
-  least squares on what is left. So no weights are stored along the way.
+  prefix is the greedy choice, and least squares gives the weights at that point.
 - **Masks** take weights from the fronts of the traces, whichever is cheapest.
 - **Least squares** fits the kept weights of each row, many rows in one batched Cholesky.
 - The **single pass** (Frantar & Alistarh, SparseGPT, ICML 2023, algorithm 1) decides on each input
@@ -48,12 +47,8 @@ def choose(
 ) -> dict[str, Tensor]:
     """The masks that remove exactly the asked number of weights, row by row from the traces' fronts.
 
-    Args:
-        weights: (out, in) each.
-        traces: of the same keys; with scope "global" their losses must be in comparable units.
-        sparsity: fraction to remove.
-        scope: "row" (the same share of each row), "layer" or "global" (the smallest losses).
-
+    Scope "row" takes the same share of each row, "layer" and "global" the smallest losses; with
+    "global" the losses must be in comparable units.
     """
     keys = {}
     for name, (order, losses) in traces.items():
@@ -76,16 +71,10 @@ def refit_gram(W: Tensor, H: Tensor, mask: Tensor, damping: float) -> Tensor:
     """As ``refit``, from H (in, in) in place of the inputs; all in float64."""
     A, support = damped(H, damping), mask & (W != 0)
     slope = W.masked_fill(support, 0.0) @ A
-    width = max(int(support.sum(1).max()), 1)
-    parts = [
-        _solve(A, rows, right)
-        for rows, right in zip(
-            torch.split(support, max(1, SYSTEMS // width**2)),
-            torch.split(slope, max(1, SYSTEMS // width**2)),
-            strict=True,
-        )
-    ]
-    return (W + torch.cat(parts)).masked_fill(~support, 0.0)
+    together = max(1, SYSTEMS // max(int(support.sum(1).max()), 1) ** 2)
+    parts = zip(torch.split(support, together), torch.split(slope, together), strict=True)
+    steps = torch.cat([_solve(A, *part) for part in parts])
+    return (W + steps).masked_fill(~support, 0.0)
 
 
 def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:

@@ -6,17 +6,11 @@ number of outputs where a unit goes with its whole outgoing column. A removal ta
 the least cost ‖w_j‖² / P_jj, moves the others by −w_j P_j: / P_jj, and takes P_:j P_j: / P_jj from
 the inverse (Hassibi & Stork, NIPS 1992; for rows Frantar & Alistarh, NeurIPS 2022, algorithm 1).
 
-As it is written, a removal changes all n² entries of P. But the next choice needs P's diagonal
-only, and the next step one row of it. With u_j = P_j: / √P_jj, P after k removals is P − Σ u uᵀ: a
-Cholesky decomposition of P whose pivots the weights choose. So a block of removals leaves P alone,
-carries the diagonal along, and makes the rows that it needs from P and the u's before it. At the
-end of the block one product of matrices brings P up to date, for the columns that are left alone:
-those that went are cut out, and the problem has become smaller. The arithmetic is that of the
-textbook, but nearly all of it runs at the speed of a product of matrices.
-
-What limits it is memory: making a row reads all u's of the block, so many rows together and long
-blocks leave the processor's cache, few and short ones spend their time on calls and on cutting.
-32 rows together in blocks of 128 are near the best of 4 to 100 and 32 to 128.
+A removal changes all n² entries of P. But the next choice needs P's diagonal only, and the next step
+one row. With u_j = P_j: / √P_jj, P after k removals is P − Σ u uᵀ: a Cholesky decomposition whose
+pivots the weights choose. So a block of removals leaves P alone, carries the diagonal along, and makes
+the rows that it needs from P and the u's. Then one product of matrices brings P up to date, for the
+columns left alone. 32 problems together in blocks of 128 fill the processor's cache and no more.
 """
 
 from typing import NamedTuple
@@ -88,32 +82,38 @@ class Elimination:
 
         P is only read. The weights of what has gone are infinite: never the cheapest again.
         """
-        W, d = self.W.clone(), self.P.diagonal(dim1=1, dim2=2).clone()
-        U, size = W.new_empty(len(W), steps, W.shape[2]), torch.ones_like(d)
-        free = W.shape[2] - protected
-        row = torch.arange(len(W), device=W.device) if len(W) > 1 else slice(None)
-        chosen, costs = [self.left[:, 0]], [d[:, 0]]
+        B, _, m = self.W.shape
+        W, D = self.W.clone(), self.P.diagonal(dim1=1, dim2=2)[:, None].clone()
+        U, row = W.new_empty(B, steps, m), torch.arange(B, device=W.device)[:, None]
+        # One problem alone goes without the dimension B: a slice gives views, which is quicker.
+        P, w, d, us = (A if B > 1 else A[0] for A in (self.P, W, D, U))
+        less = torch.baddbmm if B > 1 else torch.addmm
+        free, price = w[..., : m - protected], d[..., : m - protected]  # views: they follow
+        size, wT, dT = torch.ones_like(price), w.mT, d.mT
+        costs = [size[..., 0]]  # a first that does not count: also none can be stacked
+        gone = [costs[0].long()]
         for k in range(steps):
-            size = _squares(W) if outgoing else size
-            cost, best = (size / d)[:, :free].min(1)
-            q = best if len(W) > 1 else int(best)  # of one problem a view will do, which is quicker
-            u = self.P[row, q]
+            if outgoing:  # a sum over one row only would cost a call
+                size = free.square() if W.shape[1] == 1 else free.square().sum(-2, keepdim=True)
+            cost, best = (size / price).min(-1)
+            q = (row, best) if B > 1 else slice(int(best), int(best) + 1)
+            u, before = P[q], us[..., :k, :]
             if k:
-                before = U[:, :k]
-                u = torch.baddbmm(u[:, None], before[row, :, q][:, None], before, alpha=-1)[:, 0]
-            pivot = u[row, q, None]
-            if not float(pivot.min()) > 0:
+                u = less(u, before.mT[q], before, alpha=-1)
+            pivot = u.mT[q]
+            if not float(pivot.min() if B > 1 else pivot) > 0:
                 break
-            u = torch.mul(u, scale := pivot.rsqrt(), out=U[:, k])
-            W.addcmul_((W[row, :, q] * scale)[:, :, None], u[:, None], value=-1)
+            u = torch.mul(u, scale := pivot.rsqrt(), out=us[..., k : k + 1, :])
+            w.addcmul_((wT[q] * scale).mT, u, value=-1)
             d.addcmul_(u, u, value=-1)
-            W[row, :, q], d[row, q] = torch.inf, 1.0
+            wT[q] = torch.inf
+            dT[q] = 1.0
             if not outgoing:
-                size[row, q] = torch.inf
-            chosen.append(best)
+                size.mT[q] = torch.inf
+            gone.append(best)
             costs.append(cost)
-        gone = torch.stack(chosen, 1)[:, 1:]
-        return gone, torch.stack(costs, 1)[:, 1:], U[:, : gone.shape[1]], W
+        order, cost = (torch.stack(parts).flatten(1)[1:].T for parts in (gone, costs))
+        return order, cost, U[:, : len(gone) - 1], W
 
     def _compact(self, at: Tensor) -> Tensor:
         """The rows and columns ``at`` (B, m) of each inverse, in the store that may hold it now."""
@@ -127,13 +127,7 @@ class Elimination:
 
 
 def surgeon(
-    H: Tensor,
-    weights: Tensor,
-    k: int,
-    *,
-    damping: float = 0.0,
-    block: int = BLOCK,
-    drift: float = DRIFT,
+    H: Tensor, weights: Tensor, k: int, *, damping: float = 0.0, block: int = BLOCK
 ) -> Removal:
     """Remove k weights, the one with the least saliency first, each time with the best update.
 
@@ -146,7 +140,6 @@ def surgeon(
         k: how many go, 0 to n.
         damping: see :func:`inverse`.
         block: removals between two updates of the whole inverse.
-        drift: relative residual of the inverse beyond which it is computed anew.
 
     >>> H = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     >>> surgeon(H, torch.tensor([1.0, 1.0]), 1)
@@ -162,7 +155,7 @@ def surgeon(
         steps = min(block, k - len(order))
         gone, cost = problem.remove(steps)
         order, costs = torch.cat([order, gone[0]]), torch.cat([costs, cost[0]])
-        if len(gone[0]) < steps or not _residual(A, problem) <= max(drift, 10 * exact):
+        if len(gone[0]) < steps or not _residual(A, problem) <= max(DRIFT, 10 * exact):
             problem = _renewed(A, w, order, problem)
             exact = _residual(A, problem)
     return Removal(_polished(A, w, problem).to(weights.dtype), order, (costs / 2).to(weights.dtype))
@@ -173,17 +166,11 @@ def units(
 ) -> Tensor:
     """The columns of W (r, n) in the order in which they go, (count,).
 
-    Args:
-        inverse: H⁻¹, (n, n).
-        weights: W, (r, n); a row for each number that is made of the n columns.
-        count: how many go.
-        protected: so many of the last columns never go (a bias).
-        outgoing: the cost is ‖w_j‖² / [H⁻¹]_jj; if False 1 / [H⁻¹]_jj, what is left of column j's
-            inputs after regressing them on all others.
+    The last ``protected`` columns never go (a bias). The cost is ‖w_j‖² / [H⁻¹]_jj; unless ``outgoing``
+    it is 1 / [H⁻¹]_jj, what is left of column j's inputs after regressing them on all others.
 
     >>> units(torch.eye(3), torch.tensor([[2.0, 1.0, 0.0]]), 2, protected=1).tolist()
     [1, 0]
-
     """
     return _all(Elimination(inverse, weights[None]), count, protected, outgoing)[0][0]
 
@@ -218,11 +205,6 @@ def _all(
 def _columns(A: Tensor, at: Tensor) -> Tensor:
     """The columns ``at`` (B, m) of each matrix, (B, r, m)."""
     return A.gather(2, at[:, None].expand(-1, A.shape[1], -1))
-
-
-def _squares(W: Tensor) -> Tensor:
-    """‖w_j‖² of each column."""
-    return W[:, 0].square() if W.shape[1] == 1 else W.square().sum(1)
 
 
 def _residual(H: Tensor, problem: Elimination) -> float:

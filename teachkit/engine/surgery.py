@@ -1,8 +1,7 @@
 """The surgeon on a whole network: all prunable weights as one vector, with one dense curvature.
 
-The curvature is measured (:mod:`teachkit.engine.dense`), the weights that are cheapest go, all others
-make up for them (:mod:`teachkit.engine.surgeon`). With several steps it is measured anew between
-them, since the quadratic model holds near the point of measurement only.
+With several steps the curvature (:mod:`teachkit.engine.dense`) is measured anew between them, since
+the quadratic model holds near the point of measurement only.
 """
 
 import copy
@@ -41,7 +40,7 @@ def prune(
     Args:
         model: any module with at most 5000 prunable weights; it is unchanged.
         batch: (x, y), on which the curvature is measured.
-        sparsity: fraction removed, in [0, 1]; exactly ``masks.removed(n, sparsity)`` weights go.
+        sparsity: exactly ``masks.removed(n, sparsity)`` weights go.
         loss: a mean loss.
         kind: which curvature, see :func:`curvature`.
         damping: see :func:`inverse`. It keeps the step short where the loss is flat; without it
@@ -50,9 +49,6 @@ def prune(
         steps: how often the curvature is measured, at equal numbers of removals.
         H: the curvature of this model, if it is known already; only with one step.
         progress: show a progress bar over the steps.
-
-    Raises:
-        ValueError: too many weights, or a curvature that needs more damping.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> x, y = torch.eye(4)[:, None], torch.tensor([0, 1, 1, 0])
@@ -69,14 +65,8 @@ def prune(
         raise ValueError(f"H must have shape {(len(flat), len(flat))}, got {tuple(H.shape)}")
     kept = torch.ones_like(flat, dtype=torch.bool)
     kept[(flat == 0).nonzero().reshape(-1)[:k]] = False
-    counts = (
-        torch.linspace(int((~kept).sum()), k, steps + 1, device=flat.device)
-        .round()
-        .long()
-        .diff()
-        .tolist()
-    )
-    for count in tqdm(counts, desc="curvature", disable=not progress, leave=False):
+    ends = torch.linspace(int((~kept).sum()), k, steps + 1, device=flat.device).round().long()
+    for count in tqdm(ends.diff().tolist(), desc="curvature", disable=not progress, leave=False):
         if not count:
             continue
         whole = curvature(pruned, batch, loss, kind=kind, biases=biases) if H is None else H
@@ -84,7 +74,9 @@ def prune(
         removal = surgeon(whole[alive][:, alive], flat[alive], count, damping=damping)
         flat[alive] = removal.weights
         kept[alive[removal.order]] = False
-        _write(weights, flat)
+        with torch.no_grad():
+            for name, values in split(flat, weights).items():
+                weights[name].copy_(values)
     return pruned, split(kept, weights)
 
 
@@ -92,9 +84,3 @@ def _flat(weights: dict[str, Tensor]) -> Tensor:
     """All weights as one vector, a copy."""
     parts = [w.detach().reshape(-1) for w in weights.values()]
     return torch.cat(parts) if parts else torch.zeros(0, device="cpu")
-
-
-@torch.no_grad()
-def _write(weights: dict[str, Tensor], flat: Tensor) -> None:
-    for name, values in split(flat, weights).items():
-        weights[name].copy_(values)

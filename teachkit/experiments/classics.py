@@ -5,7 +5,8 @@ weights. Source: Hassibi & Stork, Second order derivatives for network pruning, 
 """
 
 import itertools
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,10 @@ RIDGE = 1e-4
 ATTEMPTS = 8  # starts per network that is wanted, at most
 
 
-class Problem(NamedTuple):
+class Setting(NamedTuple):
     """How a problem is learned and pruned, and the published numbers of weights, before and after.
 
-    ``accuracy`` is the training accuracy that a network must reach, ``ridge`` is added to H.
+    A network must reach the training ``accuracy``; ``ridge`` is added to H.
     """
 
     hidden: int
@@ -35,9 +36,9 @@ class Problem(NamedTuple):
 
 
 MONKS = {
-    1: Problem(3, 2e-3, 1e-3, 1.0, (58, 14)),
-    2: Problem(2, 2e-3, 1e-3, 1.0, (39, 15)),
-    3: Problem(2, 1e-2, 1e-4, 0.93, (39, 4)),
+    1: Setting(3, 2e-3, 1e-3, 1.0, (58, 14)),
+    2: Setting(2, 2e-3, 1e-3, 1.0, (39, 15)),
+    3: Setting(2, 1e-2, 1e-4, 0.93, (39, 4)),
 }
 
 
@@ -70,35 +71,16 @@ def respond(theta: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return o, torch.cat([at_inputs, at_hidden, slope * h, slope], dim=2)
 
 
-def module(theta: Tensor, inputs: int) -> nn.Sequential:
-    """One network (n,) as a torch module with the same outputs, (N, 1)."""
-    hidden = (len(theta) - 1) // (inputs + 2)
-    net = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1), nn.Sigmoid())
-    net.to(theta.dtype)
-    nn.utils.vector_to_parameters(theta, net.parameters())  # in the order W, b, v, c
-    return net.eval()
-
-
 def accuracy(theta: Tensor, batch: Batch) -> Tensor:
     """The share of samples that each of B networks (B, n) classifies correctly, (B,)."""
     x, y = batch
     return ((respond(theta, x)[0] > 0.5) == (y > 0.5)).double().mean(1)
 
 
-def train(
-    theta: Tensor,
-    batch: Batch,
-    *,
-    decay: float,
-    keep: Tensor | None = None,
-    steps: int = 200,
-) -> Tensor:
-    """θ (B, n) after Levenberg–Marquardt from θ; a weight stays zero where ``keep`` is False."""
+def train(theta: Tensor, batch: Batch, *, steps: int = 200, **settings: Any) -> Tensor:
+    """θ (B, n) after Levenberg–Marquardt from θ, with the settings of :func:`levenberg.fit`."""
     x, y = batch
-    target = y.to(x.dtype)
-    return levenberg.fit(
-        lambda t: respond(t, x), theta, target, decay=decay, keep=keep, steps=steps
-    ).theta
+    return levenberg.fit(partial(respond, x=x), theta, y.to(x.dtype), steps=steps, **settings).theta
 
 
 def starts(seeds: range, n: int) -> Tensor:
@@ -115,16 +97,14 @@ def monks_nets(k: int, nets: int = 10, *, decay: float | None = None) -> tuple[T
     problem = MONKS[checks.whole("k", k, 1, 3)]
     batch, rate = data.monks(k).train, problem.decay if decay is None else decay
     n = count(batch[0].shape[1], problem.hidden)
-    nets_tried = torch.zeros(0, n)
-    learned = torch.zeros(0, dtype=torch.bool)
-    while int(learned.sum()) < nets and len(learned) < ATTEMPTS * nets:
-        theta = train(starts(range(len(learned), len(learned) + nets), n), batch, decay=rate)
-        nets_tried = torch.cat([nets_tried, theta])
-        learned = torch.cat([learned, accuracy(theta, batch) >= problem.accuracy])
-    chosen = learned.nonzero().reshape(-1)[:nets]
+    tried, chosen = torch.zeros(0, n), torch.zeros(0)
+    while len(chosen) < nets and len(tried) < ATTEMPTS * nets:
+        theta = train(starts(range(len(tried), len(tried) + nets), n), batch, decay=rate)
+        tried = torch.cat([tried, theta])
+        chosen = (accuracy(tried, batch) >= problem.accuracy).nonzero().reshape(-1)[:nets]
     if len(chosen) < nets:
-        raise ValueError(f"only {len(chosen)} of {len(learned)} networks learned problem {k}")
-    return nets_tried[chosen], int(chosen[-1]) + 1
+        raise ValueError(f"only {len(chosen)} of {len(tried)} networks learned problem {k}")
+    return tried[chosen], int(chosen[-1]) + 1
 
 
 def monks_trails(
@@ -133,10 +113,8 @@ def monks_trails(
     """MONK's networks (B, n) pruned to nothing by each of the three methods, see :func:`trail`."""
     problem, batch = MONKS[checks.whole("k", k, 1, 3)], data.monks(k).train
     added = problem.ridge if ridge is None else ridge
-    return {
-        m: trail(theta, batch, m, ridge=added, decay=problem.decay, retrain=retrain)
-        for m in METHODS
-    }
+    one = partial(trail, theta, batch, ridge=added, decay=problem.decay, retrain=retrain)
+    return {method: one(method) for method in METHODS}
 
 
 def trail(
@@ -148,16 +126,9 @@ def trail(
     decay: float = 0.0,
     retrain: int = 0,
 ) -> Trail:
-    """Remove the weights of B networks one at a time until none is left; H is new each time.
+    """Remove the weights of B networks (B, n) one at a time until none is left; H is new each time.
 
-    Args:
-        theta: (B, n).
-        batch: (x, y) that H and the accuracy are measured on.
-        method: "OBS", "OBD" or "magnitude".
-        ridge: added to the diagonal of H.
-        decay: weight decay while retraining.
-        retrain: Levenberg–Marquardt steps after each removal.
-
+    After each removal come ``retrain`` steps of Levenberg–Marquardt with this weight decay.
     """
     keep = torch.ones_like(theta, dtype=torch.bool)
     passed = [theta]
@@ -204,9 +175,7 @@ def every_update(theta: Tensor, P: Tensor) -> Tensor:
 def remaining(trail: Trail) -> Tensor:
     """The fewest weights (B,) before the training accuracy first falls below the full network's."""
     fell = trail.accuracy < trail.accuracy[0] - 1e-12
-    last = len(fell) - 1
-    first = torch.where(fell.any(0), fell.int().argmax(0), last + 1)
-    return last + 1 - first
+    return len(fell) - (fell.cumsum(0) == 0).sum(0)
 
 
 def at_remaining(trail: Trail) -> Tensor:

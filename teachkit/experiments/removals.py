@@ -1,12 +1,12 @@
 """Recursive Optimal Brain Surgeon against its slower relatives, and how far it drifts."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,24 +40,13 @@ def downdate_in_place(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, list[
     return w, order
 
 
-def recompute(H: Tensor, weights: Tensor, k: int, only: int | None = None) -> float:
-    """Seconds for k removals with a new inverse of the surviving block each time.
-
-    With ``only``, just that many removals, spread evenly over the k sizes, are timed; the sum over
-    all k is extrapolated from them.
-    """
-    n = len(weights)
-    sizes = range(n, n - k, -1)
-    chosen = (
-        sizes if only is None else [sizes[round(i * (k - 1) / (only - 1))] for i in range(only)]
-    )
-    start = time.perf_counter()
-    for m in chosen:
+def recompute(H: Tensor, weights: Tensor, sizes: Sequence[int]) -> None:
+    """One removal from each of these leading blocks of H, with a new inverse each time."""
+    for m in sizes:
         P = torch.cholesky_inverse(torch.linalg.cholesky(H[:m, :m]))
         w = weights[:m]
         q = int((w * w / P.diagonal()).argmin())
         w = w - w[q] / P[q, q] * P[q]
-    return (time.perf_counter() - start) * k / len(chosen)
 
 
 def speed_rows(sizes: Sequence[int] = (500, 1000, 2000), repeats: int = 5) -> list[Row]:
@@ -71,18 +60,22 @@ def speed_rows(sizes: Sequence[int] = (500, 1000, 2000), repeats: int = 5) -> li
 def _speed(n: int, repeats: int) -> Row:
     H, w = quadratic(n, 1e4)
     k = n // 2
-    ours, downdate, fresh = list[float](), list[float](), list[float]()
-    obs.surgeon(H, w, k)  # warm up
-    for _ in range(repeats):
-        ours.append(_seconds(lambda: obs.surgeon(H, w, k)))
-        downdate.append(_seconds(lambda: downdate_in_place(H, w, k)))
-        fresh.append(recompute(H, w, k, only=10))
+    few = [n - round(i * (k - 1) / 9) for i in range(10)]
+    runs: dict[str, Callable[[], Any]] = {
+        "ours": lambda: obs.surgeon(H, w, k),
+        "downdate": lambda: downdate_in_place(H, w, k),
+        "recompute": lambda: recompute(H, w, few),
+    }
+    runs["ours"]()  # warm up
+    times = np.array([[_seconds(run) for run in runs.values()] for _ in range(repeats)])
+    times[:, 2] *= k / len(few)
+    ratios = np.median(times / times[:, :1], axis=0)
     return {
         "n": n,
         "removed": k,
-        "seconds": statistics.median(ours),
-        "downdate / ours": _ratio(downdate, ours),
-        "recompute / ours": _ratio(fresh, ours),
+        "seconds": float(np.median(times[:, 0])),
+        "downdate / ours": float(ratios[1]),
+        "recompute / ours": float(ratios[2]),
     }
 
 
@@ -98,17 +91,15 @@ def drift_rows(n: int = 400, conditions: Sequence[float] = (1e4, 1e8, 1e12)) -> 
         H, w = quadratic(n, condition)
         k = n // 2
         wanted = recomputed_order(H, w, k)
-        found = {
-            "surgeon, float64": lambda H=H, w=w, k=k: _of(obs.surgeon(H, w, k)),
-            "surgeon, float32 input": lambda H=H, w=w, k=k: _of(
-                obs.surgeon(H.float(), w.float(), k)
-            ),
-            "downdate, float64": lambda H=H, w=w, k=k: downdate_in_place(H, w, k),
-            "downdate, float32": lambda H=H, w=w, k=k: downdate_in_place(H.float(), w.float(), k),
+        runs = {
+            "surgeon, float64": partial(_surgeon, H, w, k),
+            "surgeon, float32 input": partial(_surgeon, H.float(), w.float(), k),
+            "downdate, float64": partial(downdate_in_place, H, w, k),
+            "downdate, float32": partial(downdate_in_place, H.float(), w.float(), k),
         }
         rows += [
             {"condition": condition, "way": way} | _lost(H, w, run, wanted)
-            for way, run in found.items()
+            for way, run in runs.items()
         ]
     return rows
 
@@ -156,12 +147,9 @@ def _lost(
     return {"objective": objective, "same": len(set(order) & set(wanted)) / len(wanted)}
 
 
-def _of(found: obs.Removal) -> tuple[Tensor, list[int]]:
-    return found.weights, found.order.tolist()
+def _surgeon(H: Tensor, w: Tensor, k: int) -> tuple[Tensor, list[int]]:
+    after, order, _ = obs.surgeon(H, w, k)
+    return after, order.tolist()
 
 
 _seconds = partial(seconds, now=time.perf_counter)
-
-
-def _ratio(theirs: list[float], ours: list[float]) -> float:
-    return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))

@@ -8,17 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachkit.experiments.classics import (
-    METHODS,
-    RIDGE,
-    accuracy,
-    choice,
-    count,
-    every_update,
-    gauss_newton,
-    starts,
-    train,
-)
+from teachkit.experiments import classics
+from teachkit.experiments.classics import METHODS, RIDGE, accuracy, train
 from teachkit.lab import data
 
 
@@ -41,7 +32,7 @@ class Xor(NamedTuple):
 def nets(seeds: int = 80, *, decay: float = 1e-3) -> Tensor:
     """The 2-2-1 networks, of this many random starts, that solve XOR, (B, 9)."""
     batch = data.xor().train
-    theta = train(starts(range(seeds), count(2, 2)), batch, decay=decay)
+    theta = train(classics.starts(range(seeds), classics.count(2, 2)), batch, decay=decay)
     return theta[accuracy(theta, batch) == 1]
 
 
@@ -49,8 +40,8 @@ def removals(theta: Tensor, *, decay: float = 1e-3, ridge: float = RIDGE) -> Xor
     """Try every single removal from XOR networks (B, 9), and look at those that the methods choose."""
     batch = data.xor().train
     all_keep = torch.ones_like(theta, dtype=torch.bool)
-    H = gauss_newton(theta, batch[0], all_keep, ridge)
-    chosen = {m: choice(theta, H, all_keep, m)[0][:, None] for m in METHODS}
+    H = classics.gauss_newton(theta, batch[0], all_keep, ridge)
+    chosen = {m: classics.choice(theta, H, all_keep, m)[0][:, None] for m in METHODS}
     zeroed, updated, keep = _every_removal(theta, H)
     retrained = train(zeroed, batch, decay=decay, keep=keep)
     works = {"OBS": updated, "OBD": zeroed, "magnitude": zeroed, "retrained": retrained}
@@ -68,5 +59,5 @@ def _every_removal(theta: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each network without each weight: zeroed, with the step of OBS, and what is kept, (B·n, n)."""
     B, n = theta.shape
     keep = ~torch.eye(n, dtype=torch.bool).repeat(B, 1)
-    updated = (theta[:, None] + every_update(theta, torch.linalg.inv(H))).reshape(B * n, n)
+    updated = (theta[:, None] + classics.every_update(theta, torch.linalg.inv(H))).reshape(B * n, n)
     return theta.repeat_interleave(n, 0) * keep, updated * keep, keep

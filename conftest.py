@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 from queue import Empty
 
 import pytest
@@ -30,6 +31,24 @@ class WatchedKernel(RunningKernel):
     def __init__(self, started):  # not RunningKernel's: the kernel runs already
         self.km, self.kc = started.km, started.kc
         self.drained = deque()
+        self._queue_all()
+
+    def _queue_all(self):
+        """Connect anew for the output with a queue without limit: beyond 1000 messages zmq drops."""
+        socket = self.kc.iopub_channel.socket
+        place = socket.LAST_ENDPOINT
+        socket.disconnect(place)
+        socket.rcvhwm = 0
+        socket.connect(place)
+        for _ in range(60):  # until the kernel has noticed
+            asked = self.kc.kernel_info()
+            with suppress(Empty):
+                while True:
+                    message = super().get_message("iopub", timeout=1)
+                    idle = message["content"].get("execution_state") == "idle"
+                    if idle and message["parent_header"].get("msg_id") == asked:
+                        return
+        raise KernelDiedError("the kernel does not answer")
 
     def get_message(self, stream, timeout=None):
         """Hand out what was drained first."""

@@ -69,13 +69,17 @@ def test_true_fisher_is_the_sum_over_classes(seed, activation):
 
 
 @settings(max_examples=10)
-@given(SEEDS, st.sampled_from([cross_entropy, mse_loss, binary_cross_entropy_with_logits]))
-def test_true_fisher_of_a_linear_model_is_the_whole_hessian(seed, loss):
+@given(
+    SEEDS,
+    st.sampled_from([cross_entropy, mse_loss, binary_cross_entropy_with_logits]),
+    st.integers(1, 7),
+)
+def test_true_fisher_of_a_linear_model_is_the_whole_hessian(seed, loss, n):
     """Where outputs are linear in the weights, Gauss-Newton and Hessian are the same matrix."""
     outputs = 1 if loss is binary_cross_entropy_with_logits else 3
     net = lab.models.build(lambda: [nn.Linear(4, outputs, bias=False)], seed)
-    x = torch.randn(7, 4, generator=dice(seed))
-    y = torch.rand(7, outputs, generator=dice(seed + 1))
+    x = torch.randn(n, 4, generator=dice(seed))
+    y = torch.rand(n, outputs, generator=dice(seed + 1))
     batch = (x, y.argmax(1) if loss is cross_entropy else y.round())
     want = oracles.hessian(net, batch, loss)
     close(fisher.matrix(fisher.gradients(net, batch, loss, kind="true")), want)

@@ -5,7 +5,7 @@ import math
 import oracles
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
@@ -74,6 +74,7 @@ def test_true_fisher_is_the_sum_over_classes(seed, activation):
     st.sampled_from([cross_entropy, mse_loss, binary_cross_entropy_with_logits]),
     st.integers(1, 7),
 )
+@example(0, mse_loss, 1)
 def test_true_fisher_of_a_linear_model_is_the_whole_hessian(seed, loss, n):
     """Where outputs are linear in the weights, Gauss-Newton and Hessian are the same matrix."""
     outputs = 1 if loss is binary_cross_entropy_with_logits else 3

@@ -314,6 +314,11 @@ def test_a_model_without_weights_and_one_with_a_single_weight():
         ),
         (
             ValueError,
+            lambda n, b: fisher.diagonal(n, b, binary_cross_entropy_with_logits, kind="true"),
+            r"one output\), got binary.* with outputs of shape \(\d+, [2-9]\)",
+        ),
+        (
+            ValueError,
             lambda n, b: fisher.diagonal(n, b, lambda z, y: cross_entropy(z, y, reduction="sum")),
             "must be the mean over the samples",
         ),

@@ -282,6 +282,23 @@ def test_writing_behind_a_layer_or_in_an_activation_is_understood():
         torch.testing.assert_close(flat(h), dense(net, batch, h))
 
 
+def test_an_activation_may_stand_anywhere_and_more_than_once():
+    act = nn.Tanh()
+    for net in (
+        nn.Sequential(act, nn.Linear(4, 5), act, nn.Linear(5, 5), act, nn.Linear(5, 3), act),
+        nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Softplus(), nn.Linear(5, 3)),
+        Graph(
+            lambda net, x: (lambda z: net.b(torch.cat([net.act(z), relu(z)], 1)))(net.a(x)),
+            a=nn.Linear(4, 5),
+            b=nn.Linear(10, 3),
+            act=nn.SiLU(),
+        ),
+    ):
+        net, batch = randomised(net, (4,), 7)
+        h = obd.diagonal(net, batch, method="backward")
+        torch.testing.assert_close(flat(h), dense(net, batch, h))
+
+
 def test_a_hook_around_the_layers_is_part_of_the_network():
     net, batch = randomised(
         nn.Sequential(nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.Linear(5, 3)), (4,), 3

@@ -109,7 +109,7 @@ def run(model: nn.Module, x: Tensor) -> Flow:
     if not isinstance(output, Tensor) or len(output) != len(x):
         raise UncoveredError("the output is not one tensor with a row a sample")
     weighted = [call for call in calls if isinstance(call.layer, _weighted_kinds())]
-    curved = [call for call in calls if kind(call.layer).curved]
+    curved = [call for call in calls if kind(call.layer).curved and call.input.requires_grad]
     for call, version in zip(calls, versions, strict=True):
         if call.output._version != version:
             raise UncoveredError(f"the output of layer {call.name!r} is overwritten in place")

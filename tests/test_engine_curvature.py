@@ -299,6 +299,20 @@ def test_an_activation_may_stand_anywhere_and_more_than_once():
         torch.testing.assert_close(flat(h), dense(net, batch, h))
 
 
+def test_an_output_may_have_one_number_a_sample_or_an_image():
+    one = Graph(lambda net, x: net.a(x).tanh_().squeeze(1), a=nn.Linear(4, 1))
+    for net, shape, target in (
+        (Graph(lambda net, x: net.a(x).squeeze(1), a=nn.Linear(4, 1)), (4,), (4,)),
+        (nn.Conv2d(1, 2, 3), (1, 5, 5), (4, 2, 3, 3)),
+        (one, (4,), (4,)),
+    ):
+        net, (x, _) = randomised(net, shape, 8)
+        batch = (x, torch.ones(target, dtype=DTYPE))
+        h = obd.diagonal(net, batch, functional.mse_loss)
+        assert h.method == ("products" if net is one else "backward")
+        torch.testing.assert_close(flat(h), dense(net, batch, h, functional.mse_loss))
+
+
 def test_a_hook_around_the_layers_is_part_of_the_network():
     net, batch = randomised(
         nn.Sequential(nn.Sequential(nn.Linear(4, 5), nn.Tanh()), nn.Linear(5, 3)), (4,), 3

@@ -77,7 +77,7 @@ def factor(p: Tensor) -> Tensor:
 
 def _apart(gradient: Tensor, curvature: Tensor) -> AtOutput:
     """A loss that sees each output alone: its Hessian is diagonal, one unit column an output."""
-    size = curvature.flatten(1)
+    size = curvature.reshape(len(curvature), -1)
     units = torch.eye(size.shape[1], dtype=size.dtype, device=size.device)[:, None]
     columns = units.expand(-1, len(size), -1).reshape(-1, *gradient.shape)
     return AtOutput(gradient, columns, size)

@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +18,13 @@ def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
     """The weights of a layer, Han's threshold of quality × σ on both sides, and what it removes."""
     w = masks.prunable(model)[layer].detach()
     w = w[w != 0]
-    at = quality * float(w.std(correction=0))
+    sigma = float(w.std(correction=0))
+    at = quality * sigma
     gone = float((w.abs() <= at).double().mean())
     figure, (axes,) = plots.canvas()
-    axes.hist(w.numpy(), bins=60, **plots.BARS)
+    _, edges, _ = axes.hist(w.numpy(), bins=60, **plots.BARS)
+    density = np.exp(-((edges / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+    axes.plot(edges, len(w) * (edges[1] - edges[0]) * density, color="black", label="normal")
     axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
     for side in (-at, at):
         axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
@@ -28,7 +32,8 @@ def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
     expected = magnitude.removed_share(quality)
     share = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"
     says = f"q = {quality:g}, threshold {at:.3f}: {share}"
-    alt = f"Histogram of the weights of {layer} with the band |w| ≤ {at:.3f} removed: {share}."
+    curve = "the normal curve of the same σ"
+    alt = f"Histogram of the weights of {layer}, {curve}, and the band |w| ≤ {at:.3f} removed: {share}."
     labels = f"weight of layer {layer}", "number of weights"
     return plots.finish(figure, alt, *labels, says=says)
 

@@ -5,6 +5,7 @@ import copy
 import io
 import re
 import statistics
+import symtable
 import urllib.parse
 
 import matplotlib.image
@@ -106,7 +107,33 @@ def text_problems(source, folder):
         yield "an image without alt text"
 
 
+def names(source):
+    """The global names that a cell binds, and those that it reads without binding them."""
+    top = symtable.symtable(re.sub(r"^%.*$", "pass", source, flags=re.M), "cell", "exec")
+    bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    return bound, reads(top) - bound
+
+
+def reads(scope):
+    """The global names that a scope and the scopes inside it read."""
+    outermost = scope.get_type() == "module"
+    here = {s.get_name() for s in scope.get_symbols() if s.is_referenced()}
+    if not outermost:
+        here = {name for name in here if scope.lookup(name).is_global()}
+    return here.union(*map(reads, scope.get_children()))
+
+
+def rebound(code):
+    """Names that a cell takes from an earlier cell and that a later one binds to something else."""
+    of = [(cell.id, *names(cell.source)) for cell in code if cell.source.strip()]
+    for k, (cell, _, free) in enumerate(of):
+        before = set().union(*(bound for _, bound, _ in of[:k]))
+        for later, bound, _ in of[k + 1 :]:
+            yield from (f"{cell}: {later} binds {n} anew" for n in free & before & bound)
+
+
 def book_problems(book, code):
+    yield from rebound([c for c in code if "solution" not in c.metadata.get("tags", [])])
     text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     yield from (f"the anatomy lacks {part}" for part in ANATOMY if part not in text)
     if not re.match(r"# \w+", book.cells[0].source) or "minutes" not in book.cells[0].source:
@@ -177,6 +204,9 @@ DAMAGE = {
     ],
     "no title": lambda b: b.cells[0].update(source="title"),
     "is not folded": lambda b: [c.metadata.pop("jupyter", None) for c in b.cells],
+    "binds setup anew": lambda b: b.cells.extend(
+        nbformat.v4.new_code_cell(source) for source in ("setup = 1", "print(setup)", "setup = 2")
+    ),
     "no explorer": lambda b: [c.update(source="x") for c in b.cells if "show.explore" in c.source],
     "stderr": lambda b: first_code(b).outputs.append(
         nbformat.v4.new_output("stream", name="stderr", text="w")

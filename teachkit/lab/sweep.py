@@ -23,7 +23,10 @@ from tqdm.auto import tqdm
 
 from teachkit.core import checks
 from teachkit.lab import session
-from teachkit.lab.tables import Row, Table, key, line
+from teachkit.lab.tables import Row as Row
+from teachkit.lab.tables import Table as Table
+from teachkit.lab.tables import key as key
+from teachkit.lab.tables import line
 from teachkit.lab.tables import load as load
 from teachkit.lab.tables import tidy as tidy
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 -- as everybody writes it
 from torch import nn
 
 from teachkit import lab, magnitude, obd, schedule
-from teachkit.core import files
+from teachkit.core import criteria, files
 from teachkit.lab import fingerprint, identity, saving
 
 
@@ -239,6 +239,12 @@ def everything():
     words = [described(way()) for name, way in SAME.items()]
     words += [described(v) for name, values in different().items() for v in values]
     return identity.digest(repr(words).encode())
+
+
+def test_every_criterion_of_the_course_can_be_told():
+    entries = [*criteria.SCORES.values(), *criteria.PRUNES.values()]
+    words = {str(described(entry.function)) for entry in entries}
+    assert len(words) == len({entry.function for entry in entries}) > 5
 
 
 def test_running_code_does_not_change_it():

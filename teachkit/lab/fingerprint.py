@@ -15,7 +15,6 @@ from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, Metho
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from teachkit.lab import identity
@@ -51,8 +50,7 @@ class _Describer:
         self.seen: dict[int, tuple[str, Any]] = {}  # the objects too, so that no id is used again
         self.opened: set[tuple[int, tuple[str, ...]]] = set()
         self.ways: tuple[tuple[Any, Way], ...] = (
-            (Tensor, self._tensor),
-            (np.ndarray, self._array),
+            ((Tensor, np.ndarray), self._numbers),
             ((set, frozenset), self._set),
             ((list, tuple), self._many),
             (Mapping, self._mapping),
@@ -75,9 +73,7 @@ class _Describer:
         word = plain(value)
         if word is not None:
             self.words[path] = word
-        elif id(value) in self.seen and not isinstance(
-            value, tuple
-        ):  # equal ones may be one or two
+        elif id(value) in self.seen and type(value) is not tuple:  # equal ones may be one or two
             self.words[path] = f"the same as {self.seen[id(value)][0]}"
         else:
             for kinds, why in identity.REFUSED:
@@ -96,19 +92,8 @@ class _Describer:
 
         return way
 
-    def _tensor(self, path: str, tensor: Tensor) -> None:
-        plain_one = library(type(tensor).__module__) and tensor.layout == torch.strided
-        if not plain_one or tensor.is_meta or tensor.is_quantized:
-            raise unknown(path, tensor, "only plain tensors with values can be compared")
-        flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-        trained = " trained" if tensor.requires_grad else ""
-        content = identity.digest(flat.view(torch.uint8).numpy().data)
-        self.words[path] = f"{tensor.dtype} {tuple(tensor.shape)}{trained} {content[:32]}"
-
-    def _array(self, path: str, array: Any) -> None:
-        if array.dtype.hasobject or type(array) is not np.ndarray:
-            raise unknown(path, array, "only arrays of numbers can be compared")
-        self.words[path] = f"{array.dtype} {array.shape} {identity.digest(array.tobytes())[:32]}"
+    def _numbers(self, path: str, values: Any) -> None:
+        self.words[path] = identity.numbers(path, values)
 
     def _set(self, path: str, values: Any) -> None:
         words = [plain(value) for value in values]
@@ -227,7 +212,8 @@ class _Describer:
         """Class and state, both as ``pickle`` knows them and as they are."""
         kind = type(value)
         try:
-            made = copyreg.dispatch_table.get(kind, lambda it: it.__reduce_ex__(2))(value)
+            registered: Any = copyreg.dispatch_table.get(kind)
+            made: Any = registered(value) if registered else value.__reduce_ex__(2)
         except Exception as error:
             raise unknown(path, value, str(error)) from None
         if isinstance(made, str):
@@ -244,8 +230,8 @@ class _Describer:
                 self.add(f"{path}({i})", each)
         self.add(f"{path}.items", None if items is None else list(items))
         self.add(f"{path}.entries", None if entries is None else list(entries))
-        usual = kind.__getstate__ is object.__getstate__ and kind.__reduce__ is object.__reduce__
-        if not usual or library(kind.__module__):  # else the attributes say it
+        names = {name for base in kind.__mro__[:-1] for name in vars(base)}
+        if names & identity.STATE or library(kind.__module__):  # else the attributes say it
             self.add(f"{path}.state", state)
         self._state(path, value)
 

@@ -24,6 +24,7 @@ REFUSED = (
     ((Iterator, random.Random, torch.Generator, *NUMPY), "its state moves on with each use"),
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), "what is scripted hides its code"),
 )
+STATE = {"__getstate__", "__reduce__", "__reduce_ex__"}
 SILENT = {  # what a class has besides its meaning
     *("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__"),
     *("__firstlineno__", "__static_attributes__", "_abc_impl", "__annotate__", "__parameters__"),
@@ -73,6 +74,27 @@ def plain(value: Any) -> str | None:
     if isinstance(value, (np.bool_, np.integer, np.floating)):
         value = value.item()
     return short(repr(value)) if type(value) in PLAIN or isinstance(value, TORCH) else None
+
+
+def numbers(path: str, values: Any) -> str:
+    """Type, shape and a digest of the values of a tensor or an array.
+
+    >>> numbers("x", torch.ones(2, dtype=torch.uint8))[:20]
+    'torch.uint8 (2,) 9dc'
+    """
+    trained = ""
+    if isinstance(values, torch.Tensor):
+        usual = library(type(values).__module__) and values.layout == torch.strided
+        if not usual or values.is_meta or values.is_quantized:
+            raise unknown(path, values, "only plain tensors with values can be compared")
+        flat = values.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        content = digest(flat.view(torch.uint8).numpy().data)
+        trained = " trained" if values.requires_grad else ""
+    elif values.dtype.hasobject or type(values) is not np.ndarray:
+        raise unknown(path, values, "only arrays of numbers can be compared")
+    else:
+        content = digest(values.tobytes())
+    return f"{values.dtype} {tuple(values.shape)}{trained} {content[:32]}"
 
 
 def library(name: object) -> bool:

@@ -62,7 +62,7 @@ def compare(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> No
     names = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if names:
         was, is_now = (each.get(names[0], "not there") for each in (there, here))
-        more = f" (and {len(names) - 1} more differences)" if len(names) > 1 else ""
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         raise ValueError(
             f"{path} is of another run: {names[0]} was {was} and is {is_now}{more}; "
             "name another file or delete this one"

@@ -140,7 +140,7 @@ def gradual(
     ``epochs`` are the passes over the training data in all, divided over the steps as evenly as whole
     numbers allow; the last and deepest steps take the remainder. The options are those of
     ``lab.rounds.retrain`` (seed, file, progress) and ``lab.training.fit`` (batch_size, optimizer, …).
-    A schedule that falls is a ValueError, and a file of another run.
+    A schedule that falls is a ValueError, and a file of another run or a damaged one.
     """
     steps, epochs = checks.whole("steps", steps, 1), checks.whole("epochs", epochs)
     levels = [checks.fraction(f"schedule({t})", schedule(t)) for t in range(1, steps + 1)]
@@ -149,7 +149,6 @@ def gradual(
             raise ValueError(f"a schedule must not fall, got {before!r} and then {after!r}")
     passes = [(epochs + t) // steps for t in range(steps)]
     choose = rounds.by_criterion(criterion, loss, scope)
-    options["settings"] = {"scope": scope, "criterion": criterion}
     return rounds.retrain(model, data, choose, levels, epochs=passes, loss=loss, **options)
 
 

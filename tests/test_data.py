@@ -1,11 +1,19 @@
 """Data: every byte, the published rules, and a download that survives bad mirrors."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +21,7 @@ import oracles
 import pytest
 import torch
 
-from teachkit.lab import data
+from teachkit.lab import data, fetching
 
 
 def test_digits_are_the_published_ones():
@@ -97,9 +105,13 @@ def test_xor_is_exclusive_or():
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([7, 0, 2], np.uint8)
 CONTENT = dict(
-    zip(data.MNIST_SHA256, map(oracles.idx, (IMAGES, LABELS, IMAGES[:2], LABELS[:2])), strict=True)
+    zip(fetching.MNIST, map(oracles.idx, (IMAGES, LABELS, IMAGES[:2], LABELS[:2])), strict=True)
 )
-HASHES = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+WANTED = {
+    name: fetching.Content(len(content), hashlib.sha256(content).hexdigest())
+    for name, content in CONTENT.items()
+}
+BOMB = gzip.compress(bytes(1 << 27))  # 128 MB of zeros in 130 kB
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
@@ -111,6 +123,8 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         way, name = re.fullmatch(r"/(\w+)/(.*)\.gz", self.path).groups()
         self.asked.append(way)
         body = gzip.compress(CONTENT[name])
+        if way == "slow":  # so that all have begun before one ends
+            time.sleep(0.2)
         if way == "missing":
             self.send_error(404)
             return
@@ -120,6 +134,17 @@ class Mirror(http.server.BaseHTTPRequestHandler):
             body = body[:-9]
         if way == "garbage":
             body = b"\x1f\x8b" + body[5:]
+        if way == "flipped":
+            body = body[:12] + bytes([body[12] ^ 0xFF]) + body[13:]
+        if way == "bomb":
+            body = BOMB
+        if way == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -132,7 +157,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.delenv("TEACHKIT_DATA", raising=False)
-    monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / name)
+    monkeypatch.setattr(fetching.pooch, "os_cache", lambda name: tmp_path / name)
     monkeypatch.setattr(Mirror, "asked", [])
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
@@ -143,28 +168,103 @@ def server(tmp_path, monkeypatch):
 
 def test_a_good_mirror_is_asked_once(server):
     for _ in range(2):
-        assert data.mnist_files([f"{server}/good/"], HASHES) == CONTENT
+        assert fetching.mnist_files([f"{server}/good/"], WANTED) == CONTENT
     assert Mirror.asked == ["good"] * 4
 
 
-@pytest.mark.parametrize("way", ["missing", "wrong", "truncated", "garbage", "dropped"])
+@pytest.mark.parametrize(
+    "way", ["missing", "wrong", "truncated", "garbage", "flipped", "dropped", "bomb", "endless"]
+)
 def test_a_bad_mirror_is_passed_over(server, way, tmp_path):
-    assert data.mnist_files([f"{server}/{way}/", f"{server}/good/"], HASHES) == CONTENT
+    assert fetching.mnist_files([f"{server}/{way}/", f"{server}/good/"], WANTED) == CONTENT
     left = sorted(path.name for path in (tmp_path / "teachkit" / "mnist").iterdir())
     assert left == sorted(CONTENT)  # no part of a failed download stays
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_is_larger_than_the_file_is_not_unpacked(packed, tmp_path):
+    """A gzip of 128 MB of zeros costs no memory to speak of."""
+    path = tmp_path / "images"
+    path.write_bytes(BOMB if packed else bytes(1 << 22))
+    tracemalloc.start()
+    with pytest.raises(data.DataError, match="holds more than the 200 bytes of images"):
+        fetching.uncompressed(path, 200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_sizes_are_those_of_the_published_shapes():
+    sizes = [content.size for content in fetching.MNIST.values()]
+    assert sizes == [16 + 60000 * 784, 8 + 60000, 16 + 10000 * 784, 8 + 10000]
+
+
+def test_threads_may_fetch_at_once(server, tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        work = [pool.submit(fetching.mnist_files, [f"{server}/slow/"], WANTED) for _ in range(3)]
+        assert [each.result() for each in work] == [CONTENT] * 3
+    left = sorted(path.name for path in (tmp_path / "teachkit" / "mnist").iterdir())
+    assert left == sorted(CONTENT)
+    assert len(Mirror.asked) > 4  # they did meet
+
+
+def test_programs_may_fetch_at_once(server, tmp_path):
+    code = (
+        "import sys, json, pathlib; sys.modules['torch'] = None\n"  # fetching needs it not
+        "from importlib.util import spec_from_file_location, module_from_spec\n"
+        "spec = spec_from_file_location('fetching', sys.argv[1])\n"
+        "fetching = module_from_spec(spec); spec.loader.exec_module(fetching)\n"
+        "fetching.pooch.os_cache = lambda name: pathlib.Path(sys.argv[2]) / name\n"
+        "wanted = {k: fetching.Content(*v) for k, v in json.loads(sys.argv[4]).items()}\n"
+        "print(len(fetching.mnist_files([sys.argv[3]], wanted)))"
+    )
+    arguments = [fetching.__file__, str(tmp_path), f"{server}/slow/", json.dumps(WANTED)]
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert [each.communicate(timeout=60)[0].split() for each in started] == [[b"4"]] * 3
+    assert fetching.mnist_files([], WANTED) == CONTENT  # from the cache that they filled
+    left = sorted(path.name for path in (tmp_path / "teachkit" / "mnist").iterdir())
+    assert left == sorted(CONTENT)
+
+
+def test_no_link_is_followed(server, tmp_path):
+    """Neither where a part might lie, nor under the file's own name."""
+    place, prey = tmp_path / "teachkit" / "mnist", tmp_path / "prey"
+    place.mkdir(parents=True)
+    prey.write_text("mine")
+    for name in CONTENT:
+        for link in (name, f"{name}.part", f"{name}.{os.getpid()}.part", f".{name}.part"):
+            (place / link).symlink_to(prey)
+    assert fetching.mnist_files([f"{server}/good/"], WANTED) == CONTENT
+    assert prey.read_text() == "mine"
+    assert not any((place / name).is_symlink() for name in CONTENT)
+
+
+def test_the_home_folder_may_be_written_short(tmp_path, monkeypatch):
+    for name, content in CONTENT.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path.parent))
+    monkeypatch.setenv("TEACHKIT_DATA", f"~/{tmp_path.name}")
+    assert fetching.mnist_files([], WANTED) == CONTENT
+    monkeypatch.setenv("TEACHKIT_DATA", "~nobody-of-this-name/x")
+    with pytest.raises(data.DataError, match="nobody-of-this-name"):
+        fetching.mnist_files([], WANTED)
+
+
 def test_a_damaged_cache_is_fetched_again(server, tmp_path):
-    data.mnist_files([f"{server}/good/"], HASHES)
+    fetching.mnist_files([f"{server}/good/"], WANTED)
     (tmp_path / "teachkit" / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"rot")
-    assert data.mnist_files([f"{server}/good/"], HASHES) == CONTENT
+    assert fetching.mnist_files([f"{server}/good/"], WANTED) == CONTENT
     assert len(Mirror.asked) == 5
 
 
 def test_no_mirror_names_both_ways_out(server, tmp_path):
     closed = "http://127.0.0.1:9/"
     with pytest.raises(data.DataError, match="connect to the internet") as error:
-        data.mnist_files([closed, f"{server}/wrong/"], HASHES)
+        fetching.mnist_files([closed, f"{server}/wrong/"], WANTED)
     for says in ("TEACHKIT_DATA", closed, "has the sha256"):
         assert says in str(error.value)
     assert list((tmp_path / "teachkit" / "mnist").iterdir()) == []
@@ -176,8 +276,7 @@ def test_a_folder_of_ones_own(packed, tmp_path, monkeypatch):
         path = tmp_path / (f"{name}.gz" if packed else name)
         path.write_bytes(gzip.compress(content) if packed else content)
     monkeypatch.setenv("TEACHKIT_DATA", str(tmp_path))
-    monkeypatch.setattr(data, "MNIST_SHA256", HASHES)
-    monkeypatch.setattr(data.mnist_files, "__defaults__", ((), HASHES))
+    monkeypatch.setattr(fetching.mnist_files, "__defaults__", ((), WANTED))
     train, test = data.mnist()
     torch.testing.assert_close(train[0], torch.from_numpy(IMAGES / 255)[:, None])
     assert train[1].tolist() == [7, 0, 2]

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from teachkit import lab, masks
 from teachkit.core import checks
-from teachkit.lab import curves, rounds
+from teachkit.lab import curves, rounds, saving
 
 SHAPES = [(1, 8, 8), (3, 13, 17), (1, 28, 28), (2, 4, 4)]
 OPTIMIZERS = {
@@ -441,31 +441,31 @@ def test_the_loop_is_cutting_training_and_measuring_by_hand():
         rounds.retrain(model, data, choose_half, [0.5], epochs=[1, 2])
 
 
-def test_a_loop_of_any_rule_goes_on_from_its_file(tmp_path):
+def test_a_loop_of_any_rule_goes_on_from_its_file(tmp_path, monkeypatch):
     data, file = lab.data.Data(batch(), batch(10)), tmp_path / "run.pt"
     model = lab.models.mlp(hidden=(5,))
     run = partial(rounds.retrain, model, data, steps=[0.2, 0.6], epochs=1, progress=False)
     want = run(choose=choose_half)
-    calls = []
+    fit, calls = rounds.fit, []
 
-    def stops(model, batch, step):
-        calls.append(step)
+    def stops(*given, **options):
+        calls.append(options["seed"])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return choose_half(model, batch, step)
+        return fit(*given, **options)
 
+    monkeypatch.setattr(rounds, "fit", stops)
     with pytest.raises(KeyboardInterrupt):
-        run(choose=stops, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]})
+        run(choose=choose_half, file=file)
+    monkeypatch.setattr(rounds, "fit", fit)
     saved = file.read_bytes()
-    with pytest.raises(ValueError, match="is of a run with"):
-        run(choose=choose_half, file=file, settings={"rule": stops, "calls": [mse_loss, 3]})
+    with pytest.raises(ValueError, match="is of another run: choose was choose_half"):
+        run(choose=lambda *given: choose_half(*given), file=file)
     assert file.read_bytes() == saved
-    found = run(
-        choose=choose_half, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]}
-    )
+    found = run(choose=choose_half, file=file)
     assert found.steps == want.steps
     assert same_bytes(found.model, want.model)
-    state = torch.load(file, weights_only=True)
-    torch.save(state | {"steps": [(0.2, 0.1, 0.1)]}, file)  # as older versions wrote them
+    state = saving.load(file)
+    saving.save(file, state | {"steps": [(0.2, 0.1, 0.1)]})  # as older versions wrote them
     with pytest.raises(ValueError, match="run.pt is not a run of gradual"):
-        run(choose=choose_half, file=file, settings={"rule": choose_half, "calls": [mse_loss, 3]})
+        run(choose=choose_half, file=file)

@@ -196,7 +196,7 @@ def test_a_file_of_another_run_is_refused(tmp_path):
         {"optimizer": functools.partial(torch.optim.SGD, lr=9)},
         {"optimizer": torch.optim.SGD},
     ):
-        with pytest.raises(ValueError, match="is of a run with"):
+        with pytest.raises(ValueError, match="is of another run: "):
             schedule.gradual(
                 net,
                 data,
@@ -211,7 +211,7 @@ def test_a_file_of_another_run_is_refused(tmp_path):
         (net, less, by_magnitude),
         (net, data, largest_first),
     ):
-        with pytest.raises(ValueError, match="is of a run with"):
+        with pytest.raises(ValueError, match="is of another run: "):
             schedule.gradual(*run, schedule.constant(0.5), **options(file=file, epochs=0))
 
 

@@ -202,3 +202,142 @@ def test_tables_are_cut_and_written_whole(tmp_path):
     with pytest.raises(ValueError, match="finite numbers and words only"):
         sweep.tidy(tmp_path / "a" / "t.jsonl", [{"x": float("inf")}])
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["t.jsonl"]
+
+
+# --- What goes wrong in a cell, in a worker, in the file --------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_names_its_cell_and_keeps_its_type_and_cause(workers, tmp_path):
+    file, grid = tmp_path / "rows.jsonl", {"seed": [1, 2, 3]}
+    with pytest.raises(KeyError, match="weights") as caught:
+        sweep.run(sweep_cells.fails, grid, workers=workers, file=file, progress=False)
+    assert caught.value.__notes__ == ["at the grid point {'seed': 2}"]
+    if workers == 1:
+        assert isinstance(caught.value.__cause__, OSError)
+        assert [row["seed"] for row in sweep.load(file, ["seed"]).values()] == [1]
+    else:  # the traceback of the worker stands in the cause
+        assert "no disk" in str(caught.value.__cause__)
+    assert list(tmp_path.iterdir()) == [file]  # no claim is left
+
+
+def test_an_error_that_cannot_travel_comes_in_words():
+    grid = {"seed": [1, 2], "odd": [True]}
+    with pytest.raises(RuntimeError, match="OddError: this and that") as caught:
+        sweep.run(sweep_cells.fails, grid, workers=2, progress=False)
+    assert caught.value.__notes__ == ["at the grid point {'seed': 2, 'odd': True}"]
+    assert 'raise OddError("this", "that")' in str(caught.value.__cause__)
+    with pytest.raises(sweep_cells.OddError):
+        sweep.run(sweep_cells.fails, grid, progress=False)
+
+
+@pytest.mark.parametrize("bad", ["folder", "no folder"])
+def test_a_target_that_cannot_be_written_is_noticed_before_the_first_cell(tmp_path, bad):
+    (tmp_path / "a").mkdir() if bad == "folder" else (tmp_path / "a").write_text("")
+    file, calls = tmp_path / "a" if bad == "folder" else tmp_path / "a" / "rows.jsonl", []
+    with pytest.raises(OSError, match="a"):
+        sweep.run(lambda seed: calls.append(seed) or {"y": 1}, {"seed": [1]}, file=file)
+    assert calls == []
+
+
+def test_a_finished_table_need_not_be_writable(tmp_path, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    want = sweep.run(sweep_cells.draw, GRID, file=file, progress=False)
+    monkeypatch.setattr(sweep.Table, "open", None)
+    assert sweep.run(sweep_cells.draw, GRID, file=file, progress=False) == want
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"seed": 3, "power": 1, "value": NaN}',
+        '{"seed": 3, "power": 1, "value": [1, {"deep": -Infinity}]}',
+        '{"seed": 3, "power": 1, "value": 1e999}',
+        '{"seed": 3, "power": 1}',
+        '{"seed": 3, "power": 1, "value": 0.5',
+        "\0\0\0\0",
+        "[" * 10000,
+    ],
+)
+def test_a_row_without_its_result_is_not_finished(tmp_path, line):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(line)
+    want = sweep.run(sweep_cells.draw, GRID, progress=False)
+    assert sweep.run(sweep_cells.draw, GRID, file=file, progress=False) == want
+    assert sweep.run(sweep_cells.draw, GRID, file=file, progress=False) == want
+
+
+@pytest.mark.parametrize(
+    "result", [{}, {"y": float("inf")}, {"y": time.gmtime}, {"y": torch.ones(2)}, {"y": {1, 2}}]
+)
+def test_a_result_that_is_no_row_leaves_the_file_readable(tmp_path, result):
+    file = tmp_path / "rows.jsonl"
+    with pytest.raises(ValueError, match="'seed': 2"):
+        sweep.run(lambda seed: {"y": 1} if seed == 1 else result, {"seed": [1, 2]}, file=file)
+    rows = sweep.run(lambda seed: {"y": seed}, {"seed": [1, 2]}, file=file, progress=False)
+    assert [row["y"] for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_killed_process_of_ours_loses_its_cells_once(tmp_path, times):
+    file, grid = tmp_path / "rows.jsonl", {"seed": list(range(8)), "folder": [str(tmp_path)]}
+    grid["times"] = [times]
+    run = {"workers": 2, "file": file, "progress": False}
+    if times == 2:
+        with pytest.raises(RuntimeError, match="killed twice, .* nothing but the cell .*'seed': 2"):
+            sweep.run(sweep_cells.deadly, grid, **run)
+    rows = sweep.run(sweep_cells.deadly, grid, **run)
+    assert [row["square"] for row in rows] == [s**2 for s in range(8)]
+    calls = [name for name in marks(tmp_path) if name.isdigit()]
+    assert len(calls) <= 8 + 2 * times  # those under way beside it are run again too
+
+
+@pytest.mark.skipif(
+    not hasattr(signal, "SIGKILL"), reason="a process cannot be killed outright here"
+)
+def test_clients_of_one_file_share_the_work_also_that_of_a_killed_one(tmp_path):
+    folder, file, cells = tmp_path / "marks", tmp_path / "rows.jsonl", 24
+    folder.mkdir()
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import sweep_cells; from teachkit.lab import sweep\n"
+        f"grid = {{'seed': list(range({cells})), 'folder': [sys.argv[2]]}}\n"
+        "open(sys.argv[2] + '/ready-' + sys.argv[4], 'w')\n"
+        "import os, time\n"
+        "while len([n for n in os.listdir(sys.argv[2]) if 'ready' in n]) < 3: time.sleep(0.02)\n"
+        "print(sweep.run(sweep_cells.timed, grid, file=sys.argv[3], progress=False))"
+    )
+    here = [sys.executable, "-c", code, str(Path(__file__).parent), str(folder), str(file)]
+    started = [
+        subprocess.Popen([*here, str(i)], stdout=subprocess.PIPE, text=True) for i in range(3)
+    ]
+    victim = f"-{started[0].pid}-"
+    wait_for(lambda: len([path for path in folder.iterdir() if victim in path.name]) >= 2)
+    started[0].kill()
+    tables = [client.communicate(timeout=100)[0] for client in started]
+    assert [client.returncode for client in started[1:]] == [0, 0]
+    assert tables[1] == tables[2]  # though a cell gives another number each time
+    calls = [name for name in marks(folder) if name.isdigit()]
+    assert set(map(int, calls)) == set(range(cells))
+    assert len(calls) <= cells + 1  # only what the killed one had under way is run again
+    assert len(sweep.load(file, ["seed", "folder"])) == cells
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["marks", "rows.jsonl"]
+
+
+def test_a_point_gets_one_row_though_two_have_computed_it(tmp_path):
+    """As where a file system knows no locks: the row that is there first stays."""
+    file, point = tmp_path / "rows.jsonl", {"seed": 1}
+    tables = [sweep.Table(file, ["seed"]) for _ in range(2)]
+    for table, value in zip(tables, (1, 2), strict=True):
+        table.add(point | {"value": value}, point)
+    assert [table.rows[sweep.key(point)]["value"] for table in tables] == [1, 1]
+    assert file.read_text() == '{"seed": 1, "value": 1}\n'
+
+
+def test_trouble_while_claiming_is_raised(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    table, stranger = sweep.Table(file, ["seed"]), {"other": 1}
+    table.open()
+    sweep.tidy(file, [stranger])
+    assert list(table.claimed([{"seed": 1}])) == []
+    with pytest.raises(ValueError, match="not of this experiment"):
+        table.check()

@@ -26,6 +26,8 @@ def writing(path: Path | str) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
+        with part.open("rb+") as stream:  # on the disk before the name says so: power may fail
+            os.fsync(stream.fileno())
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

@@ -4,35 +4,22 @@ Images come as (n, 1, height, width) in [0, 1], in torch's default float type; t
 numbers (n,), int64.
 """
 
-import gzip
-import hashlib
 import io
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from teachkit.core import checks, files
+from teachkit.core import checks
 from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
+from teachkit.lab.fetching import DataError as DataError
+from teachkit.lab.fetching import mnist_files, verified
 
 DIGITS_SHA256 = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-MNIST_SHA256 = {  # of the uncompressed content, so that any mirror's gzip will do
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
 MONKS_VALUES = (3, 3, 2, 3, 4, 2)  # how many values each of the six attributes has
 MONKS_SHA256 = {  # of the official training rows
     1: "98ec40d25dbc9983bd9e1076f1ad34ac1ca9ef6e80741caad6cac0de0125954c",
@@ -41,23 +28,11 @@ MONKS_SHA256 = {  # of the official training rows
 }
 
 
-class DataError(ValueError):
-    """A data file is missing or is not, byte for byte, what it should be."""
-
-
 def folder() -> Path:
     """The folder of the course's own data: ``data/`` of the checkout, or the installed copy."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "data"
     return checkout if checkout.is_dir() else package / "_data"
-
-
-def verified(name: str, content: bytes, sha256: str) -> bytes:
-    """Return the content if its SHA-256 is the expected one; refuse it otherwise."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise DataError(f"{name} has the sha256 {found}, expected {sha256}")
-    return content
 
 
 def shipped(name: str, sha256: str) -> bytes:
@@ -151,8 +126,8 @@ def mnist() -> Data:
     """MNIST, 28x28: 60,000 samples to train, 10,000 to test.
 
     Read from the folder in the environment variable ``TEACHKIT_DATA`` if it is set (the four IDX
-    files, gzipped or not), else from the user's cache, else downloaded into it once. DataError
-    where neither way leads to the files; it names both.
+    files, gzipped or not; ``~`` is the home folder), else from the user's cache, else downloaded
+    into it once. DataError where neither way leads to the files; it names both.
     Source: LeCun, Cortes & Burges, The MNIST database of handwritten digits, 1998.
     """
     x, y, x_test, y_test = (read_idx(name, content) for name, content in mnist_files().items())
@@ -162,64 +137,6 @@ def mnist() -> Data:
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
     """Bytes (n, height, width) and (n,) as the course's images and class numbers."""
     return images[:, None].to(torch.get_default_dtype()) / 255, labels.long()
-
-
-def mnist_files(
-    mirrors: Sequence[str] = MNIST_MIRRORS, hashes: dict[str, str] = MNIST_SHA256
-) -> dict[str, bytes]:
-    """The verified, uncompressed content of the four files by name."""
-    given = os.environ.get("TEACHKIT_DATA")
-    if given:
-        return {name: from_folder(Path(given), name, sha256) for name, sha256 in hashes.items()}
-    cache = Path(pooch.os_cache("teachkit")) / "mnist"
-    return {name: cached(cache / name, sha256, mirrors) for name, sha256 in hashes.items()}
-
-
-def from_folder(place: Path, name: str, sha256: str) -> bytes:
-    """Read one file, gzipped or not, from a folder of the user's."""
-    for path in (place / name, place / f"{name}.gz"):
-        if path.is_file():
-            return verified(str(path), uncompressed(path), sha256)
-    raise DataError(f"TEACHKIT_DATA is {str(place)!r}, which holds neither {name} nor {name}.gz")
-
-
-def uncompressed(path: Path) -> bytes:
-    """The content of a file, unpacked if it is a gzip; a damaged gzip is refused."""
-    content = path.read_bytes()
-    if content[:2] != b"\x1f\x8b":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path} is a damaged gzip ({error})") from error
-
-
-def cached(path: Path, sha256: str, mirrors: Sequence[str]) -> bytes:
-    """Read one file from the cache, or download it there from the first mirror that has it right."""
-    try:
-        return verified(str(path), path.read_bytes(), sha256)
-    except (OSError, DataError):
-        reasons = []  # absent or damaged: fetch it again
-    for mirror in mirrors:
-        try:
-            return download(f"{mirror}{path.name}.gz", path, sha256)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors
-            reasons.append(f"{mirror}: {error}")
-    raise DataError(
-        f"{path.name} is not in {path.parent} and no mirror gave it. Either connect to the internet "
-        "and run again, or put the four MNIST files into a folder and set the environment variable "
-        "TEACHKIT_DATA to it.\n" + "\n".join(reasons)
-    )
-
-
-def download(url: str, path: Path, sha256: str) -> bytes:
-    """Fetch a gzip, verify what it holds, and only then keep it under its name."""
-    bar = tqdm(desc=path.name, total=1, unit="B", unit_scale=True)  # without a total it is no bool
-    with files.writing(path) as part, bar:
-        pooch.HTTPDownloader(progressbar=bar, timeout=30)(url, str(part), None)  # sets the total
-        content = verified(url, uncompressed(part), sha256)
-        part.write_bytes(content)
-    return content
 
 
 def read_idx(name: str, content: bytes) -> Tensor:

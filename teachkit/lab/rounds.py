@@ -4,22 +4,31 @@ Every recipe of the course is this loop: ``obd.recipe`` and ``schedule.gradual``
 and a sparsity, ``magnitude.han`` by a quality. With a file, a loop that was interrupted goes on.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import inspect
+import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from teachkit.core import checks, files, ranking, weights
+from teachkit import __version__
+from teachkit.core import checks, ranking, weights
 from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
+from teachkit.lab import saving
 from teachkit.lab.evaluation import accuracy
+from teachkit.lab.fingerprint import describe
 from teachkit.lab.training import fit
 
+DEFAULTS = {  # of the options that ``retrain`` passes on
+    name: parameter.default
+    for name, parameter in inspect.signature(fit).parameters.items()
+    if name not in ("model", "data", "epochs", "masks", "threshold", "seed", "progress")
+}
 Choose = Callable[[nn.Module, Batch, float], Masks]
 """(model, training batch, what the round asks for) -> the masks of the round."""
 
@@ -67,7 +76,6 @@ def retrain(
     threshold: float = 0.5,
     seed: int = 0,
     file: Path | str | None = None,
-    settings: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -83,9 +91,9 @@ def retrain(
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples; each round takes the next.
         file: where the state is kept after each round; a run that was interrupted goes on from it.
-        settings: with a file, what decides about ``choose``: numbers, words and functions. A file of
-            a run with others is refused; so is one of another network, of other data or options. Two
-            lambdas written in one place are taken for the same function.
+            A file of another run is refused, and the difference named: another network, data,
+            loss, optimizer, rule or number, see ``lab.fingerprint``; so is a damaged one. With
+            something whose sameness a file cannot tell the run does not begin.
         progress: show a progress bar over the rounds, and in each.
         options: batch_size, optimizer, scheduler, … of ``training.fit``.
 
@@ -96,14 +104,17 @@ def retrain(
     plan = [(float(step), int(n)) for step, n in zip(steps, passes, strict=True)]
     seed, options = checks.whole("seed", seed), {"loss": loss, **options}
     run = Run(weights.apply(model, {}), weights.keep_all(model), [])
-    if file is not None:
-        known = _known(run.model, data, {"plan": plan, "seed": seed, **options, **(settings or {})})
-        run = _load(Path(file), run, known)
+    path = None if file is None else Path(file)
+    if path is not None:
+        told = {"asked": [step for step, _ in plan], "epochs": [n for _, n in plan], "seed": seed}
+        fixed = describe(software=_software(), model=model, data=data, threshold=threshold, **told)
+        moving = {**DEFAULTS, **options, "choose": choose}
+        run = _load(path, run, fixed | describe(**moving))
     for r in tqdm(range(len(run.steps), len(plan)), "rounds", disable=not progress, leave=False):
         given = {"epochs": plan[r][1], "seed": seed + r, "progress": progress, **options}
         run = _round(run, data, choose, plan[r][0], threshold, given)
-        if file is not None:
-            _save(Path(file), run, known)
+        if path is not None:
+            _save(path, run, fixed | describe(**moving))
     return run
 
 
@@ -119,61 +130,31 @@ def _round(
     return Run(trained, masks, [*run.steps, record])
 
 
-def _known(model: nn.Module, data: Data, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run in a file is known by: settings in words, its network and its data."""
-    start = _fingerprint(*model.state_dict().values())
-    words = {name: _words(value) for name, value in settings.items()}
-    return words | {"start": start, "data": _fingerprint(*data.train, *data.test)}
+def _software() -> dict[str, str]:
+    """What else decides about the bytes of a result; an older file is not gone on with by a newer one."""
+    mine = {"python": platform.python_version(), "teachkit": __version__}
+    return mine | {"torch": torch.__version__, "numpy": np.__version__}
 
 
-def _save(path: Path, run: Run, known: dict[str, Any]) -> None:
+def _save(path: Path, run: Run, known: dict[str, str]) -> None:
     steps = [tuple(step) for step in run.steps]
     state = {"weights": run.model.state_dict(), "masks": run.masks, "steps": steps}
-    with files.writing(path) as part:
-        torch.save({"settings": known, **state}, part)
+    saving.save(path, {"known": known, **state})
 
 
-def _load(path: Path, start: Run, known: dict[str, Any]) -> Run:
+def _load(path: Path, start: Run, known: dict[str, str]) -> Run:
     """The state in the file, or the start where there is none."""
     if not path.exists():
         return start
+    state = saving.load(path)
+    saving.compare(path, state["known"], known)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        there, steps = state["settings"], [Round(*step) for step in state["steps"]]
-    except Exception as error:  # whatever torch and pickle say of a file that is something else
-        raise ValueError(
-            f"{path} is not a run of gradual ({type(error).__name__}: {error}); name another file"
-        ) from error
-    if there != known:
-        raise ValueError(
-            f"{path} is of a run with {there}, not {known}; name another file or delete this one"
-        )
-    start.model.load_state_dict(state["weights"])
-    masks = {name: mask.to(start.masks[name].device) for name, mask in state["masks"].items()}
+        start.model.load_state_dict(state["weights"])
+        masks = checks.masks(state["masks"], start.masks)
+        if set(masks) != set(start.masks):
+            raise ValueError(f"its masks are of {sorted(masks)}, not of {sorted(start.masks)}")
+        steps = [Round(*step) for step in state["steps"]]
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise saving.unreadable(path, f"{type(error).__name__}: {error}") from error
+    masks = {name: mask.to(start.masks[name].device) for name, mask in masks.items()}
     return Run(start.model.eval(), masks, steps)
-
-
-def _fingerprint(*tensors: Any) -> str:
-    """A digest of every number: another network, or other data, does not go on from this file."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        if isinstance(tensor, Tensor):
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(flat.view(torch.uint8).numpy().data)
-        else:  # the extra state of a module of the user's
-            digest.update(repr(tensor).encode())
-    return digest.hexdigest()
-
-
-def _words(value: Any) -> Any:
-    """A setting as a file can hold it: functions, classes and partials in words, also in a list."""
-    if isinstance(value, list):
-        return [_words(each) for each in value]
-    if not callable(value):
-        return value
-    if isinstance(value, partial):
-        given = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in sorted(value.keywords.items()))]
-        return f"{_words(value.func)}({', '.join(given)})"
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"

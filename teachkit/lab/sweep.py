@@ -8,20 +8,32 @@ one line of JSON, and a run that was interrupted goes on from there.
 import itertools
 import json
 import os
+import pickle
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
+from joblib.externals.loky.backend.reduction import dumps
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from teachkit.core import checks, files
+from teachkit.core import checks
 from teachkit.lab import session
+from teachkit.lab.tables import Row as Row
+from teachkit.lab.tables import Table as Table
+from teachkit.lab.tables import key as key
+from teachkit.lab.tables import line
+from teachkit.lab.tables import load as load
+from teachkit.lab.tables import tidy as tidy
 
-Row = dict[str, Any]
 Cell = Callable[..., Row]
 DASK = "TEACHKIT_DASK"
+AT = "at the grid point"
+WAIT = 0.2  # seconds between two looks at what other programs have finished
 
 
 def run(
@@ -41,13 +53,21 @@ def run(
     Args:
         cell: a function of a module (workers import it), from keyword arguments to a dict.
         grid: values for each argument: numbers, words or truth values.
-        file: where finished cells are kept. Cells found there are not run again; a damaged line is.
-            Cells are known by their arguments alone: after a change of the function name a new file.
-        workers: processes on this machine; 1 runs the cells here.
+        file: where finished cells are kept, see ``lab.tables``. Cells found there are not run again,
+            and several programs that name one file share the work: each cell is claimed by one, and
+            what a killed one had claimed goes to the others. That the file can be written is tried
+            before the first cell. Cells are known by their arguments alone: after a change of the
+            function name a new file.
+        workers: processes on this machine; 1 runs the cells here. The cells that were under way when
+            a worker was killed are run again, one at a time.
         progress: show a progress bar.
 
     Raises:
-        ValueError: an empty grid, what JSON cannot hold, or a file of another experiment.
+        ValueError: an empty grid, a result that is no dict of finite numbers and words (NaN, a
+            tensor, a date), or a file of another experiment.
+        RuntimeError: a worker was killed twice by one cell; or an error that cannot pass from one
+            process to another, in words. Any other error of a cell keeps its type and its cause. All
+            of them name the cell, and what was finished before is in the file.
 
     >>> def square(x, power):
     ...     return {"y": x**power}
@@ -57,47 +77,57 @@ def run(
     """
     checks.whole("workers", workers, 1)
     cells = points(grid)
-    path = None if file is None else Path(file)
-    done = {} if path is None else load(path, list(grid))
-    todo = [point for point in cells if _key(point) not in done]
-    bar = {"total": len(cells), "initial": len(cells) - len(todo), "disable": not progress}
+    table = Table(None if file is None else Path(file), list(grid))
+    todo = table.missing(cells)
     if todo:
-        with _cluster():
-            share = joblib.Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")
-            results = share(joblib.delayed(_one)(cell, point) for point in todo)
-            for point, result in tqdm(results, **bar):
-                row = done[_key(point)] = _row(point, result)
-                if path is not None:
-                    _append(path, row)
-    return [done[_key(point)] for point in cells]
+        table.open()
+        with _cluster(), tqdm(total=len(cells), disable=not progress) as bar:
+            while todo:
+                bar.update(len(cells) - len(todo) - bar.n)
+                if not _fill(table, cell, todo, workers, bar):
+                    time.sleep(WAIT)  # all that is left is under way elsewhere
+                todo = table.missing(cells)
+    return [table.rows[key(point)] for point in cells]
 
 
-def load(path: Path, names: Sequence[str]) -> dict[str, Row]:
-    """The rows of a file by their point in the grid; damaged lines are left out.
+def _fill(table: Table, cell: Cell, todo: list[Row], workers: int, bar: Any) -> int:
+    """Run what nobody else has claimed; how many cells that were."""
+    count = 0
+    try:
+        for point, result in _results(table, cell, todo, workers):
+            table.add(_row(point, result), point)
+            bar.update()
+            count += 1
+        table.check()
+    except Exception as error:
+        if not any(AT in note for note in getattr(error, "__notes__", [])):
+            error.add_note(f"{AT} {table.under_way()}")
+        raise
+    finally:
+        table.close()
+    return count
 
-    Rows that lack an argument, or differ for the same ones, are of another experiment: a ValueError.
+
+def _results(
+    table: Table, cell: Cell, todo: list[Row], workers: int
+) -> Iterator[tuple[Row, object]]:
+    """The cells in parallel; those that were under way when a worker was killed, again and alone.
+
+    Alone, because memory that ran out for several may do for one, and because then there is no doubt
+    which cell it was that killed its worker.
     """
-    rows: dict[str, Row] = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:  # cut off, in the middle of a letter too
-            continue
-        if not isinstance(row, dict) or not set(names) <= set(row):
-            raise ValueError(
-                f"{path} is not of this experiment: it has the row {row!r}, the grid {list(names)}"
-            )
-        key = _key({name: row[name] for name in names})
-        if rows.setdefault(key, row) != row:
-            raise ValueError(
-                f"{path} is not of this experiment: it has two rows for {key}: {rows[key]!r} and {row!r}"
-            )
-    return rows
-
-
-def tidy(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write a table in the order given, one row a line, whole or not at all."""
-    files.replace(path, "".join(_line(row) for row in rows))
+    options = {"batch_size": 1, "pre_dispatch": "n_jobs", "return_as": "generator_unordered"}
+    share, one = joblib.Parallel(n_jobs=workers, **options), joblib.delayed(_one)
+    try:
+        yield from share(one(cell, point, os.getpid()) for point in table.claimed(todo))
+    except TerminatedWorkerError:
+        for point in table.under_way():
+            try:  # two jobs, since one would run it here
+                yield joblib.Parallel(n_jobs=2)([one(cell, point, os.getpid())])[0]
+            except TerminatedWorkerError as error:
+                raise RuntimeError(
+                    f"a worker was killed twice, the second time while it ran nothing but the cell {point}"
+                ) from error
 
 
 def select(rows: Sequence[Row], **wanted: Any) -> list[Row]:
@@ -132,7 +162,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[Row]:
     if empty or not grid:
         raise ValueError(f"the grid needs a list of values for each argument, got {dict(grid)!r}")
     cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len({_key(point) for point in cells}) < len(cells):
+    if len({key(point) for point in cells}) < len(cells):
         raise ValueError(f"the grid names a value twice: {dict(grid)!r}")
     return cells
 
@@ -150,45 +180,49 @@ def _cluster() -> Iterator[None]:
         yield
 
 
-def _one(cell: Cell, point: Row) -> tuple[Row, Row]:
-    """One cell, after the course's set-up, here or on a worker."""
+class Failure(NamedTuple):
+    """What a cell has raised in another process, and the traceback there in words."""
+
+    error: Exception
+    trace: str
+
+
+def _one(cell: Cell, point: Row, client: int) -> tuple[Row, object]:
+    """One cell, after the course's set-up, here or on a worker; an error says which one it was."""
     session.setup()
-    return point, cell(**point)
+    try:
+        return point, cell(**point)
+    except Exception as error:
+        error.add_note(f"{AT} {point}")
+        if os.getpid() == client:
+            raise
+        # Returned, not raised: joblib would drop what others have finished at the same time.
+        return point, _failure(error)
+
+
+def _failure(error: Exception) -> Failure:
+    """The error as it is, or in words if another process could not read it."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        if type(pickle.loads(dumps(error))) is type(error):  # noqa: S301 -- our own bytes
+            return Failure(error, trace)
+    except Exception as reason:
+        trace += f"{reason}\n"
+    words = RuntimeError(f"{type(error).__name__}: {error}")
+    words.add_note(error.__notes__[-1])
+    return Failure(words, trace)
 
 
 def _row(point: Row, result: object) -> Row:
-    if not isinstance(result, dict):
-        raise ValueError(f"a cell must return a dict, got {type(result).__name__} at {point}")
+    if isinstance(result, Failure):
+        raise result.error from RuntimeError(f"in a worker:\n{result.trace}")
+    if not isinstance(result, dict) or not result:
+        what = "an empty one" if result == {} else type(result).__name__
+        raise ValueError(f"a cell must return a dict, got {what} at {point}")
     clash = set(point) & set(result)
     if clash:
-        raise ValueError(f"the cell returns {sorted(clash)}, which are arguments of the grid")
-    row: Row = json.loads(_line(point | result))  # what a file would give back, or refused
+        raise ValueError(
+            f"the cell returns {sorted(clash)}, which are arguments of the grid, at {point}"
+        )
+    row: Row = json.loads(line(point | result))  # what a file would give back, or refused
     return row
-
-
-def _append(path: Path, row: Row) -> None:
-    """Add a line; what an interrupted write has left without an end gets one first."""
-    line = _line(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as stream:
-        if stream.tell():
-            stream.seek(-1, os.SEEK_END)
-            line = line if stream.read(1) == b"\n" else "\n" + line
-        stream.write(line.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _line(row: Row) -> str:
-    return _json(row, "a row must hold finite", ensure_ascii=False) + "\n"
-
-
-def _key(point: Row) -> str:
-    return _json(point, "the grid may hold", sort_keys=True)
-
-
-def _json(row: Row, allowed: str, **options: bool) -> str:
-    try:
-        return json.dumps(row, allow_nan=False, **options)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{allowed} numbers and words only: {row!r} ({error})") from None

@@ -1,5 +1,7 @@
 """A run goes on from its file only if it was given the same, and only if the file is whole."""
 
+import dataclasses
+import enum
 import functools
 import itertools
 import math
@@ -11,6 +13,7 @@ import threading
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -53,6 +56,21 @@ class Slotted:
 
     def __init__(self, power):
         self.power = power
+
+
+@dataclasses.dataclass
+class Facts:
+    power: int
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
 
 
 class Signed(Criterion):
@@ -144,6 +162,9 @@ def different():
         "deep states": [Criterion(deep=[1, {"a": k}]) for k in (1, 2)],
         "slots": [Slotted(1), Slotted(2)],
         "lists": [Listed([1]), Listed([2]), [1], (1,), [1, 1]],
+        "data classes": [Facts(1), Facts(2)],
+        "named tuples": [Pair(1, 2), Pair(2, 1), (1, 2)],
+        "words of a list": [Colour.RED, Colour.BLUE],
         "sets": [{1}, {2}, {1, 2}, frozenset({1})],
         "dicts": [{"a": 1}, {"a": 2}, {"b": 1}, {"a": 1, "b": 1}, {"b": 1, "a": 1}],
         "numbers": [0.1, 0.1 + 2**-56, 1, True, None, "1", b"1", -0.0, 0.0, math.nan, 1e400],

@@ -127,7 +127,7 @@ class _Describer:
 
     def _class(self, path: str, kind: type, more: str = "") -> None:
         """A class of a library by its name; one of the user's with its members and bases."""
-        named = [base for base in kind.__mro__ if by_name(base)]
+        named = [base for base in kind.__mro__ if by_name(base) or identity.built_in(base)]
         own = [base for base in kind.__mro__ if base not in named]
         names = [base.__qualname__ for base in own] + [full_name(base) for base in named[:1]]
         self.words[path] = " < ".join(names) + more
@@ -186,7 +186,7 @@ class _Describer:
 
     def _builtin(self, path: str, function: Any) -> None:
         owner = function.__self__
-        if owner is None or isinstance(owner, (ModuleType, type)):
+        if owner is None or isinstance(owner, ModuleType):
             where = getattr(owner, "__name__", function.__module__)
             if not library(function.__module__ or where):
                 raise unknown(path, function, "nothing tells what it does")

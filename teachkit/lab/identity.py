@@ -129,6 +129,16 @@ def by_name(thing: Any) -> bool:
     return there is thing
 
 
+def built_in(kind: type) -> bool:
+    """Whether a class is written in C by a library, also where it has no name there.
+
+    >>> built_in(type(vars(int))), built_in(type("Own", (), {}))
+    (True, False)
+    """
+    heap = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made while Python runs
+    return library(kind.__module__) and not kind.__flags__ & heap
+
+
 def version(module: ModuleType) -> str:
     """A library and its version."""
     top = sys.modules.get(module.__name__.split(".")[0], module)

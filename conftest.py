@@ -1,4 +1,7 @@
-"""Run notebooks on a kernel that is watched: its death is noticed, no message of it is lost."""
+"""Run notebooks on a kernel that is watched, and compare their pictures, too.
+
+The death of the kernel is noticed, and no message of it is lost.
+"""
 
 import time
 from collections import deque
@@ -8,7 +11,7 @@ from queue import Empty
 import pytest
 from hypothesis import Phase, settings
 from nbval.kernel import RunningKernel
-from nbval.plugin import IPyNbFile
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 # The same examples for everyone; look for new ones with --hypothesis-profile=explore.
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
@@ -82,6 +85,19 @@ class WatchedKernel(RunningKernel):
             return len(self.drained) - before
 
 
+class Cell(IPyNbCell):
+    """nbval's cell; nbval skips pictures, this one compares them."""
+
+    def compare_outputs(self, test, ref, skip_compare=None):
+        """Compare the text as nbval does, then what is drawn with what is saved."""
+        from teachkit.course import pictures
+
+        same = super().compare_outputs(test, ref, skip_compare)
+        problems = pictures.problems(ref, test)
+        self.comparison_traceback += problems
+        return same and not problems
+
+
 class Notebook(IPyNbFile):
     """nbval's notebook on a watched kernel."""
 
@@ -89,6 +105,12 @@ class Notebook(IPyNbFile):
         """Start as nbval does, then watch."""
         super().setup()
         self.kernel = WatchedKernel(self.kernel)
+
+    def collect(self):
+        """Collect nbval's cells as ours."""
+        for each in super().collect():
+            about = {"cell_num": each.cell_num, "cell": each.cell, "options": each.options}
+            yield Cell.from_parent(self, name=each.name, **about)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,7 +133,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _session(request):
     """Every Python test starts from the course's own settings, as a notebook does."""
-    if type(request.node).__name__ == "IPyNbCell":
+    if isinstance(request.node, IPyNbCell):
         return
     from teachkit import lab
 

@@ -1,5 +1,7 @@
 """The commands: set-up that repairs itself, notebooks in canonical form."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -11,9 +13,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from teachkit.core.files import replace
-from teachkit.course import cli, notebooks, setup
+from teachkit.course import cli, notebooks, pictures, setup
 from teachkit.course.setup import Environment, SetupError, explain, requirements
 
 
@@ -381,16 +384,45 @@ def test_no_message_is_lost_and_a_dead_kernel_is_said_at_once(tmp_path):
     assert "the kernel died while it ran this cell" in report
 
 
+def drawing(column):
+    return (
+        f"show.plots.histogram([1, 2, 2, {column}], xlabel='x', ylabel='y', "
+        "alt='bars of which one is higher than the others')"
+    )
+
+
 def test_nbval_notices_a_number_and_a_line_that_are_not_there(tmp_path):
-    """What is drawn is compared as words; pixels are not."""
-    figure = "show.plots.histogram([1, 2, 2], xlabel='x', ylabel='y', alt='two bars of which one is higher')"
+    """What is drawn is compared as words and as pixels."""
     path = book(
-        tmp_path, "from teachkit import lab, show\nlab.setup()", "print('loss', 0.25)", figure
+        tmp_path, "from teachkit import lab, show\nlab.setup()", "print('loss', 0.25)", drawing(3)
     )
     notebooks.write(path)
     assert nbval(path)[:2] == (0, [])
     text = path.read_text("utf-8")
-    path.write_text(re.sub("base64,[A-Za-z0-9+/=]+", "base64,AAAA", text), "utf-8")
-    assert nbval(path)[:2] == (0, [])
     path.write_text(text.replace("loss 0.25", "loss 0.26").replace("40 × bar", "41 × bar"), "utf-8")
     assert nbval(path)[:2] == (1, ["Cell 1", "Cell 2"])
+
+
+def test_nbval_notices_a_picture_that_the_cell_does_not_draw(tmp_path):
+    """Another cell's picture, a mirrored one, none that can be read, one more than is drawn."""
+    cells = [drawing(column) for column in range(3, 9)]
+    path = book(tmp_path, "from teachkit import lab, show\nlab.setup()", *cells)
+    notebooks.write(path)
+    notebook = nbformat.read(path, as_version=4)
+    pages = [cell.outputs[0]["data"] for cell in notebook.cells[1:]]
+    (first,) = pictures.drawn(notebook.cells[1].outputs)
+    (fourth,) = pictures.drawn(notebook.cells[4].outputs)
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(fourth)))
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file, format="png")
+    mirrored = base64.b64encode(file.getvalue()).decode()
+    for page, picture in zip(pages[2:], (first, mirrored, "AAAA", first), strict=True):
+        page["text/html"] = re.sub("base64,[A-Za-z0-9+/=]+", f"base64,{picture}", page["text/html"])
+    notebook.cells[1].outputs.append(nbformat.v4.new_output("display_data", {"image/png": first}))
+    notebook.cells[6].metadata["tags"] = ["nbval-ignore-output"]
+    nbformat.write(notebook, path)
+    code, failed, report = nbval(path)
+    assert (code, failed) == (1, ["Cell 1", "Cell 3", "Cell 4", "Cell 5"])
+    assert "the notebook holds 2 pictures here, the cell draws 1" in report
+    assert "the picture is not the one drawn now" in report
+    assert "a picture of 4 characters cannot be read" in report

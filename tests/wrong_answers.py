@@ -6,6 +6,105 @@ import math
 import sympy
 import torch
 
+
+def hessian_kind(D, fxx):
+    if D == 0:
+        return "undecided"
+    return "saddle" if D < 0 else "minimum" if fxx > 0 else "maximum"
+
+
+def eliminated(loss, n, k):
+    """Greedy backward elimination."""
+    left = set(range(n))
+    while len(left) > k:
+        worst = min(left, key=lambda i: loss(tuple(j in left - {i} for j in range(n))))
+        left.remove(worst)
+    return left
+
+
+def added(loss, n, k):
+    """Greedy forward selection."""
+    kept = set()
+    while len(kept) < k:
+        rest = set(range(n)) - kept
+        kept.add(min(rest, key=lambda i: loss(tuple(j in kept | {i} for j in range(n)))))
+    return kept
+
+
+def crossed(H, w):
+    return 0.5 * w @ H @ w - 0.5 * (H.diag() * w**2).sum()
+
+
+def stale(w, P, pair):
+    for q in pair:
+        w = w - w[q] / P[q, q] * P[:, q]
+    return w
+
+
+def unweighted(z):
+    p = z.softmax(1)
+    s = p[:, None] - torch.eye(3, dtype=p.dtype)
+    return torch.einsum("nci,ncj->ij", s, s) / len(z)
+
+
+def one_hots(z):
+    return z.softmax(0)[:, None] - torch.eye(3, dtype=z.dtype)
+
+
+def likeliest(z):
+    p = z.softmax(1)
+    s = p - torch.eye(3, dtype=p.dtype)[z.argmax(1)]
+    return s.T @ s / len(z)
+
+
+def erk(sizes, keep, rounds=9):
+    dense, shares = set(), []
+    for _ in range(rounds):
+        free = [s for i, s in enumerate(sizes) if i not in dense]
+        left = keep - sum(math.prod(sizes[i]) for i in dense)
+        scale = left / sum(map(sum, free))
+        shares = [1.0 if i in dense else scale * sum(s) / math.prod(s) for i, s in enumerate(sizes)]
+        dense |= {i for i, share in enumerate(shares) if share >= 1}
+    return shares
+
+
+def once(sizes, keep):
+    return erk(sizes, keep, rounds=2)
+
+
+def part(t, start, end):
+    return min(max((t - start) / (end - start), 0), 1)
+
+
+def top(scores, k):
+    return torch.zeros(len(scores), dtype=torch.bool).scatter(0, scores.topk(k).indices, True)
+
+
+def replaced(V, i, j, column):
+    W = V.clone()
+    W[:, i] = column
+    return torch.cat([W[:, :j], W[:, j + 1 :]], 1)
+
+
+def shifted(V, i, j, ratio):
+    """The place of unit i in the smaller matrix is not thought of."""
+    W = torch.cat([V[:, :j], V[:, j + 1 :]], 1)
+    W[:, i % 3] += ratio * V[:, j]
+    return W
+
+
+def written(V, i, j, ratio):
+    V[:, i] += ratio * V[:, j]
+    return torch.cat([V[:, :j], V[:, j + 1 :]], 1)
+
+
+def shapley(masks, values, j):
+    """Teams weighed by their size."""
+    size = masks.sum(1) - masks[:, j].long()
+    weights = torch.tensor([1 / (4 * math.comb(3, int(s))) for s in size], dtype=values.dtype)
+    return float((torch.where(masks[:, j], 1.0, -1.0) * weights * values).sum())
+
+
 WRONG = {
     "00.1": [
         (lambda w: float((w != 0).sum() / w.numel()), "this is the density"),
@@ -212,7 +311,7 @@ WRONG = {
         (lambda q: 0.6826894921370859 * q, "not proportional"),
         (lambda q: math.erf(q), "normal distribution"),
         (lambda q: 0.5 + math.erf(q / math.sqrt(2)) / 2, "one side"),
-        (lambda q: math.erfc(q / math.sqrt(2)), "the values differ"),
+        (lambda q: 1 - math.erf(q), "the values differ"),
     ],
     "07.3": [
         (lambda w: w**2 / (w**2).sum(), "not by all"),
@@ -360,3 +459,481 @@ WRONG = {
         (lambda m, v, j: float(v[m[:, j]].mean()), "without the unit"),
     ],
 }
+
+# Three more for each: what a learner may well write.
+MORE = {
+    "00.1": [
+        (lambda w: float(100 * (w == 0).sum() / w.numel()), "in per cent"),
+        (lambda w: float((w <= 0).sum() / w.numel()), "the values differ"),
+        (lambda w: float((w.abs() < 1e-3).sum() / w.numel()), "the values differ"),
+        (lambda w: float((w == 0).sum() / len(w)), "the values differ"),
+        (lambda w: round(float((w == 0).sum() / w.numel()), 2), "rounded"),
+        (lambda w: (w == 0).double().mean(0), "the shape differs"),
+    ],
+    "01.1": [
+        (lambda a, b, c: a * c - b * b, "the values differ"),
+        (lambda a, b, c: abs(a * b - c * c), "the sign is wrong|the values differ"),
+        (lambda a, b, c: a * b - abs(c), "the values differ"),
+        (lambda a, b, c: a * b - 2 * c * c, "the values differ"),
+    ],
+    "01.2": [
+        (lambda D, fxx: hessian_kind(D, fxx).capitalize(), "small letters"),
+        (lambda D, fxx: "minimum" if D > 0 else "saddle" if D < 0 else "undecided", "alone is not"),
+        (lambda D, fxx: "undecided" if D <= 0 else hessian_kind(D, fxx), "the answer differs"),
+        (
+            lambda D, fxx: "undecided" if D == 0 else "minimum" if fxx > 0 else "maximum",
+            "the answer differs",
+        ),
+        (lambda D, fxx: hessian_kind(int(D), fxx), "the answer differs"),
+    ],
+    "01.3": [
+        (lambda f, v, w: sympy.hessian(f, (w, v)), "the expressions differ"),
+        (lambda f, v, w: sympy.hessian(f, (v, w)) / 2, "factor of ½"),
+        (lambda f, v, w: sympy.hessian(f, sympy.symbols("x y")), "the expressions differ"),
+        (lambda f, v, w: str(sympy.hessian(f, (v, w))), "the type differs: str"),
+        (lambda f, v, w: f.diff(v, 2), "a matrix of shape"),
+    ],
+    "01.4": [
+        (lambda f, x, h: (f(x + h) - f(x)) / h, "a slope"),
+        (lambda f, x, h: (f(x + 2 * h) - 2 * f(x + h) + f(x)) / h**2, "the places"),
+        (lambda f, x, h: 4 * (f(x + h / 2) - 2 * f(x) + f(x - h / 2)) / h**2, "step h"),
+        (lambda f, x, h: f(x + h) - 2 * f(x) + f(x - h), "the values differ"),
+        (lambda f, x, h: (2 * f(x) - f(x + h) - f(x - h)) / h**2, "the sign is wrong"),
+    ],
+    "02.1": [
+        (lambda g, H, d: g @ d + 0.5 * (H.diagonal() * d * d).sum(), "diagonal of H"),
+        (lambda g, H, d: 0.5 * (g @ d + d @ H @ d), "½ belongs"),
+        (lambda g, H, d: g @ d + 0.5 * (H.sum(1) * d * d).sum(), "the values differ"),
+        (lambda g, H, d: 0.5 * d @ H @ d, "linear term"),
+        (lambda g, H, d: g @ d - 0.5 * d @ H @ d, "the values differ"),
+    ],
+    "02.2": [
+        (lambda f, v, a, k: f.diff(v, k) / sympy.factorial(k), "with .subs"),
+        (lambda f, v, a, k: f.diff(v, k).subs(v, 0) / sympy.factorial(k), "about a"),
+        (
+            lambda f, v, a, k: f.diff(v, k - 1).subs(v, a) / sympy.factorial(k),
+            "expressions differ|factor of ½",
+        ),
+        (
+            lambda f, v, a, k: f.diff(v, k).subs(v, a) / sympy.factorial(k) * (v - a) ** k,
+            "with .subs",
+        ),
+        (lambda f, v, a, k: str(f.diff(v, k).subs(v, a) / sympy.factorial(k)), "the type differs"),
+    ],
+    "02.3": [
+        (lambda g, h, w: g * w - 0.5 * h * w**2, "the sign is wrong"),
+        (lambda g, h, w: -g * w + 0.5 * h.abs() * w**2, "the values differ"),
+        (lambda g, h, w: -g * w + 0.5 * h * w, "the values differ"),
+        (lambda g, h, w: -g * w, "first order only"),
+        (lambda g, h, w: 0.5 * h * w**2, "the gradient is missing"),
+    ],
+    "02.4": [
+        (lambda f, at, v: torch.func.hessian(f)(at) @ at, "the vector is v"),
+        (lambda f, at, v: torch.func.grad(f)(at + v) - torch.func.grad(f)(at), "the values differ"),
+        (lambda f, at, v: torch.func.grad(f)(at) @ v, "the shape differs"),
+        (lambda f, at, v: torch.func.hessian(f)(v) @ v, "the values differ"),
+        (
+            lambda f, at, v: (torch.func.grad(f)(at + 1e-5 * v) - torch.func.grad(f)(at)) / 1e-5,
+            "nearly: it is off by|the values differ",
+        ),
+    ],
+    "03.1": [
+        (
+            lambda s, k: torch.zeros_like(s).bool().scatter(0, s.topk(k).indices, True),
+            "topk keeps any",
+        ),
+        (
+            lambda s, k: (
+                torch.zeros_like(s)
+                .bool()
+                .scatter(0, len(s) - 1 - s.flip(0).argsort(descending=True, stable=True)[:k], True)
+            ),
+            "not the last",
+        ),
+        (
+            lambda s, k: torch.zeros_like(s).bool().scatter(0, s.argsort(stable=True)[:k], True),
+            "smallest",
+        ),
+        (lambda s, k: s.argsort(descending=True, stable=True)[:k], "the shape differs"),
+        (
+            lambda s, k: (
+                torch.zeros_like(s)
+                .bool()
+                .scatter(0, s.argsort(descending=True, stable=True)[: k - 1], True)
+            ),
+            "instead of exactly",
+        ),
+    ],
+    "03.2": [
+        (lambda m: (int((m.sum(1) - 1).clamp(min=0).sum()), int(m.sum())), "multiplications first"),
+        (lambda m: (int(m.sum()), int((m.sum(0) - 1).clamp(min=0).sum())), "not a column"),
+        (lambda m: (m.numel(), m.numel() - len(m)), "the values differ"),
+        (lambda m: int(m.sum()), "the shape differs"),
+    ],
+    "03.3": [
+        (lambda n, k: math.log2(math.comb(n, k)), "the values differ"),
+        (lambda n, k: math.log10(math.perm(n, k)), "divide by k!, too"),
+        (lambda n, k: (math.lgamma(n + 1) - math.lgamma(k + 1)) / math.log(10), "(n − k)!"),
+        (
+            lambda n, k: (math.lgamma(n) - math.lgamma(k) - math.lgamma(n - k)) / math.log(10),
+            "lgamma(n + 1)",
+        ),
+        (lambda n, k: math.floor(math.log10(math.comb(n, k))), "the values differ"),
+    ],
+    "03.4": [
+        (lambda L, n, k: {0, 1}, "the answer differs"),
+        (lambda L, n, k: set(range(k)), "the answer differs"),
+        (lambda L, n, k: eliminated(L, n, k), "removed one by one"),
+        (lambda L, n, k: added(L, n, k), "the answer differs"),
+        (
+            lambda L, n, k: (
+                set(range(n))
+                - set(
+                    min(
+                        itertools.combinations(range(n), k),
+                        key=lambda c: L(tuple(i in c for i in range(n))),
+                    )
+                )
+            ),
+            "those that stay",
+        ),
+    ],
+    "04.1": [
+        (lambda h, w: 0.5 * h.clamp(min=0) * w**2, "keep negative"),
+        (lambda h, w: 0.5 * w**2, "the curvature is missing"),
+        (lambda h, w: 0.5 * h**2 * w, "the values differ"),
+        (lambda h, w: w**2 / (2 * h), "the values differ"),
+    ],
+    "04.2": [
+        (lambda f, at: torch.func.grad(f)(at) ** 2, "squared gradient"),
+        (lambda f, at: torch.func.hessian(f)(at).diagonal() / 2, "factor of ½"),
+        (lambda f, at: torch.func.hessian(f)(at).trace(), "the shape differs"),
+        (
+            lambda f, at: torch.func.hessian(f)(at).diagonal().abs(),
+            "the sign of some|sign is wrong",
+        ),
+        (lambda f, at: torch.linalg.eigvalsh(torch.func.hessian(f)(at)), "the values differ"),
+    ],
+    "04.3": [
+        (
+            lambda a, p: torch.outer((p - p**2).mean(0), (a**2).mean(0)),
+            "product of two averages",
+        ),
+        (lambda a, p: ((p - p**2).T @ a / len(a)) ** 2, "the values differ"),
+        (lambda a, p: (p - p**2).T @ a**2 / p.shape[1], "the values differ"),
+        (lambda a, p: (1 - p).T @ a**2 / len(a), "the values differ"),
+        (lambda a, p: (p**2 - p).T @ a**2 / len(a), "the sign is wrong"),
+    ],
+    "04.4": [
+        (lambda H, w, keep: crossed(H, w * ~keep) / 2, "factor of ½"),
+        (lambda H, w, keep: 2 * crossed(H, w * ~keep), "factor of 2"),
+        (lambda H, w, keep: -crossed(H, w * ~keep), "turned round"),
+        (lambda H, w, keep: crossed(H, w), "the values differ"),
+    ],
+    "05.1": [
+        (lambda w, P: w / (2 * P.diagonal()), "squared"),
+        (lambda w, P: w**2 / (2 * P), "the shape differs"),
+        (lambda w, P: w**2 / 2, "the values differ"),
+        (lambda w, P: w**2 / (2 * torch.linalg.inv(P).diagonal()), "the values differ"),
+    ],
+    "05.2": [
+        (
+            lambda w, P, q: -w[q] / torch.linalg.inv(P)[q, q] * torch.linalg.inv(P)[:, q],
+            "that of its inverse",
+        ),
+        (lambda w, P, q: torch.where(torch.arange(4) == q, -w, 0.0), "do not move"),
+        (lambda w, P, q: -w * P[:, q] / P[q, q], "the values differ"),
+        (lambda w, P, q: -w[q] * P[:, q] / P.diagonal(), "the values differ"),
+    ],
+    "05.3": [
+        (
+            lambda P, q: P * (torch.arange(4) != q) * (torch.arange(4) != q)[:, None],
+            "crossed out",
+        ),
+        (
+            lambda P, q: (P - torch.outer(P[:, q], P[q]) / P[q, q])[torch.arange(4) != q][
+                :, torch.arange(4) != q
+            ],
+            "keep the shape",
+        ),
+        (lambda P, q: P - torch.outer(P[:, q], P[q]) / P[q, q] ** 2, "the values differ"),
+        (lambda P, q: P, "the values differ"),
+    ],
+    "05.4": [
+        (lambda w, P, pair: w - stale(w, P, pair), "the values differ"),
+        (lambda w, P, pair: stale(w, P, pair), "stale inverse"),
+        (
+            lambda w, P, pair: -P[:, pair] @ torch.linalg.solve(P[pair][:, pair], w[pair]),
+            "this is the step",
+        ),
+        (
+            lambda w, P, pair: w + P[:, pair] @ torch.linalg.solve(P[pair][:, pair], w[pair]),
+            "the values differ",
+        ),
+        (lambda w, P, pair: stale(w, P, pair).index_fill(0, torch.tensor(pair), 0.0), "differ"),
+    ],
+    "06.1": [
+        (lambda G: G.T @ G / (len(G) - 1), "not by m − 1"),
+        (lambda G: torch.diag((G**2).mean(0)), "the diagonal alone"),
+        (lambda G: G.T @ G / G.shape[1], "the values differ"),
+        (lambda G: torch.cov(G.T), "the values differ"),
+    ],
+    "06.2": [
+        (lambda d, a: (d**2).T @ a / len(a), "square the inputs"),
+        (lambda d, a: d.T @ a**2 / len(a), "square the output gradients"),
+        (lambda d, a: torch.outer((d**2).mean(0), (a**2).mean(0)), "product of two averages"),
+        (lambda d, a: ((d**2).T @ a**2 / len(a)).sqrt(), "the values differ"),
+    ],
+    "06.3": [
+        (lambda z: unweighted(z), "its probability"),
+        (lambda z: likeliest(z), "the likeliest one alone"),
+        (
+            lambda z: (
+                torch.einsum("nc,nci,ncj->ij", z.softmax(0), one_hots(z), one_hots(z)) / len(z)
+            ),
+            "the last axis",
+        ),
+        (lambda z: z.softmax(1).T @ z.softmax(1) / len(z), "the values differ"),
+    ],
+    "06.4": [
+        (lambda A, g, m: A - torch.outer(A @ g, A @ g) / (m + g @ g), "not gᵀg"),
+        (lambda A, g, m: A - torch.outer(g, g) / (m + g @ A @ g), "the values differ"),
+        (
+            lambda A, g, m: A - torch.outer(A @ g, A @ g) / (m * (1 + g @ A @ g)),
+            "the values differ",
+        ),
+        (lambda A, g, m: A, "the values differ"),
+    ],
+    "07.1": [
+        (lambda w, q: w.abs() > q * w[w != 0].std(), "not by n − 1"),
+        (lambda w, q: w.abs() > q * (w[w != 0] ** 2).mean().sqrt(), "about the mean"),
+        (lambda w, q: w.abs() > q, "instead of exactly|not the right weights"),
+        (lambda w, q: (w - w[w != 0].mean()).abs() > q * w[w != 0].std(correction=0), "weights"),
+    ],
+    "07.2": [
+        (lambda q: 0.68 * q, "at q = 2"),
+        (lambda q: 100 * math.erf(q / math.sqrt(2)), "in per cent"),
+        (lambda q: math.erf(q / math.sqrt(2)) / 2, "factor of ½"),
+        (lambda q: math.erfc(q / math.sqrt(2)), "that stays"),
+        (lambda q: round(math.erf(q / math.sqrt(2)), 3), "rounded"),
+    ],
+    "07.3": [
+        (
+            lambda w: torch.stack([v**2 / (w[w >= v] ** 2).sum() for v in w]),
+            "larger in size",
+        ),
+        (
+            lambda w: torch.stack([v.abs() / w[w.abs() >= v.abs()].abs().sum() for v in w]),
+            "take the squares",
+        ),
+        (
+            lambda w: torch.stack(
+                [v**2 / (w[w.abs() >= v.abs()] ** 2).sum() for v in w[w.abs().argsort()]]
+            ),
+            "at the place of its weight",
+        ),
+        (lambda w: w**2, "the values differ"),
+    ],
+    "07.4": [
+        (lambda sizes, keep: once(sizes, keep), "share again"),
+        (lambda sizes, keep: [100 * d for d in erk(sizes, keep)], "in per cent"),
+        (
+            lambda sizes, keep: [
+                d * a * b for d, (a, b) in zip(erk(sizes, keep), sizes, strict=True)
+            ],
+            "fractions are asked",
+        ),
+        (lambda sizes, keep: [round(d, 2) for d in erk(sizes, keep)], "rounded"),
+        (lambda sizes, keep: sum(erk(sizes, keep)), "the shape differs"),
+    ],
+    "08.1": [
+        (lambda p, s: round(math.log(1 - s) / math.log(1 - p)), "not to the nearest"),
+        (lambda p, s: int(math.log(1 - s) / math.log(1 - p)) + 1, "no further one"),
+        (lambda p, s: math.ceil(math.log(s) / math.log(p)), "the values differ"),
+        (lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)) + 1, "the values differ"),
+    ],
+    "08.2": [
+        (
+            lambda t, a, b, i, j: b + (a - b) * (1 - (t - i) / (j - i)) ** 3,
+            "before start and after",
+        ),
+        (
+            lambda t, a, b, i, j: b + (a - b) * (1 - min((t - i) / (j - i), 1)) ** 3,
+            "the values differ",
+        ),
+        (
+            lambda t, a, b, i, j: b + (a - b) * (1 - max((t - i) / (j - i), 0)) ** 3,
+            "the values differ",
+        ),
+        (lambda t, a, b, i, j: b - b * (1 - part(t, i, j)) ** 3, "begins at low"),
+        (lambda t, a, b, i, j: a + (b - a) * (1 - part(t, i, j)) ** 3, "changed places"),
+        (lambda t, a, b, i, j: b + (a - b) * (1 - part(t, i, j)) ** 2, "the values differ"),
+        (lambda t, a, b, i, j: b + (a - b) * (1 - part(t, 0, j)) ** 3, "the values differ"),
+        (
+            lambda t, a, b, i, j: 0 if t < i else b + (a - b) * (1 - part(t, i, j)) ** 3,
+            "the values differ",
+        ),
+    ],
+    "08.3": [
+        (
+            lambda n, rule, steps: [
+                int(n * rule(t)) - int(n * rule(t - 1)) for t in range(1, steps + 1)
+            ],
+            "do not cut off",
+        ),
+        (
+            lambda n, rule, steps: [
+                round(n * (rule(t) - rule(t - 1))) for t in range(1, steps + 1)
+            ],
+            "round the totals",
+        ),
+        (
+            lambda n, rule, steps: [n * (rule(t) - rule(t - 1)) for t in range(1, steps + 1)],
+            "the values differ|nearly",
+        ),
+        (
+            lambda n, rule, steps: [
+                round(n * rule(t)) - round(n * rule(t - 1)) for t in range(1, steps)
+            ],
+            "the shape differs",
+        ),
+        (
+            lambda n, rule, steps: [
+                round(n * rule(t + 1)) - round(n * rule(t)) for t in range(1, steps + 1)
+            ],
+            "the values differ",
+        ),
+    ],
+    "08.4": [
+        (lambda scores, alive, k: top(scores * alive, k), "came back"),
+        (lambda scores, alive, k: top(scores, k) & alive, "too few stay"),
+        (lambda scores, alive, k: alive, "all that were alive"),
+        (
+            lambda scores, alive, k: top(scores.abs().masked_fill(~alive, -1.0), k),
+            "smallest|weights",
+        ),
+        (
+            lambda scores, alive, k: (
+                torch.arange(8).unsqueeze(1).eq(scores[alive].topk(k).indices).any(1)
+            ),
+            "weights",
+        ),
+        (
+            lambda scores, alive, k: top(scores.masked_fill(~alive, -9.0), k - 1),
+            "too few stay",
+        ),
+    ],
+    "09.1": [
+        (lambda W: (W**2).mean(1).sqrt(), "do not average"),
+        (lambda W: W.abs().amax(1), "the values differ"),
+        (lambda W: W.sum(1).abs(), "the values differ"),
+        (lambda W: (W.T @ W).diagonal().sqrt(), "norms of the columns"),
+    ],
+    "09.2": [
+        (lambda keep, places: keep.repeat_interleave(places).float(), "must be boolean"),
+        (lambda keep, places: keep.repeat(places, 1), "the shape differs"),
+        (lambda keep, places: keep.repeat_interleave(places**2), "the shape differs"),
+        (lambda keep, places: keep.repeat_interleave(places).roll(1), "not the right weights"),
+    ],
+    "09.3": [
+        (lambda m, v: int(m.sum()) * 2 * v + 4 * (len(m) + 1), "whatever the number takes"),
+        (lambda m, v: int(m.sum()) * (v + 4) + 4 * (m.shape[1] + 1), "not for each column"),
+        (lambda m, v: m.numel() * v, "dense matrix"),
+        (lambda m, v: int(m.sum()) * (v + 8), "the values differ"),
+        (lambda m, v: int(m.sum()) * (v + 4) + v * (len(m) + 1), "the values differ"),
+    ],
+    "09.4": [
+        (lambda V, b, keep: b + 0.5 * V.sum(1), "only the units that are gone"),
+        (lambda V, b, keep: b + 0.5 * V[:, ~keep].mean(1), "not a mean"),
+        (lambda V, b, keep: b + V[:, ~keep].mean(1), "the values differ"),
+        (lambda V, b, keep: 0.5 * (b + V[:, ~keep].sum(1)), "the values differ"),
+        (lambda V, b, keep: b, "the values differ"),
+    ],
+    "11.1": [
+        (lambda g, H, w, gone: (-g * w + H.diag() * w**2)[gone].sum(), "½"),
+        (lambda g, H, w, gone: -(g * w)[gone].sum(), "first order only"),
+        (lambda g, H, w, gone: 0.5 * (H.diag() * w**2)[gone].sum(), "saliency of OBD"),
+        (lambda g, H, w, gone: (-g * w + 0.5 * H.sum(1) * w**2)[gone].sum(), "row sums"),
+        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2) * gone, "the shape differs"),
+        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2).sum(), "the values differ"),
+    ],
+    "11.2": [
+        (lambda g, H, w, gone: crossed(H, w * ~gone), "not of those that stay"),
+        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2)[gone].sum(), "what it leaves out"),
+        (lambda g, H, w, gone: 2 * crossed(H, w * gone), "factor of 2"),
+        (lambda g, H, w, gone: crossed(H, w * gone) - (g * w)[gone].sum(), "the values differ"),
+    ],
+    "11.3": [
+        (
+            lambda c: c.sum(0).std(correction=0) / c.var(1, correction=0).sum().sqrt(),
+            "over the weights",
+        ),
+        (lambda c: c.mean(1).std(correction=0) / c.var(0, correction=0).sum().sqrt(), "not a mean"),
+        (lambda c: c.sum(1).std() / c.var(0, correction=0).sum().sqrt(), "the values differ"),
+        (
+            lambda c: c.var(0, correction=0).sum().sqrt() / c.sum(1).std(correction=0),
+            "values differ",
+        ),
+        (
+            lambda c: c.sum(1).abs().mean() / c.var(0, correction=0).sum().sqrt(),
+            "the values differ",
+        ),
+    ],
+    "11.4": [
+        (lambda c, dial: c.mean(0) - dial * c.std(0, correction=0), "is added"),
+        (
+            lambda c, dial: c.mean(0) + dial * c.std(0, correction=0) / len(c) ** 0.5,
+            "error of their",
+        ),
+        (lambda c, dial: c.mean(0).abs() + dial * c.std(0, correction=0), "the values differ"),
+        (lambda c, dial: dial * c.std(0, correction=0), "the values differ"),
+    ],
+    "12.1": [
+        (lambda V, i, j, r: written(V, i, j, r), "work on a copy"),
+        (
+            lambda V, i, j, r: replaced(V, i, j, r * V[:, j]),
+            "what unit i has already",
+        ),
+        (
+            lambda V, i, j, r: replaced(V, i, j, (1 + r) * V[:, i]),
+            "the values differ",
+        ),
+        (
+            lambda V, i, j, r: replaced(V, i, j, V[:, i] + r * V[:, j]).roll(1, 1),
+            "the values differ",
+        ),
+        (
+            lambda V, i, j, r: shifted(V, i, j, r),
+            "the values differ",
+        ),
+    ],
+    "12.2": [
+        (
+            lambda A, V, keep: torch.linalg.lstsq(A[:, keep], A @ V.T).solution,
+            "the shape differs|rows and columns|torch stores|the values differ",
+        ),
+        (
+            lambda A, V, keep: torch.zeros_like(V).masked_scatter(
+                keep, torch.linalg.lstsq(A[:, keep], A @ V.T).solution.T
+            ),
+            "leave their columns out",
+        ),
+        (lambda A, V, keep: V[:, keep] * len(keep) / keep.sum(), "the values differ"),
+        (lambda A, V, keep: torch.linalg.lstsq(A, A @ V.T).solution.T[:, keep], "the old weights"),
+    ],
+    "12.3": [
+        (lambda V, H: (V**2).sum(0) / H.diagonal(), "invert H first"),
+        (lambda V, H: (V**2).sum(0) * torch.linalg.inv(H).diagonal(), "upside down"),
+        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "the values differ"),
+        (lambda V, H: (V**2).sum(1), "the shape differs"),
+    ],
+    "12.4": [
+        (lambda m, v, j: float(v[m[:, 3 - j]].mean() - v[~m[:, 3 - j]].mean()), "from the left"),
+        (lambda m, v, j: float(v[m[:, j]].sum() - v[~m[:, j]].sum()), "means, not sums"),
+        (lambda m, v, j: float(v[m[:, j]].median() - v[~m[:, j]].median()), "the values differ"),
+        (lambda m, v, j: float(v[m[:, j]].mean() - v.mean()), "factor of ½"),
+        (lambda m, v, j: shapley(m, v, j), "the values differ"),
+    ],
+}
+for name, pairs in MORE.items():
+    WRONG[name].extend(pairs)

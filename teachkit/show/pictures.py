@@ -15,7 +15,7 @@ class Picture:
     """A drawn figure: a PNG, its alt text, and a count of what was drawn.
 
     JupyterLab, HTML and slides show ``<img alt>``. The plain text is the alt text and the count;
-    nbval compares it, so an axes that has come out empty is noticed although pixels are not compared.
+    nbval compares it, and pixel by pixel, as ``course.pictures`` does, the picture itself.
 
     Raises:
         ValueError: no alt text to speak of, or an axes without data.

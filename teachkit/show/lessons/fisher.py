@@ -46,10 +46,15 @@ def rank_one(rng: random.Random) -> tuple[Tensor, Tensor, int]:
     return root @ root.T + torch.eye(3, dtype=torch.float64), g[0], rng.choice([5, 10])
 
 
-def fisher_at_output(z: Tensor) -> Tensor:
+def fisher_of(p: Tensor) -> Tensor:
     """Mean over samples of Σ_c p_c (p − e_c)(p − e_c)ᵀ."""
-    p = z.softmax(1)
-    return torch.diag(p.mean(0)) - p.T @ p / len(p)
+    s = p[:, None] - torch.eye(p.shape[1], dtype=p.dtype)
+    return torch.einsum("nc,nci,ncj->ij", p, s, s) / len(p)
+
+
+def fisher_at_output(z: Tensor) -> Tensor:
+    """The same from the outputs before softmax."""
+    return fisher_of(z.softmax(1))
 
 
 def at_likeliest(z: Tensor) -> Tensor:
@@ -86,6 +91,8 @@ TASKS: dict[str, Task] = {
             "this pairs samples; F pairs weights, so it has one row per weight": (
                 lambda G: G @ G.T / len(G)
             ),
+            "F is an average: divide by m, not by m − 1": lambda G: G.T @ G / (len(G) - 1),
+            "this is the diagonal alone": lambda G: torch.diag((G**2).mean(0)),
         },
     ),
     "06.2": Task(
@@ -99,6 +106,11 @@ TASKS: dict[str, Task] = {
             "this is the mean gradient; its entries are not squared yet": (
                 lambda delta, a: delta.T @ a / len(a)
             ),
+            "square the inputs, too": lambda delta, a: (delta**2).T @ a / len(a),
+            "square the output gradients, too": lambda delta, a: delta.T @ a**2 / len(a),
+            "multiply sample by sample, then average: this is a product of two averages": (
+                lambda delta, a: torch.outer((delta**2).mean(0), (a**2).mean(0))
+            ),
         },
     ),
     "06.3": Task(
@@ -108,6 +120,9 @@ TASKS: dict[str, Task] = {
             "weigh every class by its probability p_c": unweighted,
             "all classes count, not the likeliest one alone": at_likeliest,
             "divide by the number of samples": lambda z: fisher_at_output(z) * len(z),
+            "softmax over the classes of a sample, the last axis": lambda z: fisher_of(
+                z.softmax(0)
+            ),
             "this is the diagonal alone; the entries −p_i p_j between classes are missing": (
                 lambda z: torch.diag(fisher_at_output(z).diagonal())
             ),
@@ -127,6 +142,9 @@ TASKS: dict[str, Task] = {
                 lambda A, g, m: A - torch.outer(A @ g, A @ g) / m
             ),
             "this changes F; A is its inverse": lambda A, g, m: A + torch.outer(g, g) / m,
+            "the denominator has gᵀAg, not gᵀg": lambda A, g, m: (
+                A - torch.outer(A @ g, A @ g) / (m + g @ g)
+            ),
         },
     ),
 }

@@ -1,7 +1,9 @@
 """Lesson 01: what its explorers and figures draw, and its exercises."""
 
+import itertools
 import random
 from collections.abc import Callable
+from functools import cache
 
 import sympy
 from sympy import Expr, Matrix, Symbol
@@ -11,7 +13,7 @@ from teachkit.show import plots
 from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
 
-x, y = sympy.symbols("x y")
+x, y, s, t = sympy.symbols("x y s t")
 
 
 def quadratic(a: float, b: float, c: float) -> Picture:
@@ -27,21 +29,25 @@ def quadratic(a: float, b: float, c: float) -> Picture:
     return plots.contours(f, (x, y), [point], alt=alt, title=says)
 
 
+@cache
 def verdict(D: float, fxx: float) -> str:
     """The second-derivative test on a matrix with this D and f_xx."""
     return hessian.kind(Matrix([[fxx, 0], [0, sympy.Rational(D) / fxx]]))
 
 
-def polynomial_in_two(rng: random.Random) -> tuple[Expr, Symbol, Symbol]:
+def polynomial_in_two(
+    rng: random.Random, names: tuple[Symbol, Symbol]
+) -> tuple[Expr, Symbol, Symbol]:
     """A random polynomial of degree 5 with a mixed term."""
+    v, w = names
     a, b, c = (rng.choice([-3, -2, -1, 1, 2, 3]) for _ in range(3))
-    return a * x**3 + b * x**2 * y**3 + c * y**4, x, y
+    return a * v**3 + b * v**2 * w**3 + c * w**4, v, w
 
 
-def cubic(rng: random.Random) -> tuple[Callable[[float], float], float, float]:
-    """A cubic function, a place and a step."""
+def quartic(rng: random.Random) -> tuple[Callable[[float], float], float, float]:
+    """A function of degree 4, for which each step gives another second difference; place, step."""
     a, b = rng.uniform(1, 2), rng.uniform(1, 2)
-    return (lambda v: a * v**3 + b * v**2), rng.uniform(0.5, 2), rng.choice([0.25, 0.5])
+    return (lambda v: a * v**4 + b * v**3), rng.uniform(0.5, 2), rng.choice([0.25, 0.5])
 
 
 def second(f: Callable[[float], float], at: float, h: float) -> float:
@@ -59,7 +65,8 @@ TASKS = {
         },
     ),
     "01.2": Task(
-        draw=lambda rng: (rng.choice([-3, 0, 4]), rng.choice([-2, 1])),
+        draw=lambda _, kind: kind,
+        kinds=list(itertools.product((-3, -0.25, 0, 0.25, 4), (-0.5, 2))),
         answer=verdict,
         mistakes={
             "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: verdict(
@@ -67,10 +74,14 @@ TASKS = {
             ),
             "D = 0 is undecided, whatever the sign of f_xx": (lambda D, fxx: verdict(D or 1, fxx)),
             "D = 0 is undecided, not a saddle": lambda D, fxx: verdict(D or -1, fxx),
+            "D > 0 alone is not a minimum: the sign of f_xx tells it from a maximum": (
+                lambda D, fxx: verdict(D, abs(fxx))
+            ),
         },
     ),
     "01.3": Task(
         draw=polynomial_in_two,
+        kinds=[(x, y), (y, x), (s, t)],
         answer=lambda f, v, w: hessian.hessian(f, (v, w)),
         mistakes={
             "this is the discriminant, the determinant of the Hessian; the Hessian is the matrix": (
@@ -82,7 +93,7 @@ TASKS = {
         },
     ),
     "01.4": Task(
-        draw=cubic,
+        draw=quartic,
         answer=second,
         mistakes={
             "divide by h², not by h: it is a second difference": (
@@ -90,6 +101,11 @@ TASKS = {
             ),
             "the middle value counts twice": (lambda f, at, h: second(f, at, h) + f(at) / h**2),
             "this is the first derivative": lambda f, at, h: (f(at + h) - f(at - h)) / (2 * h),
+            "this is a slope, the first derivative": lambda f, at, h: (f(at + h) - f(at)) / h,
+            "the places are x − h, x and x + h, not x, x + h and x + 2h": (
+                lambda f, at, h: second(f, at + h, h)
+            ),
+            "take the step h that is given": lambda f, at, h: second(f, at, h / 2),
         },
     ),
 }

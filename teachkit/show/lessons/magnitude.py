@@ -42,15 +42,32 @@ Shapes = list[tuple[int, int]]
 
 
 def partly_pruned(rng: random.Random) -> tuple[Tensor, float]:
-    """A weight matrix (5, 6) with zeros from a round before, and a quality parameter."""
-    w, gone = normal(rng, 5, 6), uniform(rng, 0, 1, 5, 6) < 0.4
-    return w.masked_fill(gone, 0.0), rng.choice([0.5, 0.8, 1.0])
+    """A weight matrix (5, 6) with zeros from a round before, and a quality parameter.
+
+    A weight lies between the thresholds of n and of n − 1; the weights do not average to zero.
+    """
+    w, gone = normal(rng, 5, 6) + 0.4, uniform(rng, 0, 1, 5, 6) < 0.4
+    gone[0, 0], gone[0, 1:4] = True, False
+    w = w.masked_fill(gone, 0.0)
+    left = w[w != 0]
+    between = (left.std() * left.std(correction=0)).sqrt()
+    near = (left.abs() / between - rng.uniform(0.5, 1)).abs().argmin()
+    return w, float(left[near].abs() / between)
 
 
-def shapes(rng: random.Random) -> tuple[Shapes, int]:
-    """Three layers, a narrow one last that ERK leaves dense, and how many weights stay."""
+def shapes(rng: random.Random, kind: str) -> tuple[Shapes, int]:
+    """Layers of which ERK leaves a narrow one dense, and how many weights stay.
+
+    "again": what that layer cannot take lifts the next above 1; "once": no second one.
+    """
     wide = [(rng.randrange(80, 120), rng.randrange(60, 90)) for _ in range(2)]
-    return [*wide, (2, rng.randrange(3, 6))], rng.randrange(4000, 6000)
+    if kind == "again":
+        sizes = [*wide, (2, 3), (4, 6)]
+        keep = math.ceil(2.4 * sum(map(sum, sizes))) - 1  # (4, 6) has just below 24 / 10 · 10 / 24
+    else:
+        sizes, keep = [*wide, (2, rng.randrange(3, 6))], rng.randrange(4000, 6000)
+    rng.shuffle(sizes)
+    return sizes, keep
 
 
 def layer(w: Tensor) -> nn.Linear:
@@ -95,6 +112,15 @@ def densities(sizes: Shapes, keep: int) -> list[float]:
     return [1.0 if d else next(rest) for d in dense]
 
 
+def shared_once(sizes: Shapes, keep: int) -> list[float]:
+    """ERK densities whose rest is shared once, so that a second layer may exceed 1."""
+    dense = [share >= 1 for share in uncapped(sizes, keep)]
+    free = [s for s, d in zip(sizes, dense, strict=True) if not d]
+    full = sum(math.prod(s) for s, d in zip(sizes, dense, strict=True) if d)
+    rest = iter(uncapped(free, keep - full))
+    return [1.0 if d else next(rest) for d in dense]
+
+
 TASKS = {
     "07.1": Task(
         draw=partly_pruned,
@@ -109,6 +135,10 @@ TASKS = {
             "this is the variance; the threshold takes the standard deviation": (
                 lambda w, q: w.abs() > q * w[w != 0].var(correction=0)
             ),
+            "divide by n, not by n − 1 (correction=0)": lambda w, q: w.abs() > q * w[w != 0].std(),
+            "σ is the spread about the mean, not the root of the mean square": (
+                lambda w, q: w.abs() > q * (w[w != 0] ** 2).mean().sqrt()
+            ),
         },
     ),
     "07.2": Task(
@@ -118,6 +148,8 @@ TASKS = {
             "the share is not proportional to q: at q = 2 this would remove more than all": (
                 lambda q: q * math.erf(1 / math.sqrt(2))
             ),
+            "the share is not q times 68 %: at q = 2 that is more than all": lambda q: 0.68 * q,
+            "this is the share that stays": lambda q: math.erfc(q / math.sqrt(2)),
             "erf belongs to exp(−t²); a normal distribution has exp(−t²/2)": math.erf,
             "this counts one side; small negative weights go as well": (
                 lambda q: (1 + math.erf(q / math.sqrt(2))) / 2
@@ -135,16 +167,28 @@ TASKS = {
             "the weight itself belongs into the sum": (
                 lambda w: w**2 / (cumulative(w, descending=True) - w**2)
             ),
+            "larger in size: −3 counts as larger than 2": lambda w: (
+                w**2 / torch.stack([(w[w >= v] ** 2).sum() for v in w])
+            ),
+            "each score belongs at the place of its weight; these are sorted": (
+                lambda w: lamp(w[w.abs().argsort()])
+            ),
+            "take the squares, above and below": lambda w: lamp(w.abs().sqrt()),
         },
     ),
     "07.4": Task(
         draw=shapes,
+        kinds=["once", "again"],
         answer=densities,
         mistakes={
             "a density cannot exceed 1: leave that layer dense and share the rest again": uncapped,
             "what the dense layer cannot take must go to the others: the total is too small": (
                 lambda sizes, keep: [min(d, 1.0) for d in uncapped(sizes, keep)]
             ),
+            "share again: the rest has lifted another layer above 1": shared_once,
+            "these are numbers of weights; fractions are asked": lambda sizes, keep: [
+                d * math.prod(s) for d, s in zip(densities(sizes, keep), sizes, strict=True)
+            ],
             "this is the uniform rule: every layer has the same density": (
                 lambda sizes, keep: [keep / sum(map(math.prod, sizes))] * len(sizes)
             ),

@@ -133,9 +133,9 @@ def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks:
     return plots.finish(figure, alt, *labels, above=3)
 
 
-def parallel(rng: random.Random) -> tuple[Tensor, int, int, float]:
+def parallel(rng: random.Random, rising: bool) -> tuple[Tensor, int, int, float]:
     """Outgoing weights (out, units), the unit i that stays, j that goes, and the ratio a_j / a_i."""
-    i, j = rng.sample(range(4), 2)
+    i, j = sorted(rng.sample(range(4), 2), reverse=not rising)
     return uniform(rng, -2, 2, 3, 4), i, j, rng.uniform(0.3, 3)
 
 
@@ -182,7 +182,9 @@ def banzhaf(masks: Tensor, values: Tensor, j: int) -> float:
 TASKS = {
     "12.1": Task(
         draw=parallel,
+        kinds=[True, False],
         answer=merged,
+        pure=True,
         mistakes={
             "unit j says ratio times what unit i says: multiply its weights by the ratio": (
                 lambda V, i, j, ratio: merged(V, i, j, 1.0)
@@ -192,6 +194,9 @@ TASKS = {
                 lambda V, i, j, ratio: merged(V, i, j, 0.0)
             ),
             "unit j goes and unit i stays": lambda V, i, j, ratio: merged(V, j, i, ratio),
+            "add to what unit i has already": lambda V, i, j, ratio: merged(
+                V.index_fill(1, torch.tensor([i]), 0.0), i, j, ratio
+            ),
         },
     ),
     "12.2": Task(
@@ -204,6 +209,9 @@ TASKS = {
             "transpose: torch stores (outputs, units)": lambda A, V, keep: refit(A, V, keep).T,
             "the target is what all units said together, A Vᵀ": (
                 lambda A, V, keep: refit(A, V * ~keep, keep)
+            ),
+            "the units that go have no weights; leave their columns out": (
+                lambda A, V, keep: torch.zeros_like(V).masked_scatter(keep, refit(A, V, keep))
             ),
         },
     ),
@@ -219,6 +227,12 @@ TASKS = {
             "each unit has its own outgoing weights, one column": lambda V, H: (
                 (V**2).sum() / of_inverse(H)
             ),
+            "this divides by the diagonal of H; invert H first": lambda V, H: (
+                (V**2).sum(0) / H.diagonal()
+            ),
+            "it is upside down: divide by the diagonal of the inverse": lambda V, H: (
+                (V**2).sum(0) * of_inverse(H)
+            ),
         },
     ),
     "12.4": Task(
@@ -230,6 +244,10 @@ TASKS = {
             ),
             "without minus with: the sign is the other way round": times(-1, banzhaf),
             "subtract the mean without the unit": lambda m, v, j: float(v[m[:, j]].mean()),
+            "means, not sums": times(8, banzhaf),
+            "unit j is column j of the masks, counted from the left": lambda m, v, j: banzhaf(
+                m, v, 3 - j
+            ),
         },
     ),
 }

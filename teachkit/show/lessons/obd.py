@@ -77,6 +77,8 @@ TASKS = {
             "do not take the absolute value: a saliency may be negative": (
                 lambda h, w: saliency(h.abs(), w)
             ),
+            "keep negative saliencies as they are": lambda h, w: saliency(h.clamp(min=0), w),
+            "the curvature is missing": lambda h, w: 0.5 * w**2,
         },
     ),
     "04.2": Task(
@@ -88,6 +90,9 @@ TASKS = {
             ),
             "this is the gradient; differentiate once more": lambda f, at: grad(f)(at),
             "this is the whole Hessian; only its diagonal is wanted": full_hessian,
+            "this is the squared gradient, which is not the curvature": lambda f, at: (
+                grad(f)(at) ** 2
+            ),
         },
     ),
     "04.3": Task(
@@ -99,6 +104,9 @@ TASKS = {
             ),
             "the input must be squared": lambda a, p: (p * (1 - p)).T @ a / len(a),
             "the curvature at output i is p_i (1 − p_i), not p_i": lambda a, p: p.T @ a**2 / len(a),
+            "multiply sample by sample, then average: this is a product of two averages": (
+                lambda a, p: torch.outer((p * (1 - p)).mean(0), (a**2).mean(0))
+            ),
         },
     ),
     "04.4": Task(
@@ -110,6 +118,7 @@ TASKS = {
             "keep is True where a weight stays; the step is −w where it is False": (
                 lambda H, w, keep: cross(H, w, ~keep)
             ),
+            "the sign is turned round: the whole less the saliencies": times(-1, cross),
         },
     ),
 }

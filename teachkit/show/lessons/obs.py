@@ -67,18 +67,26 @@ def one_by_one(w: Tensor, P: Tensor, pair: list[int]) -> Tensor:
     return w + sum(obs.update(w, P, q) for q in pair)
 
 
+def stale(w: Tensor, P: Tensor, pair: list[int]) -> Tensor:
+    """Two removals one after the other with the inverse that belongs to the first."""
+    for q in pair:
+        w = w + obs.update(w, P, q)
+    return w
+
+
 TASKS = {
     "05.1": Task(
         draw=quadratic,
         answer=obs.saliencies,
         mistakes={
-            "this divides by H's diagonal upside down: H⁻¹ is given, divide by its diagonal": (
+            "it is upside down: P is the inverse already, so divide by its diagonal": (
                 lambda w, P: w**2 * P.diagonal() / 2
             ),
             "this is OBD: 1/[H⁻¹]_qq is not h_qq": lambda w, P: (
                 w**2 * torch.linalg.inv(P).diagonal() / 2
             ),
             "the factor ½ is missing": times(2, obs.saliencies),
+            "the weight must be squared": lambda w, P: w / (2 * P.diagonal()),
         },
     ),
     "05.2": Task(
@@ -89,6 +97,9 @@ TASKS = {
             "divide by [H⁻¹]_qq, so that weight q lands on zero": lambda w, P, q: -w[q] * P[:, q],
             "the sign is wrong: weight q must move by −w_q": times(-1, obs.update),
             "these are the new weights; the step is asked": lambda w, P, q: w + obs.update(w, P, q),
+            "this moves along a column of H; the update takes that of its inverse": lambda w, P, q: (
+                obs.update(w, torch.linalg.inv(P), q)
+            ),
         },
     ),
     "05.3": Task(
@@ -98,6 +109,9 @@ TASKS = {
             "subtract it: the remaining weights are stiffer": lambda P, q: (
                 P + torch.outer(P[:, q], P[q]) / P[q, q]
             ),
+            "keep the shape, with zeros in row and column q": lambda P, q: obs.downdate(P, q)[
+                torch.arange(4) != q
+            ][:, torch.arange(4) != q],
             "divide by [H⁻¹]_qq": lambda P, q: P - torch.outer(P[:, q], P[q]),
             "row and column q only crossed out: that is the inverse without a change": (
                 lambda P, q: P * (torch.arange(4) != q) * (torch.arange(4) != q)[:, None]
@@ -109,6 +123,10 @@ TASKS = {
         answer=lambda w, P, pair: obs.remove(w, P, pair)[0],
         mistakes={
             "the two steps added: each spoils what the other has set to zero": one_by_one,
+            "a stale inverse: after the first removal it is the smaller one of exercise 05.3": stale,
+            "this is the step; the new weights are asked": lambda w, P, pair: (
+                obs.remove(w, P, pair)[0] - w
+            ),
             "the other weights do not move": lambda w, P, pair: w.index_fill(
                 0, torch.tensor(pair), 0.0
             ),

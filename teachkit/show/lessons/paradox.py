@@ -152,6 +152,16 @@ TASKS = {
             "sum over the weights that go, not over those that stay": lambda g, H, w, gone: single(
                 g, H, w, ~gone
             ),
+            "the factor ½ is missing": lambda g, H, w, gone: single(g, 2 * H, w, gone),
+            "this is the first order only; the curvature is missing": lambda g, H, w, gone: single(
+                g, 0 * H, w, gone
+            ),
+            "this is the saliency of OBD; the gradient is missing": lambda g, H, w, gone: single(
+                0 * g, H, w, gone
+            ),
+            "these are the row sums of H; take its diagonal": lambda g, H, w, gone: single(
+                g, torch.diag(H.sum(1)), w, gone
+            ),
         },
     ),
     "11.2": Task(
@@ -160,6 +170,10 @@ TASKS = {
         mistakes={
             "this is the whole joint prediction; take the promise off": joint,
             "the sign is turned round: joint less promised": times(-1, cross),
+            "of the weights that go, not of those that stay": lambda g, H, w, gone: cross(
+                g, H, w, ~gone
+            ),
+            "this is the promise; the cross terms are what it leaves out": single,
         },
     ),
     "11.3": Task(
@@ -173,6 +187,8 @@ TASKS = {
             "take the root of both: these are variances": lambda c: (
                 c.sum(1).var(correction=0) / c.var(0, correction=0).sum()
             ),
+            "add up over the weights, then take the spread over the samples": lambda c: ratio(c.T),
+            "the change is a sum over the weights, not a mean": lambda c: ratio(c) / c.shape[1],
         },
     ),
     "11.4": Task(
@@ -188,6 +204,12 @@ TASKS = {
             ),
             "mean and spread are taken over the samples, the first axis": lambda c, weight: (
                 c.mean(1) + weight * c.std(1, correction=0)
+            ),
+            "the spread is added, so that a noisy weight stays": lambda c, weight: (
+                c.mean(0) - weight * c.std(0, correction=0)
+            ),
+            "the spread of the samples is asked, not the error of their mean": lambda c, weight: (
+                c.mean(0) + weight * c.std(0, correction=0) / len(c) ** 0.5
             ),
         },
     ),

@@ -40,25 +40,29 @@ def rounds(share: float, sparsity: float) -> float:
     return math.log(1 - sparsity) / math.log(1 - share)
 
 
-def cubic_at(rng: random.Random) -> tuple[int, float, float, int, int]:
-    """A step, initial and final sparsity, start and end."""
+def cubic_at(rng: random.Random, kind: tuple[str, float]) -> tuple[int, float, float, int, int]:
+    """A step before, early in, halfway through or after, initial and final sparsity, start, end."""
+    when, low = kind
     start, length = rng.randrange(1, 5), rng.randrange(4, 9)
-    step = start + rng.choice([-1, 1, length // 2, length + 2])
-    return step, rng.choice([0.0, 0.2]), rng.choice([0.8, 0.9]), start, start + length
+    step = start + {"before": -1, "early": 1, "half": length // 2, "after": length + 2}[when]
+    return step, low, rng.choice([0.8, 0.9]), start, start + length
 
 
 def counted(rng: random.Random) -> tuple[int, Callable[[float], float], int]:
     """A number of weights, a schedule, a number of steps."""
     steps = rng.randrange(4, 8)
     make = rng.choice([schedule.linear, schedule.cubic])
-    return rng.choice([1000, 6464]), make(0.0, rng.choice([0.83, 0.9]), 0, steps), steps
+    return rng.choice([1000, 6464]), make(0.0, rng.uniform(0.8, 0.95), 0, steps), steps
 
 
-def with_dead(rng: random.Random) -> tuple[Tensor, Tensor, int]:
-    """Scores, a mask from before whose dead weights score high, and how many shall stay."""
-    scores = torch.tensor(rng.sample(range(1, 9), 8), dtype=torch.float64)
-    alive = scores <= 5
-    return scores, alive, rng.choice([2, 3])
+def with_dead(rng: random.Random, k: int) -> tuple[Tensor, Tensor, int]:
+    """Scores, a mask from before whose dead weight scores highest, and how many shall stay.
+
+    The k-th largest score that is alive is negative: it ranks below a dead one that is set to 0.
+    """
+    scores = torch.tensor(rng.sample(range(1, 9), 8), dtype=torch.float64) - rng.uniform(6.1, 6.9)
+    alive = scores < scores.max()
+    return scores, alive, k
 
 
 def cubic(t: float, low: float, high: float, start: int, end: int) -> float:
@@ -79,7 +83,8 @@ def largest(scores: Tensor, allowed: Tensor, k: int) -> Tensor:
 
 TASKS = {
     "08.1": Task(
-        draw=lambda rng: (rng.choice([0.1, 0.2, 0.3]), rng.choice([0.55, 0.85, 0.93])),
+        draw=lambda _, kind: kind,
+        kinds=[*itertools.product((0.1, 0.2, 0.3), (0.55, 0.85, 0.93)), (0.5, 0.75)],
         answer=lambda p, s: math.ceil(rounds(p, s)),
         mistakes={
             "each round removes a share of what is left, not of all weights": lambda p, s: (
@@ -87,10 +92,15 @@ TASKS = {
             ),
             "this many rounds fall just short: round up": lambda p, s: math.floor(rounds(p, s)),
             "a number of rounds is whole: round up": rounds,
+            "round up, not to the nearest": lambda p, s: round(rounds(p, s)),
+            "where the rounds come out whole, no further one is needed": lambda p, s: (
+                math.floor(rounds(p, s)) + 1
+            ),
         },
     ),
     "08.2": Task(
         draw=cubic_at,
+        kinds=list(itertools.product(("before", "early", "half", "after"), (0.0, 0.2))),
         answer=lambda t, low, high, start, end: schedule.cubic(low, high, start, end)(t),
         mistakes={
             "before start and after end the sparsity stays where it is": cubic,
@@ -102,6 +112,12 @@ TASKS = {
                     low + (high - low) * min(max((t - start) / (end - start), 0), 1) ** 3
                 )
             ),
+            "high and low have changed places": lambda t, low, high, start, end: (
+                low + high - schedule.cubic(low, high, start, end)(t)
+            ),
+            "the schedule begins at low, not at 0": lambda t, low, high, start, end: schedule.cubic(
+                0, high, start, end
+            )(t),
         },
     ),
     "08.3": Task(
@@ -114,16 +130,27 @@ TASKS = {
             "a schedule gives the sparsity after the step, not the share to remove in it": (
                 lambda n, rule, steps: [round(n * rule(t)) for t in range(steps)]
             ),
+            "round the totals, not the differences": lambda n, rule, steps: [
+                round(n * (rule(t) - rule(t - 1))) for t in range(1, steps + 1)
+            ],
+            "round, do not cut off": lambda n, rule, steps: [
+                int(n * rule(t)) - int(n * rule(t - 1)) for t in range(1, steps + 1)
+            ],
         },
     ),
     "08.4": Task(
         draw=with_dead,
+        kinds=[2, 3, 4],
         answer=largest,
         mistakes={
             "a weight that was removed before came back": lambda scores, alive, k: largest(
                 scores, torch.ones_like(alive), k
             ),
             "this keeps the smallest scores": lambda scores, alive, k: largest(-scores, alive, k),
+            "this keeps all that were alive": lambda scores, alive, k: alive,
+            "the k largest of all, of which some are dead: too few stay": (
+                lambda scores, alive, k: largest(scores, torch.ones_like(alive), k) & alive
+            ),
         },
     ),
 }

@@ -27,9 +27,9 @@ def digit(model: nn.Module, batch: Batch, number: int) -> Picture:
 
 
 def weights(rng: random.Random) -> tuple[Tensor]:
-    """A weight matrix with some zeros, never half of them."""
+    """A weight matrix with some zeros, never half of them, a negative weight and a tiny one."""
     w = normal(rng, 3, 5) * (uniform(rng, 0, 1, 3, 5) < 0.25)
-    w[0, 0], w[1, 1] = 1.0, 0.0
+    w[0, 0], w[1, 1], w[2, 2], w[2, 4] = 1.0, 0.0, -1.0, 1e-4
     return (w,)
 
 

@@ -124,11 +124,11 @@ def channels(rng: random.Random) -> tuple[Tensor, int]:
     return keep, rng.choice([4, 9])
 
 
-def sparse(rng: random.Random) -> tuple[Tensor, int]:
+def sparse(rng: random.Random, value: int) -> tuple[Tensor, int]:
     """A mask (outputs, inputs) and the bytes of one number."""
     mask = uniform(rng, 0, 1, 5, 7) < 0.4
     mask[0, 0] = True
-    return mask, rng.choice([2, 4, 8])
+    return mask, value
 
 
 def csr_bytes(mask: Tensor, value: int) -> int:
@@ -136,9 +136,9 @@ def csr_bytes(mask: Tensor, value: int) -> int:
     return int(mask.sum()) * (value + 4) + 4 * (len(mask) + 1)
 
 
-def constant(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+def constant(rng: random.Random, last: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The next layer's weight (outputs, units) and bias, and which units stay."""
-    keep = torch.tensor([True, True, False, False, rng.random() < 0.5])
+    keep = torch.tensor([True, True, False, False, last])
     return uniform(rng, -2, 2, 3, 5), uniform(rng, -1, 1, 3), keep
 
 
@@ -152,6 +152,7 @@ TASKS = {
             ),
             "this is the L1 norm, Σ|w|; the root of Σ w² is asked for": lambda W: W.abs().sum(1),
             "take the square root": lambda W: (W**2).sum(1),
+            "add up the squares, do not average them": lambda W: (W**2).mean(1).sqrt(),
         },
     ),
     "09.2": Task(
@@ -168,6 +169,7 @@ TASKS = {
     ),
     "09.3": Task(
         draw=sparse,
+        kinds=[2, 4, 8],
         answer=csr_bytes,
         mistakes={
             "every number needs its column, 4 bytes": lambda m, v: int(m.sum()) * v,
@@ -176,10 +178,16 @@ TASKS = {
                 lambda m, v: int(m.sum()) * (v + 4) + 4 * len(m)
             ),
             "these are the bytes of the zeros: True keeps": lambda m, v: csr_bytes(~m, v),
+            "a column takes 4 bytes, whatever the number takes": lambda m, v: (
+                int(m.sum()) * 2 * v + 4 * (len(m) + 1)
+            ),
+            "a pointer for each row, not for each column": lambda m, v: csr_bytes(m.T, v),
+            "these are the bytes of the dense matrix": lambda m, v: m.numel() * v,
         },
     ),
     "09.4": Task(
         draw=constant,
+        kinds=[True, False],
         answer=lambda V, b, keep: b + 0.5 * V[:, ~keep].sum(1),
         mistakes={
             "sigmoid(0) is ½": lambda V, b, keep: b + V[:, ~keep].sum(1),
@@ -191,6 +199,10 @@ TASKS = {
             ),
             "this is what must be added to the bias; return the new bias": (
                 lambda V, b, keep: 0.5 * V[:, ~keep].sum(1)
+            ),
+            "only the units that are gone say a constant": lambda V, b, keep: b + 0.5 * V.sum(1),
+            "each unit adds its own part: a sum, not a mean": lambda V, b, keep: (
+                b + 0.5 * V[:, ~keep].mean(1)
             ),
         },
     ),

@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import sympy
+import torch
 from sympy import Expr, Symbol
 from torch import Tensor
 from torch.func import grad
@@ -14,7 +15,7 @@ from teachkit.show import plots
 from teachkit.show.exercises import Task, curved, full_hessian, normal
 from teachkit.show.pictures import Picture
 
-x = sympy.Symbol("x")
+x, t = sympy.symbols("x t")
 
 FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.log(1 + x)}
 
@@ -60,27 +61,29 @@ def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
 ORDERS = [2, 3, 4]
 
 
-def function_at(rng: random.Random) -> tuple[Expr, Symbol, int, int]:
+def function_at(rng: random.Random, order: int) -> tuple[Expr, Symbol, int, int]:
     """A function, its variable, an expansion point and an order of at least 2."""
-    f = rng.choice([sympy.exp(2 * x), sympy.sin(x) + x**5, sympy.cos(3 * x) * x])
-    return f, x, rng.choice([1, 2]), rng.choice(ORDERS)
+    v = rng.choice([x, t])
+    f = rng.choice([sympy.exp(2 * v), sympy.sin(v) + v**5, sympy.cos(3 * v) * v])
+    return f, v, rng.choice([1, 2]), order
 
 
-def weights(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient, curvature and value of four weights."""
+def weights(rng: random.Random) -> tuple[Tensor, ...]:
+    """Gradient, curvature and value of four weights; a curvature is negative."""
     g, h, w = normal(rng, 3, 4)
-    return g, h.abs(), w
+    h[:2] = torch.stack([h[0].abs(), -h[1].abs()])
+    return g, h, w
 
 
 def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
     """The coefficient of (x − a)ᵏ, read off the polynomial."""
-    return sympy.diff(highest(f, v, a), v, k).subs(v, a) / sympy.factorial(k)
+    return sympy.diff(highest(f.subs(v, x), a), x, k).subs(x, a) / sympy.factorial(k)
 
 
 @cache
-def highest(f: Expr, v: Symbol, a: int) -> Expr:
-    """The polynomial of the highest order that is asked; few are drawn, each takes a while."""
-    return taylor.polynomial(f, v, (a,), max(ORDERS))
+def highest(f: Expr, a: int) -> Expr:
+    """The polynomial in x of the highest order that is asked; few are drawn, each takes a while."""
+    return taylor.polynomial(f, x, (a,), max(ORDERS))
 
 
 TASKS = {
@@ -94,10 +97,15 @@ TASKS = {
             ),
             "the sign of the first-order term is wrong": lambda g, H, d: -g @ d + 0.5 * d @ H @ d,
             "this is the first order only; the quadratic term is missing": lambda g, H, d: g @ d,
+            "this uses the diagonal of H only; the weights interact": lambda g, H, d: (
+                g @ d + 0.5 * H.diagonal() @ d**2
+            ),
+            "the linear term is missing": lambda g, H, d: 0.5 * d @ H @ d,
         },
     ),
     "02.2": Task(
         draw=function_at,
+        kinds=ORDERS,
         answer=coefficient,
         mistakes={
             "divide by k!: the derivative alone is not the coefficient": (
@@ -105,6 +113,9 @@ TASKS = {
             ),
             "divide by k! (k factorial), not by k": (
                 lambda f, v, a, k: sympy.diff(f, v, k).subs(v, a) / k
+            ),
+            "expand about a, not about 0": (
+                lambda f, v, a, k: sympy.diff(f, v, k).subs(v, 0) / sympy.factorial(k)
             ),
         },
     ),
@@ -129,6 +140,9 @@ TASKS = {
             ),
             "this uses the diagonal of H only": lambda f, at, v: full_hessian(f, at).diagonal() * v,
             "this is the gradient; differentiate gᵀv once more": lambda f, at, v: grad(f)(at),
+            "the vector is v; at is only where H is taken": lambda f, at, v: (
+                full_hessian(f, at) @ at
+            ),
         },
     ),
 }

@@ -1,0 +1,314 @@
+"""The answers of every quiz, apart from the quizzes: computed where one can, else in words.
+
+``KEY`` maps a question to a function that gives the words by which one knows the right option, and
+no other. It computes them from the course's own functions, a saved table or the numbers that a
+notebook printed; a question about an idea has its words without a computation.
+"""
+
+import math
+import re
+from functools import cache
+
+import nbformat
+import sympy
+import torch
+
+from teachkit import experiments, hessian, masks, neurons, obs, schedule, taylor
+from teachkit.course.notebooks import FOLDER
+from teachkit.lab import sweep
+from teachkit.lab.curves import interval
+
+x = sympy.Symbol("x")
+
+
+@cache
+def outputs(stem):
+    """Everything that a notebook printed."""
+    (path,) = FOLDER.glob(f"??_{stem}.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+
+
+def printed(stem, beginning):
+    """The numbers of the one printed line that begins so."""
+    lines = [line for line in outputs(stem).splitlines() if line.startswith(beginning)]
+    assert len(lines) == 1, (stem, beginning, lines)
+    numbers = re.findall(r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?", lines[0][len(beginning) :])
+    return [float(number) for number in numbers]
+
+
+def first(values):
+    """The name of the largest."""
+    return max(values, key=values.get)
+
+
+def order_of_three():
+    names = ("random", "magnitude", "signed Taylor")
+    kept = {name: printed("start", f"{name} ")[-1] for name in names}
+    return ", ".join(sorted(kept, key=kept.get, reverse=True))
+
+
+def second_derivative_test():
+    silent = {hessian.classify(f, x)[0].kind for f in (x**4, x**3)} == {"undecided"}
+    return "nothing, in both cases" if silent else "neither"
+
+
+def saddle_from():
+    y = sympy.Symbol("y")
+    steps = [sympy.Rational(n, 4) for n in range(-16, 17)]
+    kinds = {b: hessian.kind(hessian.hessian(x**2 + b * x * y + y**2, (x, y))) for b in steps}
+    return f"|b| > {max(abs(b) for b, kind in kinds.items() if kind != 'saddle')}"
+
+
+def negative_curvatures():
+    share = printed("hessian", "after training: ")[0] / 460
+    return "a few per cent" if 0.01 < share < 0.1 else f"{share:.0%}"
+
+
+def farther():
+    f = sympy.log(1 + x)
+    off = [abs(taylor.polynomial(f, x, (0,), k).subs(x, 2) - sympy.log(3)) for k in range(2, 9)]
+    return "farther away" if off == sorted(off) else "closer"
+
+
+def error_of_second_order():
+    power = printed("taylor", "second order: from t = 0.003 to 0.03 the error grows like t to the")
+    return f"by {10 ** round(power[0]):.0f}"
+
+
+def removed_together():
+    promise = printed("taylor", "chosen, 100 weights: sum of single predictions")[0]
+    rise = printed("taylor", "chosen, 100 weights: truth")[0]
+    return "it rises" if promise < 0 < rise else "it falls"
+
+
+def operations_left():
+    layer = torch.nn.Linear(2, 2, bias=False)
+    batch, kept = torch.ones(2, 2), {"weight": torch.eye(2) == 1}
+    m, a = masks.total(masks.operations(layer, batch, kept))
+    return f"{m} multiplications, {a} additions"
+
+
+def spared_layer():
+    (shares,) = re.findall(r"^global: .*layer by layer (.*)$", outputs("masks"), re.MULTILINE)
+    gone = [float(share) for share in re.findall(r"\d\.\d+", shares)]
+    return ("the first", "the middle", "the last")[gone.index(min(gone))]
+
+
+def better_masks():
+    (share,) = re.findall(r"keep  9: (\d+\.\d) % of all masks are better", outputs("masks"))
+    return "nearly all" if float(share) > 95 else "about half"
+
+
+def cheaper_weight():
+    H, w = torch.tensor([[6.0, 2.0], [2.0, 2.0]]), torch.tensor([1.0, 1.5])
+    cost = 0.5 * H.diagonal() * w**2
+    return f"w{int(cost.argmin()) + 1}:"
+
+
+def summed_first():
+    w = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    H = torch.tensor([[2.0, 1.0, 0.0], [1.0, 4.0, 3.0], [0.0, 3.0, 6.0]])
+    (g,) = torch.autograd.grad(0.5 * w @ H @ w, w, create_graph=True)
+    (once,) = torch.autograd.grad(g, w, torch.ones_like(g))
+    return "the sum of each row" if torch.equal(once, H.sum(1)) else "something else"
+
+
+def worst_assumption():
+    names = ("gradient", "cross", "higher")
+    words = {"gradient": "extremal", "cross": "diagonal", "higher": "quadratic"}
+    worst = set()
+    for sparsity in (0.7, 0.8, 0.9):
+        (line,) = re.findall(rf"^{sparsity}: saliency .*$", outputs("obd"), re.MULTILINE)
+        parts = {name: float(re.search(rf"{name} (-?[\d.]+)", line).group(1)) for name in names}
+        worst.add(words[first(parts)])
+    return " and ".join(worst)
+
+
+def cheapest_of_three():
+    H = torch.tensor([[10.0, 9.0, 0.0], [9.0, 10.0, 0.0], [0.0, 0.0, 1.0]])
+    cost = obs.saliencies(torch.tensor([1.0, 1.0, 2.0]), torch.linalg.inv(H))
+    return "one of the first two" if cost[:2].max() < cost[2] else "the third"
+
+
+def xor_spares():
+    shares = re.findall(r"zeroing one weight: ([\d.]+)", outputs("obs"))
+    return "in none" if shares and not any(map(float, shares)) else "in some"
+
+
+def after_retraining():
+    text, gaps = outputs("obs"), []
+    for problem in (1, 2, 3):
+        left = re.findall(rf"^MONK's {problem}, \w+ +([\d.]+) \(", text, re.MULTILINE)[-3:]
+        gaps.append(max(map(float, left)) - min(map(float, left)))
+    return "close together" if len(gaps) == 3 and max(gaps) <= 1 else "keeps its lead"
+
+
+def damping():
+    text = outputs("obs")
+    rows = re.findall(r"^OBS, damping ([\d.]+) +(.*)$", text, re.MULTILINE)
+    at_80 = {name: float(re.findall(r"([\d.]+) ±", cells)[4]) for name, cells in rows}
+    return "strong damping" if at_80["1"] > 2 * at_80["0.0001"] else "no difference"
+
+
+def fisher_shrinks():
+    factor = printed("fisher", "factor between F and H with r = 1/2 :")[0]
+    later = printed("fisher", "factor between F and H with r = 1/20:")[0]
+    return f"F shrinks by {factor / later:.0f}"
+
+
+def order_survives():
+    (order,) = re.findall(
+        r"^empirical scale 0\.00.* order ([\d.]+)", outputs("fisher"), re.MULTILINE
+    )
+    return "above 0.98" if float(order) > 0.98 else "near 0"
+
+
+def woodfisher():
+    one, ten = (printed("fisher", f"Fisher blocks, {n} step{'s' * (n > 1)}")[3] for n in (1, 10))
+    return f"one step about {one:.1f}, ten steps about {ten:.1f}"
+
+
+def two_sigma():
+    return f"{100 * math.erf(2 / math.sqrt(2)):.0f} %"
+
+
+def next_round():
+    after = printed("magnitude", "sparsity after each round:")
+    return "the σ of the survivors is larger" if after == sorted(set(after)) else "nothing"
+
+
+def most_sensitive():
+    rows = {
+        "the first": "1.weight (4096",
+        "the middle": "3.weight (2048",
+        "the last": "5.weight (320",
+    }
+    left = {name: printed("magnitude", f"{row} weights):")[4] for name, row in rows.items()}
+    return min(left, key=left.get)
+
+
+def after_one_step():
+    rules = {name: getattr(schedule, name) for name in ("linear", "exponential", "cubic")}
+    return first({name: rule(0, 0.8, 0, 4)(1) for name, rule in rules.items()})
+
+
+def where_steps_help():
+    rows = experiments.table("schedules")
+    by_shape = {
+        shape: interval(
+            sweep.column(sweep.select(rows, budget=30, shape=shape), "accuracy", "sparsity", "seed")
+        ).mean
+        for shape in ("cubic", "one-shot")
+    }
+    gain = by_shape["cubic"] - by_shape["one-shot"]
+    sparsities = list(dict.fromkeys(row["sparsity"] for row in rows))
+    return f"at {100 * sparsities[int(gain.argmax())]:.0f} %"
+
+
+def new_weights():
+    rows = experiments.table("retraining")
+    kept, new = (
+        [row["accuracy"] for row in sweep.select(rows, start=start, sparsity=0.95)]
+        for start in ("trained, full rate", "new weights")
+    )
+    clear = min(a - b for a, b in zip(kept, new, strict=True)) > 0.1 and min(new) > 0.2
+    return "a clearly lower accuracy" if clear else "the same accuracy"
+
+
+def what_a_mask_changes():
+    counts = re.findall(r"^(?:whole|masked) +(Count\(.*?\))", outputs("structured"), re.MULTILINE)
+    return "neither" if len(set(counts)) == 1 else "smaller"
+
+
+def emptied_layer():
+    refused = "nothing is left of '0'" in outputs("structured")
+    return "the first convolution" if refused else "a quarter from each"
+
+
+def units_or_weights():
+    units, weights = (
+        printed("structured", f"{name} ")[9] for name in ("units          ", "single weights ")
+    )
+    return "single weights were removed" if weights > units + 0.05 else "no difference"
+
+
+def both_removed():
+    L = sum(sympy.symbols("w1 w2")) - 1
+    changes = [(L**2).subs(gone) - 1 for gone in ({"w1": 0}, {"w2": 0}, {"w1": 0, "w2": 0})]
+    holds = [change.subs({"w1": 1, "w2": 1}) for change in changes] == [-1, -1, 0]
+    return "do not tell" if holds else "it falls"
+
+
+def truth_as_criterion():
+    measured = printed("paradox", "net A, ranked by the measured change:")[0]
+    chance = float(re.search(r"^random ([\d.]+), T2", outputs("paradox"), re.MULTILINE).group(1))
+    return "loses to random" if measured < chance - 0.1 else "best"
+
+
+def held_out():
+    (line,) = re.findall(r"^D, 200 held out: (.*)$", outputs("paradox"), re.MULTILINE)
+    random, t2 = (float(re.search(rf"{name} ([\d.]+)", line).group(1)) for name in ("random", "T2"))
+    return "falls below random" if t2 < random - 0.1 else "nothing changes"
+
+
+def leave_one_out():
+    random = re.search(
+        r"^random +accuracy [\d.]+ \(([\d.]+) to ([\d.]+)\)", outputs("neurons"), re.MULTILINE
+    )
+    measured = re.search(r"^leave_one_out +accuracy ([\d.]+) ", outputs("neurons"), re.MULTILINE)
+    return "no better" if float(measured.group(1)) <= float(random.group(2)) else "far better"
+
+
+def repaired():
+    line = r"^random +\+ least squares: accuracy ([\d.]+)"
+    accuracy = float(re.search(line, outputs("neurons"), re.MULTILINE).group(1))
+    return "0.94" if abs(accuracy - 0.94) < 0.02 else f"{accuracy:.2f}"
+
+
+def coefficient():
+    every = neurons.every_mask(3)
+    values = torch.tensor([0.0, 1.0, 4.0, 2.0, 8.0, 3.0, 1.0, 6.0])
+    worth = neurons.regress(every, values).worth
+    same = torch.allclose(worth, neurons.banzhaf(values).to(worth.dtype))
+    return "the mean of what the unit adds" if same else "nothing exact"
+
+
+KEY = {
+    "00.1": lambda: f"{150 / 200}",
+    "00.2": order_of_three,
+    "01.1": second_derivative_test,
+    "01.2": saddle_from,
+    "01.3": negative_curvatures,
+    "02.1": farther,
+    "02.2": error_of_second_order,
+    "02.3": removed_together,
+    "03.1": operations_left,
+    "03.2": spared_layer,
+    "03.3": better_masks,
+    "04.1": cheaper_weight,
+    "04.2": summed_first,
+    "04.3": worst_assumption,
+    "05.1": cheapest_of_three,
+    "05.2": xor_spares,
+    "05.3": after_retraining,
+    "05.4": damping,
+    "06.1": fisher_shrinks,
+    "06.2": order_survives,
+    "06.3": woodfisher,
+    "07.1": two_sigma,
+    "07.2": next_round,
+    "07.3": most_sensitive,
+    "08.1": after_one_step,
+    "08.2": where_steps_help,
+    "08.3": new_weights,
+    "09.1": what_a_mask_changes,
+    "09.2": emptied_layer,
+    "09.3": units_or_weights,
+    "11.1": both_removed,
+    "11.2": truth_as_criterion,
+    "11.3": held_out,
+    "12.1": leave_one_out,
+    "12.2": repaired,
+    "12.3": coefficient,
+}

@@ -7,12 +7,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_networks import ODD, REFUSED, gradient, hessian, measure, single_gradients
+from odd_networks import (
+    ODD,
+    REFUSED,
+    Odd,
+    attention,
+    attention_of_other_widths,
+    bound_forward,
+    called_and_read,
+    closed_over,
+    closed_over_hook,
+    convolution_read,
+    counting,
+    encoder,
+    gradient,
+    hessian,
+    measure,
+    read_while_idle,
+    single_gradients,
+    subclass,
+    tied,
+    two_names,
+)
 from torch import nn
+from torch.func import grad, jacrev, vmap
 from torch.nn.functional import cross_entropy
 
-from teachkit import fisher, magnitude, masks, obd, obs, paradox, structured, taylor
+from teachkit import fisher, lab, magnitude, masks, obd, obs, paradox, structured, taylor
 from teachkit import hessian as hessians
+from teachkit.core.layers import UncoveredError
+from teachkit.core.objective import objective
 from teachkit.engine.grams import layer_grams, wanda_scores
 
 SAID = (ValueError, TypeError)  # UncoveredError is a ValueError
@@ -252,3 +276,100 @@ def test_weights_that_are_no_parameters_are_refused_by_name(build):
     net, _ = made(build, 2, nn.Tanh, 0)
     with pytest.raises(ValueError, match="is computed from|is a script"):
         masks.prunable(net)
+
+
+@pytest.mark.parametrize("build", [closed_over, closed_over_hook])
+def test_a_function_that_has_closed_over_the_model_is_refused_by_every_copy(build):
+    net, _ = made(build, 2, nn.Tanh, 0)
+    for call in (
+        lambda: masks.apply(net, masks.keep_all(net)),
+        lambda: masks.to_torch(net, masks.keep_all(net)),
+        lambda: taylor.gradient(net, (torch.zeros(2, 4).double(), torch.zeros(2).long())),
+    ):
+        with pytest.raises(ValueError, match="has closed over a part of the model"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (attention, "'mha.in_proj_weight' is read without a call of its layer"),
+        (convolution_read, "'a.weight' is read without a call of its layer"),
+        (called_and_read, "'a.weight' is read without a call of its layer"),
+        (read_while_idle, "'never.weight' is read without a call of its layer"),
+        (subclass, "layer '0' is not covered: Scaled has a forward of its own"),
+        (bound_forward, "layer '0' is not covered: Linear has a replaced forward"),
+    ],
+)
+def test_what_no_recorder_sees_is_refused_by_name(build, says):
+    net, batch = made(build, 2, nn.Tanh, 0)
+    for function in SEEN.values():
+        with pytest.raises(UncoveredError, match=says):
+            function(net, batch)
+
+
+def test_projections_of_attention_are_prunable_and_survive_the_way_to_torch_and_back():
+    for build in (attention, attention_of_other_widths, encoder):
+        net, _ = made(build, 2, nn.Tanh, 0)
+        kept = masks.keep_top(magnitude.scores(net), 0.5)
+        assert any("proj_weight" in name for name in kept)
+        plain, back = masks.from_torch(masks.to_torch(net, kept))
+        assert [name for name, _ in plain.named_parameters()] == [
+            n for n, _ in net.named_parameters()
+        ]
+        assert all(torch.equal(kept[name], back[name]) for name in kept)
+        assert list(back) == list(kept)
+
+
+def test_layers_that_share_a_weight_share_its_mask_on_the_way_back():
+    net, batch = made(tied, 2, nn.Tanh, 0)
+    kept = masks.keep_top(magnitude.scores(net), 0.5)
+    plain, back = masks.from_torch(masks.to_torch(net, kept))
+    assert list(back) == list(kept)
+    assert plain.a.weight is plain.b.weight
+    data = lab.data.Data(batch, batch)
+    fitted, _ = lab.training.fit(
+        masks.apply(plain, back), data, epochs=1, masks=back, progress=False
+    )
+    assert not fitted.b.weight[~kept["a.weight"]].any()
+    carrying = masks.to_torch(net, kept)
+    carrying.b.weight_mask.logical_not_()
+    with pytest.raises(ValueError, match=r"'a.weight' and 'b.weight' are one parameter with two"):
+        masks.from_torch(carrying)
+
+
+def test_modules_under_two_names_leave_the_objective_as_it_was():
+    net, batch = made(two_names, 2, nn.Tanh, 0)
+    value, params = objective(net, batch)
+    before = float(value({}))
+    for name, p in params.items():
+        vmap(jacrev(grad(lambda w, name=name: value({name: w}))))(torch.stack([p, 2 * p]))
+    assert float(value({})) == before
+    assert float(value(params)) == pytest.approx(before)
+
+
+def test_buffers_that_a_pass_writes_are_given_back():
+    net, (x, y) = made(counting, 2, nn.Tanh, 0)
+    net(x)  # the buffer carries a graph now
+    before = net.seen.detach().clone()
+    obd.diagonal(net, (x, y))
+    masks.operations(net, x)
+    assert torch.equal(net.seen, before)
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from((nn.SELU, nn.SiLU, nn.ELU, nn.CELU, nn.Hardswish, nn.ReLU6, nn.Softsign)),
+    st.integers(1, 5),
+    st.integers(0, 10**6),
+)
+def test_residual_sums_of_smooth_and_kinked_activations_take_the_exact_fast_way(act, width, seed):
+    def forward(net, x):
+        h = net.act(net.a(x))
+        return net.c(h + net.act2(net.b(h)))
+
+    layers = {"a": nn.Linear(4, width), "b": nn.Linear(width, width), "c": nn.Linear(width, 3)}
+    net, batch = made(lambda *_: Odd(forward, act=act(), act2=act(), **layers), width, act, seed)
+    h, truth = obd.diagonal(net, batch), Truth(net, batch)
+    assert h.method == "backward"
+    torch.testing.assert_close(flat(h), truth.H.diagonal(), rtol=1e-9, atol=1e-11)

@@ -341,11 +341,11 @@ def test_bad_input_is_refused(error, call, says):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda F, w: blocks.updated(F, w, w > 0, 0.1, "Joint"), "one of .*'none'.*, got 'Joint'"),
-        (lambda F, w: blocks.saliencies(F, w, -1), "damping must be .* 0 or more, got -1"),
-        (lambda F, w: blocks.saliencies(F, w, math.nan), "damping must be .*, got nan"),
+        (lambda F, w: wood.updated(F, w, w > 0, 0.1, "Joint"), "one of .*'none'.*, got 'Joint'"),
+        (lambda F, w: wood.saliencies(F, w, -1), "damping must be .* 0 or more, got -1"),
+        (lambda F, w: wood.saliencies(F, w, math.nan), "damping must be .*, got nan"),
         (
-            lambda F, w: blocks.updated(F, w, w > 0, math.nan, "joint"),
+            lambda F, w: wood.updated(F, w, w > 0, math.nan, "joint"),
             "damping must be .*, got nan",
         ),
     ],

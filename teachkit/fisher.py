@@ -19,6 +19,7 @@ from teachkit import masks
 from teachkit.core import checks
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError
+from teachkit.core.objective import sample_gradients
 from teachkit.core.types import Batch, Loss, Params, Scores
 from teachkit.engine.blocks import block_sums, blocks, checked, cut, factor, prune
 from teachkit.engine.curvature import fisher_diagonal
@@ -43,6 +44,7 @@ def gradients_naive(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) 
             [ 0., -2.]])
     """
     weights, rows = list(masks.prunable(model).values()), []
+    sample_gradients(loss, model(batch[0]), batch[1])  # refuses what is no mean over the samples
     for x, y in zip(*batch, strict=True):
         g = torch.autograd.grad(loss(model(x[None]), y[None]), weights)
         rows.append(torch.cat([part.reshape(-1) for part in g]))

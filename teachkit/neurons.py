@@ -4,7 +4,6 @@ A unit has weights w that go in and weights v that go out. The formulas and plai
 what does the same quickly comes from :mod:`teachkit.engine.units`, ``merging`` and ``games``.
 """
 
-import copy
 from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations, permutations
 from math import factorial
@@ -15,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, obs, structured, taylor
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Loss, Scores
 from teachkit.engine.games import Regression, banzhaf, every_mask, game, regress, shapley
@@ -69,7 +69,7 @@ def saliency(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scor
 
 def without_unit(model: nn.Module, reader: str, j: int) -> nn.Module:
     """A copy whose layer ``reader`` does not read unit j."""
-    without = copy.deepcopy(model)
+    without = independent_copy(model)
     without.get_parameter(f"{reader}.weight").data[:, j] = 0
     return without
 

@@ -20,7 +20,7 @@ from teachkit import masks, taylor
 from teachkit.core import checks
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError, parameter_name
-from teachkit.core.objective import objective
+from teachkit.core.objective import objective, refuse_sum_of
 from teachkit.core.types import Batch, Criterion, Data, Loss, Masks, Params, Scores
 from teachkit.engine.curvature import diagonal, gauss_newton
 from teachkit.engine.dense import by_products
@@ -44,14 +44,14 @@ def saliency(h: Tensor, w: Tensor) -> Tensor:
 def gradients(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy
 ) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
-    """Each prunable weight with its gradient, which can be differentiated once more."""
+    """Each prunable weight with its gradient, which can be differentiated once more; a mean loss."""
+    refuse_sum_of(model, batch, loss)
     value, params = objective(model, batch, loss)
     leaves = {name: nn.Parameter(params[name]) for name in masks.prunable(model)}
     if not leaves:
         return
-    first = grad(
-        value(dict(leaves)), list(leaves.values()), create_graph=True, materialize_grads=True
-    )
+    now = value(dict(leaves)) + 0 * sum(w.sum() for w in leaves.values())  # without gradients: 0
+    first = grad(now, list(leaves.values()), create_graph=True)
     for (name, w), g in zip(leaves.items(), first, strict=True):
         yield name, w, g if g.requires_grad else 0 * w  # a layer that the output does not need
 

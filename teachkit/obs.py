@@ -120,14 +120,15 @@ def remove(
     """Remove several weights S at once: δ = −P[:, S] P[S, S]⁻¹ w_S, with P = H⁻¹.
 
     Returned are the weights afterwards (n,), exactly zero at S, and the predicted rise
-    ½ w_Sᵀ P[S, S]⁻¹ w_S. S are whole numbers without repeats.
+    ½ w_Sᵀ P[S, S]⁻¹ w_S. S are whole numbers without repeats; P is positive definite but for the
+    rows and columns of weights that are gone, which are zero.
 
     >>> remove(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), [0, 1])[0].tolist()
     [0.0, 0.0]
     """
     P = symmetric("inverse", inverse).double()
     w, S = vector(weights, P), _positions(positions, len(weights))
-    forces = torch.linalg.solve(P[S][:, S], w[S])
+    forces = torch.cholesky_solve(w[S, None], _factor(P, S))[:, 0]
     after = w - P[:, S] @ forces
     after[S] = 0.0
     return after.to(weights.dtype), float(0.5 * w[S] @ forces)
@@ -151,6 +152,24 @@ def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for S in torch.split(sets, 10_000)
     ]
     return sets, torch.cat(costs).to(weights.dtype)
+
+
+def _factor(P: Tensor, S: Tensor) -> Tensor:
+    """The Cholesky factor of P[S, S], where all of P is the inverse of a positive definite matrix."""
+    alive = P.diagonal() != 0
+    rounding = 1e-10 * P.abs().max() * torch.eye(len(P), dtype=P.dtype, device=P.device)
+    _, failed = torch.linalg.cholesky_ex((P + rounding)[alive][:, alive])
+    L: Tensor
+    L, gone = torch.linalg.cholesky_ex(P[S][:, S])
+    if int(failed) or int(gone):
+        low = float(torch.linalg.eigvalsh(P[S][:, S] if int(gone) else P)[0])
+        what = (
+            f"at the positions {S.tolist()}" if int(gone) else "as the inverse of a minimum's H is"
+        )
+        raise ValueError(
+            f"inverse must be positive definite {what}; its smallest eigenvalue is {low:.3g}"
+        )
+    return L
 
 
 def _column(inverse: Tensor, q: int) -> Tensor:

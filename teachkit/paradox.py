@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from teachkit import masks, obd, taylor
 from teachkit.core import checks
 from teachkit.core.criteria import criterion
+from teachkit.core.objective import refuse_sum_of
 from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
 from teachkit.engine.leave_one_out import leave_one_out
 from teachkit.engine.moments import Spread, moments, samples
@@ -43,6 +44,7 @@ def changes(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Sprea
 @criterion("T1", passes=1, needs=LABELS, source="Molchanov et al. 2017, with the sign")
 def first_order(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """T1 = −g w with its sign: what promises to lower the loss most goes first."""
+    refuse_sum_of(model, batch, loss)
     g = taylor.gradient(model, batch, loss)
     return {name: -g[name] * w.detach() for name, w in masks.prunable(model).items()}
 

@@ -338,6 +338,23 @@ def test_bad_input_is_refused(error, call, says):
         call(*case(0))
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda F, w: wood.updated(F, w, w > 0, 0.1, "Joint"), "one of .*'none'.*, got 'Joint'"),
+        (lambda F, w: wood.saliencies(F, w, -1), "damping must be .* 0 or more, got -1"),
+        (lambda F, w: wood.saliencies(F, w, math.nan), "damping must be .*, got nan"),
+        (
+            lambda F, w: wood.updated(F, w, w > 0, math.nan, "joint"),
+            "damping must be .*, got nan",
+        ),
+    ],
+)
+def test_steps_of_the_pruning_check_their_own_input(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(3 * torch.eye(2, dtype=torch.float64)[None], torch.ones(2, dtype=torch.float64))
+
+
 def test_bad_matrices_are_refused():
     G = random_gradients(0, 3, 4)
     with pytest.raises(ValueError, match="1 of 1 blocks of the Fisher matrix are singular"):

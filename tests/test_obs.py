@@ -235,6 +235,16 @@ ONES = torch.ones(2)
         (lambda: obs.saliencies(ONES, -TWO), "negative diagonal entry, -2"),
         (lambda: obs.remove(ONES, TWO, [2]), r"positions must lie from 0 to 1, got \[2\]"),
         (lambda: obs.remove(ONES, TWO, [1, 1]), r"positions must differ, got \[1, 1\]"),
+        (
+            lambda: obs.remove(ONES, torch.tensor([[1.0, 2.0], [2.0, 1.0]]), [0, 1]),
+            r"inverse must be positive definite at the positions \[0, 1\]; .* is -1",
+        ),
+        (
+            lambda: obs.remove(ONES, torch.tensor([[1.0, 2.0], [2.0, 1.0]]), [0]),
+            r"inverse must be positive definite as the inverse of .*; .* is -1",
+        ),
+        (lambda: obs.remove(ONES, torch.diag(torch.tensor([1.0, -1.0])), [0]), "is -1"),
+        (lambda: obs.remove(ONES, obs.downdate(TWO, 0), [0, 1]), r"at the positions \[0, 1\]"),
         (lambda: obs.exhaustive(torch.eye(21), torch.ones(21), 1), "from 1 to 20, got 21"),
     ],
 )

@@ -100,9 +100,25 @@ def does_more(module: nn.Module) -> str:
     >>> does_more(nn.ReLU())
     ''
     """
-    if module._forward_hooks or module._forward_pre_hooks:
-        return f"{type(module).__name__} carries a forward hook"
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    if any(hooks) or module._backward_pre_hooks:
+        back = "" if any(hooks[:2]) else "backward"
+        return f"{type(module).__name__} carries a {back or 'forward'} hook"
     return f"{type(module).__name__} has a replaced forward" if "forward" in vars(module) else ""
+
+
+def replaced(module: nn.Module) -> str:
+    """Why a layer's forward is not that of torch's class; "" where it is.
+
+    >>> replaced(type("Twice", (nn.Linear,), {"forward": lambda layer, x: 2 * x})(1, 1))
+    'Twice has a forward of its own'
+    """
+    if "forward" in vars(module):
+        return f"{type(module).__name__} has a replaced forward"
+    torchs = next(each for each in type(module).__mro__ if each.__module__.startswith("torch."))
+    steps = ("forward", "_conv_forward", "__call__")
+    same = all(getattr(type(module), k, 0) is getattr(torchs, k, 0) for k in steps)
+    return "" if same else f"{type(module).__name__} has a forward of its own"
 
 
 def weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

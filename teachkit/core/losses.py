@@ -10,11 +10,10 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
 from torch.nn import functional
 
-from teachkit.core.layers import UncoveredError
-from teachkit.core.objective import refuse_coupled
+from teachkit.core.layers import UncoveredError, does_more
+from teachkit.core.objective import sample_gradients
 from teachkit.core.types import Loss
 
 Labels = Literal["empirical", "true", "sampled"]
@@ -48,7 +47,7 @@ def _cross_entropy(z: Tensor, y: Tensor) -> AtOutput:
         )
     p = z.softmax(1)
     g = p.clone()
-    g[torch.arange(len(y), device=z.device), y] -= 1
+    g[torch.arange(len(y), device=z.device), y.long()] -= 1
     S = factor(p) if p.shape[1] > 1 else torch.zeros_like(p)[:, None]  # one class: p = 1
     return AtOutput(g, S.transpose(0, 1))
 
@@ -124,7 +123,7 @@ PLAIN = {
 def plain(loss: Loss) -> Loss:
     """The function behind a loss module without options, e.g. ``nn.CrossEntropyLoss()``; else itself."""
     options = {name: getattr(loss, name, default) for name, default in PLAIN.items()}
-    known = isinstance(loss, nn.Module) and options == PLAIN
+    known = isinstance(loss, nn.Module) and options == PLAIN and not does_more(loss)
     return MODULES.get(type(loss), loss) if known else loss  # type: ignore[arg-type]
 
 
@@ -175,11 +174,8 @@ def output_gradients(
     loss = plain(loss)
     if kind == "true":
         return _expected(output, loss)
-    if kind == "empirical":
-        refuse_coupled(loss, output, y)
     labels = y if kind == "empirical" else drawn(output, loss, generator)
-    at_labels: Tensor = vmap(grad(_single(loss)))(output, labels)
-    return at_labels[None]
+    return sample_gradients(loss, output, labels)[None]
 
 
 def drawn(output: Tensor, loss: Loss, generator: torch.Generator | None) -> Tensor:
@@ -218,11 +214,6 @@ def _expected(output: Tensor, loss: Loss) -> Tensor:
         return (2**0.5 * ones).expand(-1, *output.shape)
     spread: Tensor = (output.sigmoid() * (-output).sigmoid()).sqrt()
     return spread[None]
-
-
-def _single(loss: Loss) -> Loss:
-    """The loss of one sample, (C,) and its label."""
-    return lambda z, label: loss(z[None], label[None])
 
 
 def _refuse_unknown(output: Tensor, loss: Loss) -> None:

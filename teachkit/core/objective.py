@@ -1,28 +1,40 @@
 """The loss as a function of the parameters, and what a loss must be for a mean over samples."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks
+from teachkit.core.copies import caller, still_copy
 from teachkit.core.types import Batch, Loss, Params
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Lend the model in evaluation mode; every module gets its own mode back afterwards."""
+    """Lend the model in evaluation mode; modes and buffers are afterwards what they were."""
     modes = [(module, module.training) for module in model.modules()]
+    state = [
+        (module, key, b, b._version, b.grad_fn, b.detach().clone())
+        for module in model.modules()
+        for key, b in module._buffers.items()
+        if b is not None and not b.is_inference()
+    ]
     model.eval()
     try:
         yield model
     finally:
         for module, training in modes:
             module.training = training
+        for module, key, b, version, graph, before in state:
+            module._buffers[key] = b
+            if b._version != version:
+                with torch.no_grad():
+                    (b if b.grad_fn is graph else b.detach_()).copy_(before)
 
 
 def objective(
@@ -34,29 +46,35 @@ def objective(
     keeps its value. The function is differentiable and works under ``torch.func`` transforms.
     """
     x, y = checks.batch(batch)
-    frozen = copy.deepcopy(checks.model(model, x)).eval().requires_grad_(False)
+    frozen = still_copy(checks.model(model, x))
     params = {name: p.detach() for name, p in frozen.named_parameters()}
+    run = caller(frozen, x, model)
 
     def value(given: Params) -> Tensor:
-        return measured(loss, functional_call(frozen, given, (x,)), y)
+        return measured(loss, run(given, x), y)
 
     return value, params
 
 
 def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
-    """The loss, where output and target fit: (n, 1) and (n,) would silently become n × n numbers."""
+    """The loss, one number, where output and target fit: (n, 1) and (n,) would become n × n numbers."""
     if output.shape[1:] == (1,) and target.ndim == 1 and target.is_floating_point():
         raise ValueError(
             f"the output has shape {tuple(output.shape)} and the targets {tuple(target.shape)}; "
             "give the targets as y[:, None]"
         )
-    return loss(output, target)
+    value = loss(output, target.long() if target.dtype == torch.uint8 else target)
+    if not isinstance(value, Tensor) or value.ndim:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
+    return value
 
 
 def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
     """Raise unless the loss is a mean: on the same samples twice it must give the same number."""
-    once = _number(loss, output, target)
-    twice = _number(loss, torch.cat([output, output]), torch.cat([target, target]))
+    once = measured(loss, output, target).detach()
+    both = torch.cat([output, output]), torch.cat([target, target])
+    twice = _on_others(lambda: measured(loss, *both), 2 * len(output)).detach()
     if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6):
         raise ValueError(
             "the loss must be a mean over the samples; on the same samples twice it gives "
@@ -64,25 +82,64 @@ def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
         )
 
 
-def refuse_coupled(loss: Loss, output: Tensor, target: Tensor) -> None:
-    """Raise unless the loss is the plain mean of single samples' losses, checked on the first eight.
+def refuse_sum_of(model: nn.Module, batch: Batch, loss: Loss) -> None:
+    """:func:`refuse_sum` on what a model puts out."""
+    x, y = checks.batch(batch)
+    with torch.no_grad(), eval_mode(checks.model(model, x)):
+        refuse_sum(loss, model(x), y)
 
-    A sum is not, nor is a mean with class weights: it divides by the weights of the whole batch.
+
+def sample_gradients(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
+    """The gradient of each sample's own loss at its output, (n, ...), where their mean is the loss.
+
+    Raises:
+        ValueError: the loss is not the plain mean of single samples' losses. A sum is not, nor is a
+            mean with class weights or ignored labels, which divides by the weights of the batch. All
+            samples are looked at: the loss must be the mean of theirs, and so must its gradient.
+
     """
-    z, y = output[:8], target[:8]
-    together = _number(loss, z, y)
-    apart = torch.stack([_number(loss, o[None], t[None]) for o, t in zip(z, y, strict=True)])
-    if not torch.allclose(together, apart.mean(), rtol=1e-3, atol=1e-6):
+    z = output.detach()
+    whole, together = grad_and_value(lambda at: measured(loss, at, target))(z)
+
+    def single(at: Tensor, label: Tensor) -> Tensor:
+        return measured(loss, at[None], label[None])
+
+    gradients, values = _on_others(lambda: mapped(grad_and_value(single))(z, target), 1)
+    if not torch.allclose(together, values.mean(), rtol=1e-3, atol=1e-6):
         raise ValueError(
             f"the loss must be the mean over the samples: on {len(z)} samples it is "
-            f"{float(together):.4g}, the mean of their single losses is {float(apart.mean()):.4g}"
+            f"{float(together):.4g}, the mean of their single losses is {float(values.mean()):.4g}"
         )
+    gap = (len(z) * whole - gradients).abs()
+    if not float(gap.max()) <= torch.finfo(z.dtype).eps ** 0.5 * float(gradients.abs().max()):
+        raise ValueError(
+            "the loss must be the mean over the samples: its gradient at the outputs is not the mean "
+            f"of theirs, sample {int(gap.reshape(len(z), -1).amax(1).argmax())} has another weight"
+        )
+    return gradients  # type: ignore[no-any-return]
 
 
-def _number(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
-    """The loss, if it is one number."""
-    value = measured(loss, output, target)
-    if not isinstance(value, Tensor) or value.ndim:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
-    return value.detach()
+def mapped(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f for many arguments at once, by vmap, or one after the other where vmap cannot run it."""
+
+    def each(*args: Tensor) -> Any:
+        try:
+            return vmap(f)(*args)
+        except RuntimeError:  # a recurrent layer, a buffer written in place, a branch on a number
+            parts = [f(*one) for one in zip(*args, strict=True)]
+            if isinstance(parts[0], Tensor):
+                return torch.stack(parts)
+            return tuple(map(torch.stack, zip(*parts, strict=True)))
+
+    return each
+
+
+def _on_others(compute: Callable[[], Any], n: int) -> Any:
+    """What a loss gives on another number of samples than the batch has."""
+    try:
+        return compute()
+    except (RuntimeError, IndexError) as error:
+        why = str(error).split("\n")[0]
+        raise ValueError(
+            f"the loss must take any number of samples, a mean over them; on {n} it raises: {why}"
+        ) from error

@@ -3,38 +3,64 @@
 A mask has the shape of its weight and is boolean: True keeps.
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
 from teachkit.core import checks
-from teachkit.core.layers import parameter_name, weighted
+from teachkit.core.copies import independent_copy, refuse_scripts
+from teachkit.core.layers import parameter_name
 from teachkit.core.types import Masks, Params
+
+_PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")  # where their widths differ
 
 
 def prunable(model: nn.Module, *, biases: bool = False) -> Params:
     """The weights of Linear and Conv layers (and their biases if asked), keyed as named_parameters().
 
-    The tensors are the model's own, not copies. A weight that two layers share appears once. One
-    that a module of another kind owns first, as an embedding may, is left out. ValueError where a
-    layer carries a mask of torch.nn.utils.prune.
+    The projections of nn.MultiheadAttention are among them. The tensors are the model's own, not
+    copies. A weight that two layers share appears once. One that a module of another kind owns first,
+    as an embedding may, is left out. ValueError where a layer's weight is not a parameter: it carries
+    a mask of torch.nn.utils.prune, is made of others as by weight_norm, or is part of a script.
 
     >>> {name: tuple(w.shape) for name, w in prunable(nn.Sequential(nn.Linear(3, 2))).items()}
     {'0.weight': (2, 3)}
     """
     kinds = ("weight", "bias") if biases else ("weight",)
     wanted: set[str] = set()
-    for name, module in weighted(checks.model(model)):
-        if prune.is_pruned(module):
-            raise ValueError(
-                f"layer {name!r} is masked by torch.nn.utils.prune; "
-                "take the mask out with masks.from_torch(model) first"
-            )
-        wanted.update(parameter_name(name, kind) for kind in kinds)
+    refuse_scripts(checks.model(model))
+    for name, module in model.named_modules():
+        _refuse_made(name, module)
+        if isinstance(module, (nn.Linear, _ConvNd)):
+            wanted.update(parameter_name(name, kind) for kind in kinds)
+        elif isinstance(module, nn.MultiheadAttention):
+            inward = [f"in_proj_{kind}" for kind in kinds]
+            wanted.update(parameter_name(name, key) for key in (*inward, *_PROJECTIONS))
     return {name: p for name, p in model.named_parameters() if name in wanted}
+
+
+def _refuse_made(name: str, module: nn.Module) -> None:
+    """Refuse a weight that is no parameter: what is computed anew in each pass cannot be pruned."""
+    where = f"layer {name!r}" if name else "the model"
+    if not isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
+        return
+    if prune.is_pruned(module):
+        raise ValueError(
+            f"{where} is masked by torch.nn.utils.prune; "
+            "take the mask out with masks.from_torch(model) first"
+        )
+    if (
+        not {"weight", "bias"} <= set(module._parameters)
+        and "in_proj_weight" not in module._parameters
+    ):
+        made_of = [key for key, _ in module.named_parameters() if key != "bias"]
+        raise ValueError(
+            f"the weight of {where} is computed from {made_of}; make it a parameter first, with "
+            "parametrize.remove_parametrizations or remove_weight_norm of torch.nn.utils"
+        )
 
 
 def keep_all(model: nn.Module) -> Masks:
@@ -50,7 +76,7 @@ def nonzero(model: nn.Module) -> Masks:
 def apply(model: nn.Module, masks: Masks) -> nn.Module:
     """A new model with the weights θ ⊙ M: zero where the mask is False, unchanged elsewhere."""
     checks.masks(masks, dict(checks.model(model).named_parameters()))
-    pruned = copy.deepcopy(model)
+    pruned = independent_copy(model)
     params = dict(pruned.named_parameters())
     with torch.no_grad():
         for name, mask in masks.items():

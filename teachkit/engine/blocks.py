@@ -14,7 +14,6 @@ n · b, and what lies between different blocks is dropped. What makes it fast:
 Everything is float64, whatever the network is.
 """
 
-import copy
 from typing import Literal, Unpack, get_args
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from teachkit.core import checks, ranking
+from teachkit.core.copies import independent_copy
 from teachkit.core.types import Batch, Loss, Masks, Params
 from teachkit.core.weights import nonzero, prunable, split
 from teachkit.engine.dense import refuse_large
@@ -73,9 +73,8 @@ def prune(
     target = checks.fraction("sparsity", sparsity)
     checks.whole("steps", steps, 1)
     damping = checks.number("damping", damping)
-    if update not in get_args(Update):
-        raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
-    pruned = copy.deepcopy(checks.model(model, x)).eval()
+    _refuse_unknown(update)
+    pruned = independent_copy(checks.model(model, x)).eval()
     weights, kept = prunable(pruned), nonzero(pruned)
     if not weights:
         return pruned, {}
@@ -129,6 +128,7 @@ def saliencies(F: Tensor, w: Tensor, damping: float) -> Tensor:
 
 def updated(F: Tensor, w: Tensor, keep: Tensor, damping: float, update: Update) -> Tensor:
     """The weights (n,) after removing those not kept: zero there, moved in the rest of the block."""
+    _refuse_unknown(update)
     stays = keep & (w != 0)
     gone = cut((w * ~keep)[None], F.shape[-1])[0, ..., None]
     if update == "joint":
@@ -139,6 +139,11 @@ def updated(F: Tensor, w: Tensor, keep: Tensor, damping: float, update: Update) 
     else:
         step = torch.zeros_like(gone)
     return torch.where(stays, w + step.reshape(-1)[: len(w)], 0.0)
+
+
+def _refuse_unknown(update: str) -> None:
+    if update not in get_args(Update):
+        raise ValueError(f"update must be one of {get_args(Update)}, got {update!r}")
 
 
 def cut(G: Tensor, block: int) -> Tensor:
@@ -162,7 +167,7 @@ def block_sums(parts: Tensor) -> Tensor:
 
 def factor(F: Tensor, damping: float) -> Tensor:
     """Cholesky factors of F + λI for a stack of matrices (B, b, b); singular ones are refused."""
-    b = F.shape[-1]
+    b, damping = F.shape[-1], checks.number("damping", damping)
     damped = F + damping * torch.eye(b, dtype=F.dtype, device=F.device)
     L, failed = torch.linalg.cholesky_ex(damped)
     pivots = L.diagonal(dim1=-2, dim2=-1) ** 2

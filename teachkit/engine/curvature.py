@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks, losses, weights
 from teachkit.core.layers import UncoveredError
+from teachkit.core.objective import sample_gradients
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.engine import dense
 from teachkit.engine.columns import Curvature, add_bends, squares
@@ -135,12 +136,17 @@ def fisher_diagonal(
         UncoveredError: another network.
 
     """
+    outputs: list[Tensor] = []
 
     def gather(flow: Flow, y: Tensor) -> dict[str, Curvature]:
-        toward = losses.output_gradients(flow.output.detach(), y, loss, kind, generator)
+        outputs.append(flow.output.detach())
+        toward = losses.output_gradients(outputs[-1], y, loss, kind, generator)
         return squares(flow, toward / len(toward) ** 0.5)
 
-    return _sums(model, batch, gather, biases=False)
+    sums = _sums(model, batch, gather, biases=False)
+    if kind == "empirical" and len(outputs) > 1:  # a mean within each part, but over all of them?
+        sample_gradients(loss, torch.cat(outputs), batch[1])
+    return sums
 
 
 def from_loss(loss: Loss, *, bends: bool) -> Gather:

@@ -17,15 +17,22 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jacrev, vjp, vmap
+from torch.func import grad, jacrev, vjp
 from torch.nn.functional import cross_entropy, one_hot
 from tqdm.auto import tqdm
 
 from teachkit.core import checks
-from teachkit.core.objective import eval_mode, objective, refuse_coupled, refuse_sum
+from teachkit.core.copies import caller
+from teachkit.core.objective import (
+    mapped,
+    measured,
+    objective,
+    refuse_sum_of,
+    sample_gradients,
+)
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.core.weights import prunable, split
-from teachkit.engine.gradients import CHUNK, frozen_copy, gradient_chunks, side_by_side
+from teachkit.engine.gradients import CHUNK, apart, frozen_copy, gradient_chunks, side_by_side
 
 DENSE_LIMIT = 5000  # weights; their matrix takes 200 MB in float64
 Kind = Literal["exact", "gauss-newton", "fisher"]
@@ -54,8 +61,8 @@ def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
             [2., 0.]])
     """
     units = torch.eye(len(at), dtype=at.dtype, device=at.device)
-    rows: Tensor = vmap(_product_at(f, at), chunk_size=256)(units)
-    return rows
+    product = mapped(_product_at(f, at))
+    return torch.cat([product(part) for part in torch.split(units, 256)])
 
 
 def of_model(
@@ -141,21 +148,23 @@ def _factors(
         return
     x, y = batch
     frozen, weights = frozen_copy(model, biases)
-    output = frozen(x)
-    refuse_coupled(loss, output, y)
+    run = caller(frozen, x, model)
+    output = apart(run, x)
+    sample_gradients(loss, output, y)
 
-    def run(given: Params, sample: Tensor) -> Tensor:
-        z: Tensor = functional_call(frozen, given, (sample[None],))
-        return z.reshape(-1)
+    def jacobian(sample: Tensor) -> Tensor:  # (outputs, n)
+        return side_by_side(jacrev(lambda w: run(w, sample[None]).reshape(-1))(weights), 1)
 
     def single(z: Tensor, label: Tensor) -> Tensor:
-        return loss(z.reshape(output[:1].shape), label[None])
+        return measured(loss, z.reshape(output[:1].shape), label[None])
 
     n, outputs = sum(w.numel() for w in weights.values()), output[0].numel()
     size = max(1, CHUNK // (n * outputs))
-    for part, z, label in zip(*(t.split(size) for t in (x, output.flatten(1), y)), strict=True):
-        J = side_by_side(vmap(jacrev(run), (None, 0))(weights, part), 2)  # (samples, outputs, n)
-        bend = vmap(jacrev(grad(single)))(z, label)
+    for part, z, label in zip(
+        *(torch.split(t, size) for t in (x, output.flatten(1), y)), strict=True
+    ):
+        J = mapped(jacobian)(part)  # (samples, outputs, n)
+        bend = mapped(jacrev(grad(single)))(z, label)
         yield J.flatten(0, 1), (bend @ J).flatten(0, 1)
 
 
@@ -163,9 +172,7 @@ def products(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, biases: bool = False
 ) -> Iterator[tuple[str, Tensor, Product]]:
     """Each prunable weight: its name, its value, and v → Hv for its own block of the Hessian."""
-    x, y = checks.batch(batch)
-    with torch.no_grad(), eval_mode(checks.model(model, x)):
-        refuse_sum(loss, model(x), y)
+    refuse_sum_of(model, batch, loss)
     value, params = objective(model, batch, loss)
     for name in prunable(model, biases=biases):
         w = params[name]
@@ -194,7 +201,7 @@ def by_products(
             h = torch.zeros_like(theta).reshape(-1)
             for at in torch.split(torch.arange(len(h), device=h.device), chunk):
                 units = one_hot(at, len(h)).to(h.dtype).reshape(-1, *theta.shape)
-                h[at] = vmap(product)(units).flatten(1).gather(1, at[:, None])[:, 0]
+                h[at] = mapped(product)(units).flatten(1).gather(1, at[:, None])[:, 0]
                 bar.update(len(at))
             diagonal[name] = h.reshape(theta.shape)
     return diagonal

@@ -9,11 +9,13 @@ a mask moves the parameter to the end of the layer, from where its place has to 
 
 import copy
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.layers import parameter_name
 from teachkit.core.types import Masks
 from teachkit.core.weights import keep_all, prunable
@@ -27,7 +29,7 @@ def to_torch(model: nn.Module, masks: Masks) -> nn.Module:
     (['bias', 'weight_orig'], True)
     """
     checks.masks(masks, prunable(model, biases=True))
-    carrying = copy.deepcopy(model)
+    carrying = independent_copy(model)
     params = dict(carrying.named_parameters())
     owners = [(m, kind, p) for m in carrying.modules() for kind, p in m._parameters.items()]
     for name, mask in masks.items():
@@ -48,7 +50,21 @@ def from_torch(model: nn.Module) -> tuple[nn.Module, Masks]:
     masks: Masks = {}
     for name, module in plain.named_modules():
         masks |= {parameter_name(name, kind): mask for kind, mask in _take_out(module).items()}
-    return plain, keep_all(plain) | masks
+    return plain, keep_all(plain) | _by_owner(plain, masks)
+
+
+def _by_owner(plain: nn.Module, masks: Masks) -> Masks:
+    """The masks under the first name of each parameter; layers that share it must agree on its mask."""
+    owners = {id(p): name for name, p in plain.named_parameters()}
+    shared: Masks = {}
+    for name, mask in masks.items():
+        owner = owners[id(plain.get_parameter(name))]
+        if not torch.equal(shared.setdefault(owner, mask), mask):
+            raise ValueError(
+                f"{owner!r} and {name!r} are one parameter with two different masks, which no one "
+                "mask can say"
+            )
+    return shared
 
 
 def _take_out(module: nn.Module) -> Masks:
@@ -58,7 +74,15 @@ def _take_out(module: nn.Module) -> Masks:
     masks = {kind: getattr(module, f"{kind}_mask") != 0 for kind in kinds}
     for kind in kinds:
         prune.remove(module, kind)  # type: ignore[no-untyped-call]
-    for kind in ("weight", "bias"):
-        if kind in module._parameters and isinstance(module, (nn.Linear, _ConvNd)):
+    for kind in _order(module):
+        if kind in module._parameters:
             module._parameters[kind] = module._parameters.pop(kind)
     return masks
+
+
+def _order(module: nn.Module) -> tuple[str, ...]:
+    """The places of a layer's parameters."""
+    if isinstance(module, nn.MultiheadAttention):
+        apart = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        return (*apart, "in_proj_weight", "in_proj_bias", "bias_k", "bias_v")
+    return ("weight", "bias") if isinstance(module, (nn.Linear, _ConvNd)) else ()

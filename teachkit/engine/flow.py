@@ -12,7 +12,6 @@ activation stands for itself and is stepped over; any other operation must be in
 pass is refused by name (``UncoveredError``), and callers take the slow exact way.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from torch.autograd import grad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from teachkit.core import checks, layers
+from teachkit.core.copies import still_copy
 from teachkit.core.layers import UncoveredError, kind, parameter_name
 from teachkit.core.recorder import Call, record_calls
 from teachkit.core.types import Batch
@@ -72,7 +72,7 @@ def prepared(model: nn.Module) -> nn.Module:
             says, one that shares its weight, or a normalisation that mixes the samples.
 
     """
-    made = copy.deepcopy(model).eval().requires_grad_(False)
+    made = still_copy(model)
     owners: dict[int, str] = {}
     for module in made.modules():
         if hasattr(module, "inplace"):

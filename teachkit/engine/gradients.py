@@ -9,18 +9,20 @@ products become one batched product. It takes n numbers a sample, so :func:`grad
 out as many rows as fit into 64 MB, and who sums them (a matrix, its blocks, its diagonal) stores none.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad
 from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks
+from teachkit.core.copies import caller, still_copy
+from teachkit.core.layers import UncoveredError
 from teachkit.core.losses import Labels, output_gradients
+from teachkit.core.objective import mapped
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.core.weights import prunable, split
 
@@ -84,10 +86,11 @@ def gradient_chunks(
     """
     x, y = checks.batch(batch)
     frozen, weights = frozen_copy(checks.model(model, x), biases)
+    run = caller(frozen, x, model)
     n = sum(w.numel() for w in weights.values())
     if not n:
         raise ValueError("the model has no prunable weight")
-    toward = output_gradients(frozen(x), y, loss, kind, generator)
+    toward = output_gradients(apart(run, x), y, loss, kind, generator)
     m = toward.shape[:2].numel()
     size = m * n * toward.element_size()
     if size > limit:
@@ -97,13 +100,34 @@ def gradient_chunks(
         )
 
     def pulled(given: Params, sample: Tensor, s: Tensor) -> Tensor:
-        z: Tensor = functional_call(frozen, given, (sample[None],))[0]
+        z: Tensor = run(given, sample[None])[0]
         return (z * s).sum()
+
+    def row(sample: Tensor, s: Tensor) -> Tensor:
+        return side_by_side(grad(pulled)(weights, sample, s), 0)
 
     rows = max(1, CHUNK // n)
     for label in toward:
         for part, s in zip(torch.split(x, rows), torch.split(label, rows), strict=True):
-            yield side_by_side(vmap(grad(pulled), (None, 0, 0))(weights, part, s), 1)
+            yield mapped(row)(part, s)
+
+
+def apart(run: Callable[[Params, Tensor], Tensor], x: Tensor) -> Tensor:
+    """The outputs; UncoveredError where those of the first or last sample need the others."""
+    output = run({}, x)
+    near = torch.finfo(output.dtype).eps ** 0.5
+    for at in (0, -1):
+        try:
+            alone = run({}, x[at, None])
+        except Exception as error:  # whatever its code raises on a single sample
+            why = str(error).split("\n")[0]
+            raise UncoveredError(f"the model does not run on one sample alone: {why}") from error
+        if not torch.allclose(alone, output[at, None], near, near * float(output.abs().max())):
+            raise UncoveredError(
+                "an output depends on more than its own sample, so that no sample has a gradient of "
+                "its own"
+            )
+    return output
 
 
 def mean_squares(
@@ -124,7 +148,7 @@ def mean(chunks: Iterable[Tensor], each: Callable[[Tensor], Tensor]) -> Tensor:
 
 def frozen_copy(model: nn.Module, biases: bool) -> tuple[nn.Module, Params]:
     """A copy in evaluation mode that records nothing, and its prunable weights."""
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen = still_copy(model)
     return frozen, prunable(frozen, biases=biases)
 
 

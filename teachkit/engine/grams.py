@@ -43,13 +43,14 @@ def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     reached has H = 0: all its inputs are dead.
     """
     names = {id(w): name for name, w in prunable(checks.model(model, x)).items()}
-    grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in weighted(model)}
+    layers = [(name, layer) for name, layer in weighted(model) if id(layer.weight) in names]
+    grams = {names[id(layer.weight)]: _empty(name, layer) for name, layer in layers}
 
     def see(call: Call) -> None:
         seen = checks.finite(f"the input of layer {call.name!r}", call.input.detach())
         grams[names[id(call.layer.weight)]] += _gram(call.layer, seen)  # type: ignore[arg-type]
 
-    record_calls(model, x, see)
+    record_calls(model, x, see, layers)
     return grams
 
 

@@ -6,12 +6,11 @@ label is used and nothing is retrained. All works on H = XᵀX (:mod:`teachkit.e
 energy, with all layers in competition.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.ranking import keep_top
 from teachkit.core.types import Batch, Masks
 from teachkit.core.weights import prunable
@@ -210,7 +209,7 @@ def _refitted(
 @torch.no_grad()
 def _with(model: nn.Module, matrices: dict[str, Tensor]) -> nn.Module:
     """A copy of the model with these weights."""
-    made = copy.deepcopy(model)
+    made = independent_copy(model)
     params = dict(made.named_parameters())
     for name, matrix in matrices.items():
         params[name].copy_(matrix.reshape(params[name].shape))

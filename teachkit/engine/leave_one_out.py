@@ -11,7 +11,6 @@ many weights are made together, and as many changed outputs run side by side as 
 cache. Where no Linear layer follows h, u is h itself and v_i the i-th unit vector.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks
+from teachkit.core.copies import still_copy
 from teachkit.core.layers import UncoveredError, chain, kind, parameter_name
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Loss, Scores
@@ -100,7 +100,7 @@ def behind(z: Tensor, layers: Sequence[nn.Module]) -> After:
 
 def still(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without gradients, in which no layer overwrites its input."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied = still_copy(model)
     for module in copied.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]

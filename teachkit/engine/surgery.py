@@ -4,7 +4,6 @@ With several steps the curvature (:mod:`teachkit.engine.dense`) is measured anew
 the quadratic model holds near the point of measurement only.
 """
 
-import copy
 import math
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.ranking import removed
 from teachkit.core.types import Batch, Loss, Masks
 from teachkit.core.weights import prunable, split
@@ -57,7 +57,7 @@ def prune(
 
     """
     checks.whole("steps", steps, 1, high=1 if H is not None else math.inf)
-    pruned = copy.deepcopy(checks.model(model, checks.batch(batch)[0]))
+    pruned = independent_copy(checks.model(model, checks.batch(batch)[0]))
     weights = prunable(pruned, biases=biases)
     flat = _flat(weights)
     k = removed(len(flat), sparsity)

@@ -10,7 +10,6 @@ What a unit is worth to the loss is measured, see :mod:`teachkit.engine.leave_on
 reader loses a_j v_j, and only what comes after it runs again, for all units of a layer together.
 """
 
-import copy
 import itertools
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.layers import UncoveredError, chain, kind
 from teachkit.core.objective import measured
 from teachkit.core.ranking import removed
@@ -125,7 +125,7 @@ def rebuild(model: nn.Module, batch: Batch, decide: Callable[[str, Layer], Kept]
     ``decide`` goes from a layer's name and :class:`Layer` to what stays of it; the model is unchanged.
     """
     x, _ = checks.batch(batch)
-    given, small, keep = observed(model, x), copy.deepcopy(model), {}
+    given, small, keep = observed(model, x), independent_copy(model), {}
     for name, reader in hidden(model):
         kept = decide(name, observed(small, x)[name]._replace(target=given[name].target))
         _write(_linear(small, reader), kept)

@@ -1,6 +1,5 @@
 """Train a network: any torch optimizer, masks that hold, a penalty, a hook, a history."""
 
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from teachkit.core import checks
+from teachkit.core.copies import independent_copy
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
@@ -83,7 +83,7 @@ def fit(
     checks.whole("epochs", epochs)
     checks.whole("batch_size", batch_size, 1)
     checks.whole("seed", seed)
-    trained = copy.deepcopy(checks.model(model, x))
+    trained = independent_copy(checks.model(model, x))
     params = dict(trained.named_parameters())
     held = checks.masks(masks or {}, params)
     removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]

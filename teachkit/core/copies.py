@@ -1,0 +1,157 @@
+"""Copies of a model that stand on their own, and its weights as arguments.
+
+``copy.deepcopy`` copies modules, but not what a function has closed over: a ``forward`` or a hook that
+was made as ``lambda x: linear(x, net.a.weight)`` goes on reading the weights of the first model,
+whatever happens to the copy. And ``functional_call`` replaces a parameter in its place in the module
+only, not in a list that holds it too. Derivatives would miss what is read there, and a pruned copy
+would run with the old weights; so both are found here, and refused by name.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from teachkit.core.layers import UncoveredError, parameter_name
+from teachkit.core.reads import Reads
+from teachkit.core.types import Params
+
+
+def independent_copy(model: nn.Module) -> nn.Module:
+    """A deep copy of a model.
+
+    Raises:
+        UncoveredError: a forward or a hook has closed over a module or a parameter of the model.
+
+    >>> net = nn.Linear(1, 1)
+    >>> independent_copy(net).weight is net.weight
+    False
+
+    """
+    own = {id(part) for part in (*model.modules(), *model.parameters())}
+    for name, module in model.named_modules():
+        for what, function in _functions(module):
+            if any(id(value) in own for value in _reached(function)):
+                raise UncoveredError(
+                    f"the {what} of {_where(name)} is a function that has closed over a part of the model, "
+                    "so that a copy would still read the first one's weights; bind it to the "
+                    "module, types.MethodType(function, module), or take the module as an argument"
+                )
+    made = [t for module in model.modules() for t in module._buffers.values() if t is not None]
+    # torch copies no tensor that carries a graph, as a buffer does that a forward pass has written
+    written = {id(t): t.detach().clone() for t in made if t.grad_fn is not None}
+    try:
+        return copy.deepcopy(model, written)
+    except (RuntimeError, TypeError) as error:
+        why = str(error).split("\n")[0]
+        raise UncoveredError(f"{type(model).__name__} cannot be copied: {why}") from error
+
+
+def still_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters record nothing; UncoveredError for a script."""
+    refuse_scripts(model)
+    return independent_copy(model).eval().requires_grad_(False)
+
+
+def _functions(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """What runs when a module is called beside its class's code."""
+    if "forward" in vars(module):
+        yield "replaced forward", vars(module)["forward"]
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for hook in hooks.values():
+            yield "forward hook", hook
+
+
+def _reached(function: object) -> Iterator[object]:
+    """What a function has closed over: in its cells, its defaults and the globals that it names."""
+    if not isinstance(function, FunctionType):  # a bound method's or a partial's object is copied
+        return
+    for cell in function.__closure__ or ():
+        try:
+            yield from _members(cell.cell_contents)
+        except ValueError:  # a cell that is still empty
+            continue
+    for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        yield from _members(value)
+    for name in function.__code__.co_names:
+        yield from _members(function.__globals__.get(name))
+
+
+def _members(value: object) -> Iterable[object]:
+    """A value, or what a list, a tuple or a dict of them holds."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def refuse_scripts(model: nn.Module) -> None:
+    """Refuse what torch.jit has made: its layers are not modules of their classes any more."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UncoveredError(f"{_where(name)} is a script; give the module that it was made of")
+
+
+def _where(name: str) -> str:
+    return f"layer {name!r}" if name else "the model"
+
+
+def caller(frozen: nn.Module, x: Tensor, model: nn.Module) -> Callable[[Params, Tensor], Any]:
+    """(parameters, x) → output of a copy of a model, the parameters by any names it gives them.
+
+    A weight that several modules hold is replaced in all of them, once in each. Each call starts with
+    the buffers of the copy, so that one that writes into them leaves nothing behind.
+
+    Raises:
+        UncoveredError: a part carries a backward hook, or on a few samples of x a weight is read that
+            was not given.
+
+    """
+    for name, module in frozen.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise UncoveredError(
+                f"{_where(name)} carries a backward hook, which makes another number of a derivative"
+            )
+    places = _places(frozen)
+
+    def run(given: Params, at: Tensor) -> Any:
+        buffers = {name: b.clone() for name, b in frozen.named_buffers()}
+        everywhere = {place: given[name] for name in given for place in places[name]}
+        with sdpa_kernel(SDPBackend.MATH):  # the attention that has second derivatives
+            return functional_call(frozen, {**buffers, **everywhere}, (at,), tie_weights=False)
+
+    _refuse_hidden(run, frozen, x, model)
+    return run
+
+
+def _places(model: nn.Module) -> dict[str, list[str]]:
+    """Each parameter's name, and all that it goes by: once for each module that holds it."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    places: dict[str, list[str]] = {name: [] for name in names.values()}
+    for prefix, module in model.named_modules():
+        for key, p in module._parameters.items():
+            if p is not None:
+                places[names[id(p)]].append(parameter_name(prefix, key))
+    return places
+
+
+@torch.no_grad()
+def _refuse_hidden(
+    run: Callable[[Params, Tensor], Any], frozen: nn.Module, x: Tensor, model: nn.Module
+) -> None:
+    """Raise where a weight of the model or its copy is read though another was given."""
+    given = {name: p.clone() for name, p in frozen.named_parameters()}
+    with Reads((*frozen.named_parameters(), *model.named_parameters())) as reads:
+        try:
+            run(given, x[:2])
+        except Exception:  # whatever its code raises on a batch of another size
+            run(given, x)
+    for name in sorted(reads.outside):
+        raise UncoveredError(
+            f"the weight {name!r} is also held by something that is no part of the model's modules, "
+            "a list or a function: what is read there has no derivative"
+        )

@@ -72,7 +72,7 @@ TASKS = {
         draw=quadratic,
         answer=obs.saliencies,
         mistakes={
-            "this divides by H's diagonal upside down: H⁻¹ is given, divide by its diagonal": (
+            "this multiplies by the diagonal of H⁻¹; divide by it": (
                 lambda w, P: w**2 * P.diagonal() / 2
             ),
             "this is OBD: 1/[H⁻¹]_qq is not h_qq": lambda w, P: (

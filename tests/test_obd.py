@@ -382,17 +382,18 @@ def test_recipe_cuts_retrains_and_keeps_zeros():
         obd.recipe(net, few, [0.5, 0.2])
 
 
-def test_recipe_takes_any_criterion():
+def by_magnitude(model, batch, loss):
+    return magnitude.scores(model)
+
+
+@pytest.mark.parametrize("criterion", [by_magnitude, magnitude.scores])
+def test_recipe_takes_any_criterion(criterion):
     data = lab.data.digits()
     net = lab.models.mlp(hidden=(16,))
-    run = obd.recipe(net, data, [0.8], epochs=0, criterion=by_magnitude, progress=False)
+    run = obd.recipe(net, data, [0.8], epochs=0, criterion=criterion, progress=False)
     want = masks.keep_top(magnitude.scores(net), 0.8)
     assert all(torch.equal(m, want[n]) for n, m in run.masks.items())
     assert run.steps[0].pruned == run.steps[0].retrained
-
-
-def by_magnitude(model, batch, loss):
-    return magnitude.scores(model)
 
 
 def test_assumptions_add_up_and_each_vanishes_where_it_holds():

@@ -206,7 +206,7 @@ def test_the_map_lists_the_lessons_that_are_there(tmp_path, monkeypatch):
         r"| [03 masks](03_masks.ipynb) | What \| why? | 4 | `teachkit.masks` |",
         "| [05 tea](05_tea.ipynb) |  |  |  |",
         "",
-        "Lessons 01, 02 and 04 are not part of this edition.",
+        "Lessons 01, 02 and 04 are not part of this edition: go on with the next in the table.",
     ]
     assert "03 masks: What | why? (4 minutes) teachkit.masks\n" in repr(shown)
     assert "[00 start](00_start.ipynb)" in show.course_map("03")._repr_markdown_()

@@ -106,4 +106,6 @@ def _gaps(numbers: list[int]) -> list[str]:
     """A sentence on the numbers that are left out, so that 11 after 09 surprises nobody."""
     *others, last = [f"{n:02d}" for n in range(max(numbers)) if n not in numbers] or [""]
     which = f"Lessons {', '.join(others)} and {last} are" if others else f"Lesson {last} is"
-    return [f"\n{which} not part of this edition."] if last else []
+    return (
+        [f"\n{which} not part of this edition: go on with the next in the table."] if last else []
+    )

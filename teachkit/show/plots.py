@@ -160,7 +160,7 @@ def contours(
     if z.count() and np.ptp(z) > 0:
         filled = axes.contourf(x, y, z, levels=24)
         axes.contour(x, y, z, levels=24, colors="white", linewidths=0.4)
-        figure.colorbar(filled, ax=axes, label="f")
+        figure.colorbar(filled, ax=axes, label="f" + " (dashed: f < 0)" * bool(z.min() < 0))
     look: Look = {"s": 130, "color": "white", "edgecolors": "black", "zorder": 3}
     for kind in dict.fromkeys(p.kind for p in points):
         at = np.array([[float(p.point[v]) for v in variables] for p in points if p.kind == kind])
@@ -194,7 +194,9 @@ def spectrum(eigenvalues: Curves, *, alt: str) -> Picture:
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set_yscale("symlog", linthresh=1e-4)
     axes.legend(frameon=False)
-    return finish(figure, alt, xlabel="rank of the eigenvalue", ylabel="eigenvalue of H")
+    return finish(
+        figure, alt, xlabel="rank of the eigenvalue", ylabel="eigenvalue of H (linear within ±10⁻⁴)"
+    )
 
 
 def scatter(x: ArrayLike, y: ArrayLike, *, alt: str, **labels: Any) -> Picture:

@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import Tensor
 
+from teachkit.engine.symbolic import expression
 from teachkit.show.quizzes import stems
 
 TRIES = 12  # random inputs per check
@@ -186,8 +187,11 @@ def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _same_symbols(given: Any, expected: Any) -> bool:
+    """Whether an answer is this expression; text is none, and is not parsed."""
     try:
-        gap = sympy.sympify(given) - expected
+        given = given.item() if isinstance(given, (np.ndarray, Tensor)) else given
+        given = given if isinstance(given, sympy.MatrixBase) else expression("the answer", given)
+        gap = given - expected
     except (TypeError, ValueError, AttributeError, sympy.SympifyError):
         return False
     if isinstance(expected, sympy.MatrixBase) != isinstance(gap, sympy.MatrixBase):
@@ -213,6 +217,8 @@ def _symbolic_difference(given: Any, expected: Any) -> str:
     wants_matrix = isinstance(expected, sympy.MatrixBase)
     if wants_matrix and not isinstance(given, sympy.MatrixBase):
         return f"the type differs: a matrix of shape {expected.shape} is wanted"
+    if isinstance(given, str):
+        return "the type differs: a sympy expression is wanted, no text"
     if wants_matrix and given.shape != expected.shape:
         return f"the shape differs: {given.shape} instead of {expected.shape}"
     for factor, says in (

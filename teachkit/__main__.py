@@ -1,4 +1,4 @@
-"""``python -m teachkit lab | test | notebooks | bench``: standard library only until the set-up is done."""
+"""``python -m teachkit COMMAND``: standard library only until the set-up is done."""
 
 import sys
 
@@ -8,6 +8,9 @@ if sys.version_info < (3, 11):  # kept free of newer syntax, so that an old Pyth
         "Install a newer Python (https://www.python.org/downloads/) and run the same command with it."
         % (sys.executable, sys.version.split()[0])
     )
+
+if not __package__:
+    sys.exit("Run it in the folder of the course: 'python -m teachkit', not %s." % sys.argv[0])
 
 from teachkit.course.cli import main
 

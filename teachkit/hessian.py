@@ -26,6 +26,7 @@ from teachkit.engine.symbolic import (
     eigenvalue_signs,
     exact,
     expression_and_names,
+    matrix,
     torch_function,
     value_at,
 )
@@ -84,7 +85,7 @@ def kind(H: Matrix) -> str:
     >>> kind(Matrix([[2, 0], [0, -1]])), kind(Matrix([[2, 0], [0, 0]]))
     ('saddle', 'undecided')
     """
-    if H.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta):
+    if matrix(H).has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta):
         return "undecided"
     positive, negative = eigenvalue_signs(H)
     if positive and negative:
@@ -148,7 +149,9 @@ def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
     >>> [p.kind for p in sign_test(x**4, x)], [p.kind for p in sign_test(x**3, x)]
     (['minimum'], ['inflection'])
     """
-    f, (x,) = exact(f, variable)
+    f, (x, *others) = exact(f, variable)
+    if others:
+        raise ValueError(f"the sign test is for one variable, got {variable}")
     points = classify(f, x)
     if not points.complete:
         raise ValueError(f"the sign test needs all critical points of {f}: {points.note}")

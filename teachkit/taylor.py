@@ -20,7 +20,7 @@ from teachkit.core import checks
 from teachkit.core.objective import objective
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.engine.removal import Alone, alone, zeroing
-from teachkit.engine.symbolic import Point, coordinates
+from teachkit.engine.symbolic import Point, coordinates, expression
 
 __all__ = [
     "Alone", "Path", "Together", "actual_change", "alone", "alone_naive", "along", "gradient",
@@ -38,6 +38,7 @@ def polynomial_naive(f: Expr, variables: Sequence[Symbol], point: Point, order: 
     x
     """
     a, total = coordinates(variables, point), sympy.Integer(0)
+    f, order = expression("f", f), checks.whole("order", order)
     for alpha in product(range(order + 1), repeat=len(a)):
         if sum(alpha) <= order:
             powers = list(zip(a, alpha, strict=True))
@@ -58,7 +59,7 @@ def polynomial(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, orde
     """
     a = coordinates(variables, point)
     t = sympy.Dummy("t", real=True)
-    line = sympy.sympify(f).subs({v: a[v] + t * (v - a[v]) for v in a}, simultaneous=True)
+    line = expression("f", f).subs({v: a[v] + t * (v - a[v]) for v in a}, simultaneous=True)
     terms = []
     for k in range(checks.whole("order", order) + 1):
         terms.append(sympy.simplify(line.subs(t, 0)) / sympy.factorial(k))
@@ -75,7 +76,7 @@ def remainder(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order
     >>> remainder(x**3 + x, x, (0,), 1)
     x**3
     """
-    return sympy.simplify(f - polynomial(f, variables, point, order))
+    return sympy.simplify(expression("f", f) - polynomial(f, variables, point, order))
 
 
 def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symbol) -> Expr:
@@ -88,8 +89,11 @@ def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symb
     x**2*exp(xi)/2
     """
     n = checks.whole("order", order) + 1
-    derivative = sympy.diff(f, variable, n).subs(variable, between)
-    return derivative * (variable - sympy.sympify(point)) ** n / sympy.factorial(n)
+    ((_, a),) = coordinates(variable, [point]).items()
+    derivative = sympy.diff(expression("f", f), variable, n).subs(
+        variable, expression("between", between)
+    )
+    return derivative * (variable - a) ** n / sympy.factorial(n)
 
 
 def gradient(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Params:

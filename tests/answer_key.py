@@ -96,7 +96,7 @@ def spared_layer():
 
 
 def better_masks():
-    (share,) = re.findall(r"keep  9: (\d+\.\d) % of all masks are better", outputs("masks"))
+    (share,) = re.findall(r"keep  9, global: (\d+\.\d) % of all masks are better", outputs("masks"))
     return "nearly all" if float(share) > 95 else "about half"
 
 
@@ -165,7 +165,7 @@ def order_survives():
 
 
 def woodfisher():
-    one, ten = (printed("fisher", f"Fisher blocks, {n} step{'s' * (n > 1)}")[3] for n in (1, 10))
+    one, ten = (printed("fisher", f"Fisher blocks, {n} step{'s' * (n > 1)}  ")[3] for n in (1, 10))
     return f"one step about {one:.1f}, ten steps about {ten:.1f}"
 
 
@@ -180,11 +180,11 @@ def next_round():
 
 def most_sensitive():
     rows = {
-        "the first": "1.weight (4096",
-        "the middle": "3.weight (2048",
-        "the last": "5.weight (320",
+        "the first": "first, 4096",
+        "the middle": "middle, 2048",
+        "the last": "last, 320",
     }
-    left = {name: printed("magnitude", f"{row} weights):")[4] for name, row in rows.items()}
+    left = {name: printed("magnitude", f"{row} weights:")[4] for name, row in rows.items()}
     return min(left, key=left.get)
 
 

@@ -350,7 +350,7 @@ def version(text):
 def test_environment_and_pyproject_name_the_same_packages():
     _, lines = requirements((ROOT / "environment.yml").read_text("utf-8"))
     assert lines[0] == "torch==2.13.0"
-    assert [line for line in lines if "==" not in line] == ["-e ."]
+    assert [line for line in lines if "==" not in line] == ["-c constraints.txt", "-e ."]
     low, _ = ranges()
     assert set(pins()) == set(low)
     for name, pinned in pins().items():

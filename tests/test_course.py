@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from teachkit.core.files import replace
-from teachkit.course import cli, notebooks, pictures, setup
+from teachkit.course import cli, notebooks, pictures, processes, setup
 from teachkit.course.setup import Environment, SetupError, explain, requirements
 
 
@@ -33,8 +33,9 @@ def checkout(tmp_path):
 def offline(monkeypatch):
     """Record what pip is asked for instead of running it."""
     asked = []
-    monkeypatch.setattr(Environment, "_pip", lambda self, *words: asked.append(words))
+    monkeypatch.setattr(Environment, "pip", lambda self, *words: asked.append(words))
     monkeypatch.setattr(Environment, "_index_for", lambda self, torch: [])
+    monkeypatch.setattr(Environment, "_verify", lambda self: None)
     return asked
 
 
@@ -132,7 +133,8 @@ def test_a_registry_out_of_reach_is_said_and_the_next_run_repairs(checkout, monk
         environment.ensure()
     assert "ERROR" in capfd.readouterr().err
     assert not environment.ready()
-    monkeypatch.setattr(Environment, "_pip", lambda self, *words: None)
+    monkeypatch.setattr(Environment, "pip", lambda self, *words: None)
+    monkeypatch.setattr(Environment, "_verify", lambda self: None)
     environment.ensure()
     assert environment.ready()
 
@@ -195,7 +197,8 @@ def test_unknown_commands_name_the_known(words, capsys):
 def test_main_sets_up_runs_and_returns_the_status(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(Environment, "ensure", lambda self: None)
-    monkeypatch.setattr(cli, "call", lambda *args: calls.append(args) or 7)
+    monkeypatch.setattr(processes, "call", lambda *args: calls.append(args) or 7)
+    monkeypatch.setenv("PYTHONPATH", "/foreign")
     assert cli.main(["test", "-x"]) == 7
     words, _, env = calls[0]
     assert words[0].endswith(("python", "python.exe"))
@@ -203,6 +206,8 @@ def test_main_sets_up_runs_and_returns_the_status(monkeypatch, capsys):
     assert cli.main(["lab", "--no-browser", "--port=9"]) == 7
     assert calls[1][0][-2:] == ["--no-browser", "--port=9"]
     assert env["OMP_NUM_THREADS"]
+    assert "PYTHONPATH" not in env
+    assert "Ignoring PYTHONPATH=/foreign: the course runs on" in capsys.readouterr().out
 
     def stop(error):
         def ensure(self):
@@ -219,9 +224,11 @@ def test_main_sets_up_runs_and_returns_the_status(monkeypatch, capsys):
 
 
 def test_call_waits_for_the_child_through_an_interrupt(monkeypatch, tmp_path):
-    assert cli.call([sys.executable, "-c", "raise SystemExit(3)"], tmp_path, dict(os.environ)) == 3
+    words = [sys.executable, "-c", "raise SystemExit(3)"]
+    assert processes.call(words, tmp_path, dict(os.environ)) == 3
 
     class Child:
+        stderr = None
         answers = iter([KeyboardInterrupt, 5])
 
         def wait(self):
@@ -231,7 +238,7 @@ def test_call_waits_for_the_child_through_an_interrupt(monkeypatch, tmp_path):
             return answer
 
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Child())
-    assert cli.call([], tmp_path, {}) == 5
+    assert processes.call([], tmp_path, {}) == 5
 
 
 PLACES = [Path("/usr/bin").glob("python*"), Path.home().glob(".pyenv/versions/*/bin/python")]

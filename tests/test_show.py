@@ -186,6 +186,18 @@ def test_source_is_the_code_that_runs():
         show.source(print)
 
 
+def fences():
+    return "````", "```python"  # and ``` here
+
+
+def test_a_fence_is_longer_than_any_in_the_code():
+    """Otherwise the page ends where the code first has three backticks, and the rest runs as Markdown."""
+    markdown = show.source(fences)._repr_markdown_()
+    assert markdown.startswith("`````python\ndef fences():")
+    assert markdown.endswith("\n`````")
+    assert markdown.count("`````") == 2
+
+
 def notebook(folder, name, first):
     (folder / "notebooks").mkdir(exist_ok=True)
     path = folder / "notebooks" / f"{name}.ipynb"

@@ -1,17 +1,18 @@
-"""The commands: ``python -m teachkit lab | test | notebooks | bench``."""
+"""The commands: ``python -m teachkit lab | test | notebooks | pins | bench``."""
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
-from teachkit.course.setup import Environment, SetupError
+from teachkit.course import processes
+from teachkit.course.setup import Environment, SetupError, course
 
 COMMANDS = {
     "lab": "set up, then open the course in JupyterLab; options go to 'jupyter lab', e.g. --no-browser",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
+    "pins": "write constraints.txt: the version of every package of the environment, on every system",
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
 }
 
@@ -50,21 +51,13 @@ def peers(environment: Environment) -> None:
         print(f"\n{error}\nGoing on without: the report says which are missing.", file=sys.stderr)
 
 
-def call(arguments: Sequence[str], cwd: os.PathLike[str], env: dict[str, str]) -> int:
-    """Run a child to its end; Ctrl-C is the child's to answer, and we wait for it."""
-    process = subprocess.Popen(arguments, cwd=cwd, env=env)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
-
-
 def main(arguments: Sequence[str]) -> int:
     """Set up if needed, run one command, return its exit status."""
     given, rest = parser().parse_known_args(arguments)
-    environment = Environment()
+    processes.say_ignored()
     try:
+        # New versions are looked for without the old constraints.
+        environment = Environment(course(), constrained=given.command != "pins")
         environment.ensure()
         if given.command == "bench" and rest:
             peers(environment)
@@ -78,4 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     defaults = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
     python = [str(environment.python), *command(given.command, rest)]
     print("$", *python, flush=True)
-    return call(python, environment.root, {**defaults, **os.environ})
+    return processes.call(python, environment.root, {**defaults, **processes.environment()})
+
+
+def script() -> int:
+    """The command ``teachkit``, which finds its course from any folder."""
+    return main(sys.argv[1:])

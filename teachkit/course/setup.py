@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from teachkit.core import files
+from teachkit.course import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED_GB = 3.0  # the finished .venv is about 1.6 GB; pip unpacks wheels beside it
@@ -23,6 +24,19 @@ NETWORK = re.compile(
     r"no matching distribution|could not find a version",
     re.IGNORECASE,
 )
+MISSING = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for line in sys.argv[1:]:
+    name, _, wanted = line.partition("==")
+    if line[0] != "-":
+        try:
+            if wanted and version(name).partition("+")[0] != wanted:
+                print(line)
+            version(name)
+        except PackageNotFoundError:
+            print(line)
+"""  # run by the environment's Python: which of these requirements does it not have?
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
 }
@@ -46,21 +60,43 @@ def requirements(text: str) -> tuple[list[str], list[str]]:
     return options, [line for line in lines if not line.startswith("--")]
 
 
-class Environment:
-    """The course's own virtual environment in ``root/.venv``, beside environment.yml."""
+def course(package: Path = ROOT, here: Path | None = None) -> Path:
+    """The folder of the course: where the package stands, else the working folder or one above it."""
+    here = here or Path.cwd()
+    for folder in (package, here, *here.parents):
+        if all(
+            (folder / name).exists() for name in ("environment.yml", "pyproject.toml", "notebooks")
+        ):
+            return folder
+    raise SetupError(
+        f"teachkit is installed in {package} without its course, and neither {here} nor a folder above "
+        "it is one. Go to the folder of the course, which holds environment.yml, and run it there."
+    )
 
-    def __init__(self, root: Path = ROOT) -> None:
+
+class Environment:
+    """The course's own virtual environment in ``root/.venv``, beside environment.yml.
+
+    Every version is bound by the file that its ``-c`` names, unless it is not to be ``constrained``.
+    """
+
+    def __init__(self, root: Path = ROOT, *, constrained: bool = True) -> None:
         self.root = root
         self.venv = root / ".venv"
         self.python = self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         self.stamp = self.venv / "course.json"
         self.options, self.packages = requirements((root / "environment.yml").read_text("utf-8"))
+        bounds = [line for line in self.packages if line.startswith("-c")]
+        if not constrained:
+            self.packages = [line for line in self.packages if line not in bounds]
+        self.bounds = [word for line in bounds for word in line.split()] if constrained else []
         self.torch = [line for line in self.packages if re.match(r"torch\b", line)]
 
     def wanted(self) -> str:
         """What the stamp says of a finished environment: its place and what it was made from."""
         made_from = [str(self.venv), *self.options, *self.packages]
-        made_from.append((self.root / "pyproject.toml").read_text("utf-8"))
+        for name in ("pyproject.toml", *self.bounds[1::2]):
+            made_from.append((self.root / name).read_text("utf-8"))
         return json.dumps({"sha256": hashlib.sha256("\n".join(made_from).encode()).hexdigest()})
 
     def ready(self) -> bool:
@@ -77,8 +113,9 @@ class Environment:
         if not self._starts("-m", "pip", "--version"):
             self._create()
         # torch comes first and alone: with it in place no later step looks for another build of it.
-        self._pip("install", *self._index_for(self.torch), *self.torch)
-        self._pip("install", *(word for line in self.packages for word in line.split()))
+        self.pip("install", *self._index_for(self.torch), *self.bounds, *self.torch)
+        self.pip("install", *(word for line in self.packages for word in line.split()))
+        self._verify()
         # JupyterLab's news pop-up is the one thing a learner would have to click away.
         settings = self.venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
         files.replace(settings, json.dumps(SETTINGS, indent=1))
@@ -94,8 +131,8 @@ class Environment:
         if self._stamped(stamp):
             return
         print(f"Installing the optional group '{extra}' of pyproject.toml (once).", flush=True)
-        pinned = [line for line in self.packages if not line.startswith("-e")]
-        self._pip("install", *self._index_for(self.torch), *pinned, "-e", f".[{extra}]")
+        pinned = [word for line in self.packages if line[:2] != "-e" for word in line.split()]
+        self.pip("install", *self._index_for(self.torch), *pinned, "-e", f".[{extra}]")
         files.replace(stamp, self.wanted())
 
     def _stamped(self, stamp: Path) -> bool:
@@ -107,8 +144,24 @@ class Environment:
         """True when the environment's Python runs with these arguments."""
         command = [str(self.python), *(arguments or ("-c", ""))]
         with contextlib.suppress(OSError):
-            return subprocess.run(command, capture_output=True, cwd=self.root).returncode == 0
+            return self._run(*command).returncode == 0
         return False
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        env = processes.environment()
+        return subprocess.run(command, capture_output=True, cwd=self.root, env=env, text=True)
+
+    def _verify(self) -> None:
+        """Look whether pip did what it was told: a setting of its own may send packages elsewhere."""
+        done = self._run(str(self.python), "-I", "-c", MISSING, *self.packages)
+        if done.stdout or done.returncode:
+            settings = self._run(str(self.python), "-m", "pip", "config", "list").stdout
+            lacks = ", ".join(done.stdout.split()) or done.stderr.strip()
+            raise SetupError(
+                f"pip said that it is done, but {self.venv} lacks {lacks}. Settings of pip may send "
+                f"packages elsewhere or nowhere; take out what does, then run the same command "
+                f"again.\n{settings}".rstrip()
+            )
 
     def _check_disk(self) -> None:
         free = shutil.disk_usage(self.root).free / 1e9
@@ -142,28 +195,28 @@ class Environment:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             dry = ["install", "--quiet", "--dry-run", "--no-deps", "--report", str(report)]
-            done = subprocess.run(
-                [str(self.python), "-m", "pip", *dry, *torch], capture_output=True, cwd=self.root
-            )
+            done = self._run(str(self.python), "-m", "pip", *dry, *torch)
             if done.returncode == 0:
                 wheels = json.loads(report.read_text("utf-8"))["install"]
                 if all("+cpu" in wheel["metadata"]["version"] for wheel in wheels):
                     return []
         return self.options
 
-    def _pip(self, *arguments: str) -> None:
+    def pip(self, *arguments: str) -> None:
+        """Run pip in the environment; a SetupError says what to do when it fails."""
         quiet = [] if sys.stdout.isatty() else ["--quiet"]
         command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments, *quiet]
         print("$", *command, flush=True)
-        process = subprocess.Popen(
-            command, cwd=self.root, stderr=subprocess.PIPE, text=True, errors="replace"
-        )
-        said = []
-        assert process.stderr is not None  # noqa: S101 -- it is a pipe, by the line above
-        for line in process.stderr:
+        said: list[str] = []
+
+        def hear(line: str) -> None:
             said.append(line)
             print(line, end="", file=sys.stderr, flush=True)
-        if process.wait():
+
+        status = processes.call(command, self.root, processes.environment(), hear)
+        if status > 128:  # a signal ended it
+            raise KeyboardInterrupt
+        if status:
             raise SetupError(explain("".join(said)))
 
 
@@ -177,9 +230,12 @@ def explain(said: str) -> str:
     if "No space left" in said or "Errno 28" in said:
         return f"The disk filled up. Free about 3 GB and {again}"
     if NETWORK.search(said):
+        newer = "Requires-Python" in said
         return (
             "pip found no package index that has these packages. Check the network, or point pip at "
             f"a mirror with PIP_INDEX_URL, then {again}"
+            + newer
+            * " Or they are not made for this Python: environment.yml names one that they are."
         )
     return (
         "pip failed; its last lines above say why. Run the same command again; "

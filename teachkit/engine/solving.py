@@ -13,7 +13,7 @@ from itertools import pairwise, product
 import sympy
 from sympy import Expr, S, Symbol
 
-from teachkit.engine.symbolic import exact, sign
+from teachkit.engine.symbolic import exact, expression, expression_and_names, sign
 
 Solution = dict[Symbol, Expr]
 Solutions = tuple[list[Solution], bool, str]  # the points, whether these are all, and if not, why
@@ -51,12 +51,13 @@ def slope_signs(f: Expr, variable: Symbol, points: Sequence[Expr]) -> list[tuple
     f′ is tried half-way to the nearest other point or gap of f′, at most 1 away: it has neither a
     zero nor a gap on the way there, so it has one sign. ValueError where the gaps cannot be listed.
     """
+    f, (variable, *_) = expression_and_names(f, variable)
     x = sympy.Dummy(variable.name, real=True)
     slope = sympy.diff(f.subs(variable, x), x)
     gaps = sympy.singularities(slope, x, S.Reals)
     if not isinstance(gaps, (sympy.FiniteSet, type(S.EmptySet))):
         raise ValueError(f"f′ = {slope} has more gaps than can be listed: {gaps}")
-    places = [sympy.N(p, 50) for p in points]
+    places = [sympy.N(expression("a point", p), 50) for p in points]
     marks = sorted(places + [sympy.N(gap, 50) for gap in gaps])
     reach = min([b - a for a, b in pairwise(marks)] + [sympy.Integer(2)]) / 2
     return [(sign(slope.subs(x, a - reach)), sign(slope.subs(x, a + reach))) for a in places]

@@ -7,10 +7,17 @@ and with 200 only if all of these vanish (:func:`sign`).
 *How many eigenvalues are positive?* Solving for them needs roots of a polynomial of degree n. Their
 signs do not: a symmetric matrix has real eigenvalues only, and Descartes' rule then counts the
 positive ones exactly by the changes of sign in the coefficients (:func:`eigenvalue_signs`).
+
+*Text is refused.* Sympy makes an expression of a string, or of what prints like one, by executing
+it; it also executes the code that ``lambdify`` prints, with the names of unknown functions as they
+are. So only expressions and numbers come in (:func:`expression`), and only functions of sympy's own
+are printed (:func:`printable`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
+from numbers import Number
 from typing import Any
 
 import sympy
@@ -29,26 +36,74 @@ _TORCH = {
 }
 
 
+def expression(name: str, given: object) -> Expr:
+    """An expression, or a number as one; text is refused and never parsed: sympy would execute it.
+
+    >>> expression("f", "x**2")
+    Traceback (most recent call last):
+    TypeError: f must be a sympy expression or a number (text is not parsed), got str 'x**2'
+    """
+    made = given
+    if isinstance(given, Number) and not isinstance(given, Expr):
+        with suppress(sympy.SympifyError):
+            made = sympy.sympify(given, strict=True)
+    if not isinstance(made, Expr) or isinstance(made, sympy.MatrixExpr):
+        raise TypeError(
+            f"{name} must be a sympy expression or a number (text is not parsed), got {_quoted(given)}"
+        )
+    return made
+
+
+def matrix(given: object) -> Matrix:
+    """A sympy matrix as it is; lists and text are refused."""
+    if not isinstance(given, sympy.MatrixBase):
+        raise TypeError(f"H must be a sympy matrix (text is not parsed), got {_quoted(given)}")
+    return given
+
+
+def printable(f: Expr) -> Expr:
+    """f if it is made of sympy's own functions: others would be printed into code by their names.
+
+    >>> printable(sympy.Function("g")(Symbol("x")))
+    Traceback (most recent call last):
+    ValueError: f must be made of sympy's own functions, it has g(x)
+    """
+    for e in sympy.preorder_traversal(expression("f", f)):
+        home = type(e).__module__ or ""
+        if not home.startswith("sympy.") or home.startswith("sympy.codegen."):
+            raise ValueError(f"f must be made of sympy's own functions, it has {str(e)[:60]}")
+    return f
+
+
+def _quoted(given: object) -> str:
+    return f"{type(given).__name__} {repr(given)[:60]}"
+
+
 def _listed(variables: Sequence[Symbol] | Symbol) -> list[Symbol]:
-    return [variables] if isinstance(variables, Symbol) else list(variables)
+    """Different symbols as a list; text in their place is refused."""
+    text = isinstance(variables, (str, bytes)) or not isinstance(variables, (Symbol, Iterable))
+    names = [variables] if text or isinstance(variables, Symbol) else list(variables)
+    for v in names:
+        if not isinstance(v, Symbol):
+            raise TypeError(
+                f"variables must be sympy symbols (text is not parsed), got {_quoted(v)}"
+            )
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"variables must be different sympy symbols, at least one, got {variables!r}"
+        )
+    return names
 
 
 def expression_and_names(
     f: Expr, variables: Sequence[Symbol] | Symbol
 ) -> tuple[Expr, list[Symbol]]:
     """f as an expression and its variables as a list; anything else is refused."""
-    names = _listed(variables)
-    if not names or len(set(names)) < len(names) or not all(isinstance(v, Symbol) for v in names):
-        raise ValueError(
-            f"variables must be different sympy symbols, at least one, got {variables!r}"
-        )
-    expression = sympy.sympify(f)
-    if not isinstance(expression, Expr) or isinstance(expression, sympy.MatrixExpr):
-        raise TypeError(f"f must be a sympy expression, got {type(f).__name__}")
-    strangers = expression.free_symbols - set(names)
+    names, f = _listed(variables), expression("f", f)
+    strangers = f.free_symbols - set(names)
     if strangers:
         raise ValueError(f"f has symbols that are not variables: {sorted(map(str, strangers))}")
-    return expression, names
+    return f, names
 
 
 def exact(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[Expr, list[Symbol]]:
@@ -57,8 +112,8 @@ def exact(f: Expr, variables: Sequence[Symbol] | Symbol) -> tuple[Expr, list[Sym
     >>> exact(0.1 * Symbol("x"), Symbol("x"))
     (x/10, [x])
     """
-    expression, names = expression_and_names(f, variables)
-    return sympy.nsimplify(expression, rational=True), names
+    f, names = expression_and_names(f, variables)
+    return sympy.nsimplify(f, rational=True), names
 
 
 def coordinates(variables: Sequence[Symbol] | Symbol, point: Point) -> dict[Symbol, Expr]:
@@ -69,7 +124,7 @@ def coordinates(variables: Sequence[Symbol] | Symbol, point: Point) -> dict[Symb
     """
     names = _listed(variables)
     if not isinstance(point, Mapping):
-        values = list(point) if isinstance(point, Sequence) else [point]
+        values = list(point) if isinstance(point, (list, tuple)) else [point]
         if len(values) != len(names):
             raise ValueError(
                 f"the point has {len(values)} coordinates for the {len(names)} variables {names}"
@@ -77,7 +132,7 @@ def coordinates(variables: Sequence[Symbol] | Symbol, point: Point) -> dict[Symb
         point = dict(zip(names, values, strict=True))
     if set(point) != set(names):
         raise ValueError(f"the point gives {sorted(map(str, point))}, the variables are {names}")
-    return {v: sympy.sympify(point[v]) for v in names}
+    return {v: expression(f"the coordinate {v}", point[v]) for v in names}
 
 
 def sign(value: Expr) -> int:
@@ -86,6 +141,7 @@ def sign(value: Expr) -> int:
     >>> sign(sympy.sqrt(2) * sympy.sqrt(3) - sympy.sqrt(6)), sign(sympy.pi - 4)
     (0, -1)
     """
+    value = expression("value", value)
     for digits in (30, 200):
         number = sympy.re(sympy.N(value, digits, maxn=digits))
         if not number.is_number or number.has(sympy.nan, sympy.zoo, sympy.oo):
@@ -104,7 +160,7 @@ def eigenvalue_signs(H: Matrix) -> tuple[int, int]:
     >>> eigenvalue_signs(Matrix([[0, 1], [1, 0]])), eigenvalue_signs(Matrix([[1, 1], [1, 1]]))
     ((1, 1), (1, 0))
     """
-    if H.rows != H.cols or H.free_symbols:
+    if matrix(H).rows != H.cols or H.free_symbols:
         raise ValueError(f"H must be a square matrix of numbers, got {H}")
     if any(sign(H[i, j] - H[j, i]) for i in range(H.rows) for j in range(i)):
         raise ValueError(f"H must be symmetric, got {H}")
@@ -118,7 +174,7 @@ def eigenvalue_signs(H: Matrix) -> tuple[int, int]:
 
 def value_at(f: Expr, point: dict[Symbol, Expr]) -> Expr:
     """f at a point, simplified unless that would take minutes (roots without radicals)."""
-    value = f.subs(point)
+    value = expression("f", f).subs(coordinates(list(point), point))
     return value if value.has(sympy.CRootOf) else sympy.simplify(value)
 
 
@@ -129,6 +185,7 @@ def torch_function(f: Expr, names: Sequence[Symbol]) -> Callable[[Tensor], Tenso
     >>> torch_function(x**2 * y, (x, y))(torch.tensor([3.0, 2.0]))
     tensor(18.)
     """
+    f, names = expression_and_names(printable(f), names)
     numbers = [e for e in sympy.preorder_traversal(f) if e.is_number and not e.is_Rational]
     f = f.xreplace({e: e.evalf(17) for e in numbers})  # torch's functions take no plain numbers
     call: Any = sympy.lambdify(names, f, modules=[_TORCH, torch])

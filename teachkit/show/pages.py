@@ -39,7 +39,9 @@ def source(function: Callable[..., Any], *, docstring: bool = False) -> Page:
     if inspect.getdoc(function) and not docstring and text.count('"""') >= 2:
         before, _, rest = text.partition('"""')
         text = before.rstrip(" r") + rest.partition('"""')[2].removeprefix("\n")
-    return Page(f"```python\n{text}\n```", text)
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)  # a shorter one would end at the first such run in the code
+    return Page(f"{fence}python\n{text}\n{fence}", text)
 
 
 class Lesson(NamedTuple):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sympy import Expr, Symbol
 
+from teachkit.engine.symbolic import expression_and_names, printable
 from teachkit.hessian import CriticalPoint
 from teachkit.lab.curves import Interval
 from teachkit.lab.session import COLOURS, LINES
@@ -154,7 +155,8 @@ def contours(
     """Level lines of a function of two variables, with its critical points by kind."""
     grid = np.linspace(-2, 2, 161)
     x, y = np.meshgrid(grid, grid)
-    z = np.broadcast_to(sympy.lambdify(variables, f, "numpy")(x, y), x.shape).astype(float)
+    f, names = expression_and_names(printable(f), variables)
+    z = np.broadcast_to(sympy.lambdify(names, f, "numpy")(x, y), x.shape).astype(float)
     figure, (axes,) = canvas(width=5.4, height=4.2)
     z = np.ma.masked_invalid(z)  # poles stay white
     if z.count() and np.ptp(z) > 0:

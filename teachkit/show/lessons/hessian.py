@@ -9,6 +9,7 @@ import sympy
 from sympy import Expr, Matrix, Symbol
 
 from teachkit import hessian
+from teachkit.engine.symbolic import expression
 from teachkit.show import plots
 from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
@@ -18,7 +19,8 @@ x, y, s, t = sympy.symbols("x y s t")
 
 def quadratic(a: float, b: float, c: float) -> Picture:
     """Level lines of f = a x² + b x y + c y² with its D and the verdict at the origin."""
-    f = sympy.nsimplify(a) * x**2 + sympy.nsimplify(b) * x * y + sympy.nsimplify(c) * y**2
+    p, q, r = (sympy.nsimplify(expression(n, v)) for n, v in zip("abc", (a, b, c), strict=True))
+    f = p * x**2 + q * x * y + r * y**2
     kind = hessian.kind(hessian.hessian(f, (x, y)))
     D = float(hessian.discriminant(f, (x, y)))
     point = hessian.CriticalPoint(
@@ -32,7 +34,8 @@ def quadratic(a: float, b: float, c: float) -> Picture:
 @cache
 def verdict(D: float, fxx: float) -> str:
     """The second-derivative test on a matrix with this D and f_xx."""
-    return hessian.kind(Matrix([[fxx, 0], [0, sympy.Rational(D) / fxx]]))
+    bend = expression("fxx", fxx)
+    return hessian.kind(Matrix([[bend, 0], [0, sympy.nsimplify(expression("D", D)) / bend]]))
 
 
 def polynomial_in_two(

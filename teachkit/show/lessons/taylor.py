@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from teachkit import taylor
+from teachkit.engine.symbolic import expression
 from teachkit.show import plots
 from teachkit.show.exercises import Task, curved, full_hessian, normal
 from teachkit.show.pictures import Picture
@@ -23,7 +24,7 @@ FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.l
 def polynomial(function: str, centre: float, order: int) -> Picture:
     """A function of one variable and its Taylor polynomial about a centre."""
     f = FUNCTIONS[function]
-    p = taylor.polynomial(f, x, (sympy.nsimplify(centre),), order)
+    p = taylor.polynomial(f, x, (sympy.nsimplify(expression("centre", centre)),), order)
     grid = np.linspace(-0.9, 4, 200)
     curves = {
         function: sympy.lambdify(x, f, "numpy")(grid),
@@ -77,7 +78,8 @@ def weights(rng: random.Random) -> tuple[Tensor, ...]:
 
 def coefficient(f: Expr, v: Symbol, a: int, k: int) -> Expr:
     """The coefficient of (x − a)ᵏ, read off the polynomial."""
-    return sympy.diff(highest(f.subs(v, x), a), x, k).subs(x, a) / sympy.factorial(k)
+    at = expression("a", a)
+    return sympy.diff(highest(f.subs(v, x), a), x, k).subs(x, at) / sympy.factorial(k)
 
 
 @cache

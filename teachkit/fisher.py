@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError
 from teachkit.core.types import Batch, Loss, Params, Scores
@@ -229,3 +229,6 @@ def prune_naive(w: Tensor, F: Tensor, k: int) -> Tensor:
 pruner("Fisher blocks", passes=200, needs=("data", "labels"), source=WOODFISHER)(prune)
 two_steps = partial(prune, steps=2)
 pruner("Fisher blocks, 2 steps", passes=400, needs=("data", "labels"), source=WOODFISHER)(two_steps)
+
+
+door.hold(globals())

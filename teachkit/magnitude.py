@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.ranking import threshold
 from teachkit.core.types import Batch, Data, Loss, Masks, Scores
@@ -232,3 +232,6 @@ def han(
         return warn_empty(han_masks(net, by_layer(net, quality, factors)))
 
     return retrain(model, data, choose, qualities, epochs=epochs, optimizer=optimizer, **options)
+
+
+door.hold(globals())

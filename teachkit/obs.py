@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import pruner
 from teachkit.core.types import Batch, Loss, Masks
 from teachkit.engine.dense import DENSE_LIMIT, curvature
@@ -192,3 +192,6 @@ _LAYERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 for _name, _source, _scope, _ways in _LAYERS:
     _enter(_name, passes=1, source=_source, scope=_scope)(partial(_by_layers, **_ways))
+
+
+door.hold(globals())

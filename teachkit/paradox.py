@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, taylor
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion
 from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
 from teachkit.engine.leave_one_out import leave_one_out
@@ -176,3 +176,6 @@ def matched(
             new[part[chosen[: int((~old[part]).sum())].to(part.device)]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn
+
+
+door.hold(globals())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import taylor
+from teachkit.core import door
 from teachkit.core.layers import UncoveredError, chain
 from teachkit.core.objective import eval_mode
 from teachkit.core.types import Batch, Loss, Scores
@@ -226,3 +227,6 @@ def csr_parts(matrix: Tensor) -> tuple[list[float], list[int], list[int]]:
         values += row[row != 0].tolist()
         starts.append(len(values))
     return values, columns, starts
+
+
+door.hold(globals())

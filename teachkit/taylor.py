@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import grad, vjp
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import objective
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.engine.removal import Alone, alone, zeroing
@@ -229,3 +229,6 @@ def _full(params: Params, delta: Params) -> Params:
         name: given[name].to(p) if name in given else torch.zeros_like(p)
         for name, p in params.items()
     }
+
+
+door.hold(globals())

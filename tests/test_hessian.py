@@ -140,7 +140,7 @@ def test_sign_test_needs_all_points_and_few_gaps():
         ),
         (lambda: hessian.classify(x, ()), ValueError, "different sympy symbols"),
         (lambda: hessian.classify(x, (x, x)), ValueError, "different sympy symbols"),
-        (lambda: hessian.classify("x +", x), sympy.SympifyError, "x"),
+        (lambda: hessian.classify("x +", x), ValueError, "x"),
         (lambda: hessian.classify(sympy.Matrix([x]), x), TypeError, "must be a sympy expression"),
         (lambda: hessian.discriminant(x**2, (x,)), ValueError, "two variables, got 1"),
         (lambda: hessian.kind(sympy.Matrix([[1, 2], [0, 1]])), ValueError, "must be symmetric"),

@@ -82,14 +82,19 @@ def finite(name: str, tensor: object) -> Tensor:
     return tensor
 
 
-def batch(given: object) -> Batch:
-    """Return ``(x, y)``: two non-empty tensors of one length, x finite."""
+def usable(tensor: Tensor) -> Tensor:
+    """The tensor, as a copy where it was made in inference mode, whose tensors autograd cannot use."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def batch(given: object, name: str = "the batch") -> Batch:
+    """Return ``(x, y)``: two non-empty tensors of one length, finite."""
     if not (isinstance(given, tuple) and len(given) == 2):
-        raise TypeError(f"a batch is a tuple (x, y), got {type(given).__name__}")
-    x, y = finite("the batch's x", given[0]), finite("the batch's y", given[1])
+        raise TypeError(f"{name} must be a tuple (x, y), got {type(given).__name__}")
+    x, y = (usable(finite(f"{name}'s {part}", t)) for part, t in zip("xy", given, strict=True))
     if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
         shapes = f"x {tuple(x.shape)} and y {tuple(y.shape)}"
-        raise ValueError(f"a batch needs x and y of one length, at least 1, got {shapes}")
+        raise ValueError(f"{name} needs x and y of one length, at least 1, got {shapes}")
     return x, y
 
 
@@ -98,6 +103,10 @@ def model(given: object, x: Tensor | None = None) -> nn.Module:
     if not isinstance(given, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(given).__name__}")
     for name, parameter in given.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"model's parameter {name!r} has no shape yet; run the model once on data, it is lazy"
+            )
         finite(f"parameter {name!r}", parameter)
         if x is not None and x.is_floating_point() and parameter.dtype != x.dtype:
             raise TypeError(

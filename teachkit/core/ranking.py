@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.selection import Numbers, kth_smallest, largest
 from teachkit.core.types import Masks, Scores
 from teachkit.core.weights import boolean, nonzero, split
@@ -34,6 +34,7 @@ def removed(n: int, sparsity: float) -> int:
     return round(checks.fraction("sparsity", sparsity) * n)
 
 
+@door.own
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
     """The k-th smallest |w| (k from 1) over all tensors together, which have one floating dtype.
 
@@ -194,3 +195,6 @@ def _arrays(tensors: Iterable[Tensor]) -> list[Numbers]:
     common = reduce(torch.promote_types, [t.dtype for t in flat], torch.bool)
     # bfloat16, which numpy lacks, fits into float32 without loss.
     return [t.to(torch.float32 if common == torch.bfloat16 else common).numpy() for t in flat]
+
+
+door.hold(globals())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.layers import parameter_name, weighted
 from teachkit.core.types import Masks, Params
 
@@ -100,3 +100,6 @@ def split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def boolean(masks: Masks) -> None:
     """Refuse what is not a dict of boolean tensors."""
     checks.masks(masks, masks)
+
+
+door.hold(globals())

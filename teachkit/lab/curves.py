@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks, ranking, weights
+from teachkit.core import checks, door, ranking, weights
 from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab.evaluation import evaluate
 
@@ -91,3 +91,6 @@ def student(confidence: float, freedom: int) -> float:
 
     u = mpmath.findroot(excess, (0, 1), solver="ridder", tol=1e-12)
     return float(mpmath.sqrt(freedom * (1 - u) / u))
+
+
+door.hold(globals())

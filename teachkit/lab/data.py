@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from teachkit.core import checks, files
+from teachkit.core import checks, door, files
 from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
 
@@ -230,3 +230,6 @@ def read_idx(name: str, content: bytes) -> Tensor:
         raise DataError(f"{name} is not an IDX file of unsigned bytes")
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     return torch.from_numpy(values.reshape(sizes).copy())
+
+
+door.hold(globals())

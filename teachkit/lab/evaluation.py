@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import eval_mode, measured
 from teachkit.core.types import Batch, Loss
 
@@ -93,3 +93,6 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
 def _share_right(parts: list[Batch], threshold: float) -> float:
     right = [predictions(output, threshold) == target.flatten() for output, target in parts]
     return sum(int(part.sum()) for part in right) / sum(len(part) for part in right)
+
+
+door.hold(globals())

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 
 Shape = Sequence[int]
 
@@ -152,3 +152,6 @@ def _image(shape: Shape) -> list[int]:
         allowed = "(channels, height, width) with height and width of at least 4"
         raise ValueError(f"shape must be {allowed}, got {shape!r}")
     return _sizes(shape)
+
+
+door.hold(globals())

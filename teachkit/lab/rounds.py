@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from teachkit.core import checks, files, ranking, weights
+from teachkit.core import checks, door, files, ranking, weights
 from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.training import fit
@@ -177,3 +177,6 @@ def _words(value: Any) -> Any:
         return f"{_words(value.func)}({', '.join(given)})"
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+door.hold(globals())

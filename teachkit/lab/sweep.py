@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 from tqdm.auto import tqdm
 
-from teachkit.core import checks, files
+from teachkit.core import checks, door, files
 from teachkit.lab import session
 
 Row = dict[str, Any]
@@ -192,3 +192,6 @@ def _json(row: Row, allowed: str, **options: bool) -> str:
         return json.dumps(row, allow_nan=False, **options)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{allowed} numbers and words only: {row!r} ({error})") from None
+
+
+door.hold(globals())

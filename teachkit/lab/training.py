@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
@@ -150,3 +150,6 @@ def _step(
     optimizer.step(closure)  # type: ignore[arg-type]
     _zero(removed)
     return seen[0]
+
+
+door.hold(globals())

@@ -97,7 +97,10 @@ def scores(
     *,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """The scores by a method of ``CRITERIA``; "random" is drawn from [0, 1) with the generator."""
+    """The scores by a method of ``CRITERIA``; "random" is drawn from [0, 1) with the generator.
+
+    Without a generator the same scores are drawn each time (seed 2015).
+    """
     if method not in CRITERIA:
         raise ValueError(f"method must be one of {list(CRITERIA)}, got {method!r}")
     checks.model(model, checks.batch(batch)[0])

@@ -77,8 +77,6 @@ def mean_plus_spread(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, weight: float = 1.0
 ) -> Scores:
     """MEAN + λ · SD of c_ni with λ = ``weight``: 0 is T2, large is the spread alone."""
-    if not weight >= 0:
-        raise ValueError(f"weight must not be negative, got {weight!r}")
     mean, sd = changes(model, batch, loss)
     return {name: m + weight * sd[name] for name, m in mean.items()}
 
@@ -152,7 +150,7 @@ def stepwise(
     checks.whole("steps", steps, 1)
     checks.fraction("sparsity", sparsity)
     for step in range(1, steps + 1):
-        ranked = masks.zeros_last(criterion(model, batch), model)
+        ranked = masks.zeros_last(masks.complete(criterion(model, batch), model), model)
         kept = masks.keep_top(ranked, sparsity * step / steps)
         model = masks.apply(model, kept)
         yield model, kept
@@ -167,6 +165,7 @@ def matched(
     sizes, with key = spread the same spreads, and is random otherwise. The bins are of equal count.
     """
     checks.whole("bins", bins, 1)
+    checks.masks(kept, key)
     drawn: Masks = {}
     for name, mask in kept.items():
         order, old = key[name].reshape(-1).argsort(), mask.reshape(-1)

@@ -177,7 +177,7 @@ def test_a_folder_of_ones_own(packed, tmp_path, monkeypatch):
         path.write_bytes(gzip.compress(content) if packed else content)
     monkeypatch.setenv("TEACHKIT_DATA", str(tmp_path))
     monkeypatch.setattr(data, "MNIST_SHA256", HASHES)
-    monkeypatch.setattr(data.mnist_files, "__defaults__", ((), HASHES))
+    monkeypatch.setattr(data.mnist_files.__wrapped__, "__defaults__", ((), HASHES))
     train, test = data.mnist()
     torch.testing.assert_close(train[0], torch.from_numpy(IMAGES / 255)[:, None])
     assert train[1].tolist() == [7, 0, 2]

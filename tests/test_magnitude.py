@@ -508,7 +508,7 @@ def test_the_criteria_are_registered_and_need_no_data():
         assert all(torch.equal(again[n], s) for n, s in first.items())
     assert criteria.SCORES["magnitude"].function is magnitude.scores
     assert criteria.SCORES["LAMP"].function is magnitude.lamp_scores
-    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, batch, 0.7)
+    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, None, 0.7)
     want = masks.keep_top(magnitude.scores(model), 0.7)
     assert all(torch.equal(kept[n], m) for n, m in want.items())
     assert masks.sparsity(masks.nonzero(pruned)) == masks.sparsity(want)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from teachkit.core.types import Batch
 
+CHANCE = 2015  # no network of the course is made with this seed
+
 
 def _real(name: str, value: Any, kind: Any, low: float, high: float, *says: str) -> Any:
     """A number in [low, high]; ``says`` are the words for a wrong type and for a wrong size."""
@@ -82,6 +84,14 @@ def finite(name: str, tensor: object) -> Tensor:
     return tensor
 
 
+def dice(generator: torch.Generator | None) -> torch.Generator:
+    """The generator that a result is drawn with; without one a fresh one of seed 2015.
+
+    So no result depends on what was drawn before it, and no network of the course has this seed.
+    """
+    return torch.Generator().manual_seed(CHANCE) if generator is None else generator
+
+
 def usable(tensor: Tensor) -> Tensor:
     """The tensor, as a copy where it was made in inference mode, whose tensors autograd cannot use."""
     return tensor.clone() if tensor.is_inference() else tensor
@@ -95,7 +105,8 @@ def batch(given: object, name: str = "the batch") -> Batch:
     if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
         shapes = f"x {tuple(x.shape)} and y {tuple(y.shape)}"
         raise ValueError(f"{name} needs x and y of one length, at least 1, got {shapes}")
-    return x, y
+    labels = not y.is_floating_point() and y.dtype != torch.int64
+    return x, y.long() if labels else y  # a byte would be read as a mask where it is an index
 
 
 def model(given: object, x: Tensor | None = None) -> nn.Module:

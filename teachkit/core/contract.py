@@ -178,7 +178,9 @@ def _data(name: str, value: Any, hint: Any) -> Data:
 # A number has one name and one range in the whole house.
 NAMED: dict[str, Callable[[str, Any], float]] = {
     **dict.fromkeys(("sparsity", "final", "initial", "confidence"), checks.fraction),
-    **dict.fromkeys(("quality", "damping", "decay", "tolerance", "start", "end"), checks.number),
+    **dict.fromkeys(
+        ("quality", "damping", "decay", "tolerance", "start", "end", "weight"), checks.number
+    ),
 }
 FREE = (Any, object, type(None))
 RULES: dict[Any, Rule] = {

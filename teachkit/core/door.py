@@ -45,7 +45,7 @@ def guard(function: Function) -> Function:
     if isinstance(function, partial):
         return partial(guard(function.func), *function.args, **function.keywords)  # type: ignore[return-value]
     if not isinstance(function, FunctionType) or hasattr(function, "__held__"):
-        return function
+        return getattr(function, "__held__", function)
     signature, hints = inspect.signature(function), _hints(function)
     spread = {p.name for p in signature.parameters.values() if p.kind is p.VAR_POSITIONAL}
     free = {p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD}
@@ -72,13 +72,13 @@ def guard(function: Function) -> Function:
             else made
         )
 
-    held.__held__ = True  # type: ignore[attr-defined]
+    function.__held__ = held.__held__ = held  # type: ignore[attr-defined]
     return held  # type: ignore[return-value]
 
 
 def own(function: Function) -> Function:
     """Mark a function that checks all that it is given by itself; it stands before the door."""
-    function.__held__ = True  # type: ignore[attr-defined]
+    function.__held__ = function  # type: ignore[attr-defined]
     return function
 
 

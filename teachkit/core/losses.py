@@ -48,7 +48,7 @@ def _cross_entropy(z: Tensor, y: Tensor) -> AtOutput:
         )
     p = z.softmax(1)
     g = p.clone()
-    g[torch.arange(len(y), device=z.device), y] -= 1
+    g[torch.arange(len(y), device=z.device), y.long()] -= 1  # a byte would be a mask
     S = factor(p) if p.shape[1] > 1 else torch.zeros_like(p)[:, None]  # one class: p = 1
     return AtOutput(g, S.transpose(0, 1))
 

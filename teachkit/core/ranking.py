@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from teachkit.core import checks, door
 from teachkit.core.selection import Numbers, kth_smallest, largest
 from teachkit.core.types import Masks, Scores
-from teachkit.core.weights import boolean, nonzero, split
+from teachkit.core.weights import boolean, nonzero, prunable, split
 
 
 def sparsity(masks: Masks) -> float:
@@ -151,12 +151,35 @@ def zeros_last(scores: Scores, model: nn.Module) -> Scores:
     alive = {name: mask for name, mask in nonzero(model).items() if name in _scores(scores)}
     if not alive:
         return dict(scores)
+    if not all(s.is_floating_point() for s in scores.values()):
+        scores = _ranks(scores)
     lowest = min(float(s.min()) for s in scores.values() if s.numel())
     below = {
         n: torch.nextafter(s.new_tensor(lowest), -s.new_tensor(torch.inf))
         for n, s in scores.items()
     }
     return {n: torch.where(alive[n], s, below[n]) for n, s in scores.items()}
+
+
+def complete(scores: Scores, model: nn.Module) -> Scores:
+    """The scores, if there is one for every prunable weight; who leaves out a layer would not prune it.
+
+    >>> complete({}, nn.Linear(2, 1))
+    Traceback (most recent call last):
+    ValueError: scores are missing for ['weight']; each prunable weight needs one
+    """
+    weights = prunable(model)
+    given = checks.entries("scores", scores, weights)
+    missing = [name for name in weights if name not in given]
+    if missing:
+        raise ValueError(f"scores are missing for {missing}; each prunable weight needs one")
+    return scores
+
+
+def _ranks(scores: Scores) -> Scores:
+    """Whole numbers by their place in the order of all: float64 holds a place exactly, not any number."""
+    flat = torch.cat([s.reshape(-1) for s in scores.values()])
+    return split(torch.unique(flat, return_inverse=True)[1].double(), scores)
 
 
 def count(mask: Tensor) -> int:

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from tqdm.auto import tqdm
 
 from teachkit.core import checks
-from teachkit.core.objective import eval_mode, objective, refuse_coupled, refuse_sum
+from teachkit.core.objective import objective, refuse_coupled
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.core.weights import prunable, split
 from teachkit.engine.gradients import CHUNK, frozen_copy, gradient_chunks, side_by_side
@@ -77,6 +77,8 @@ def of_model(
     chosen = list(params) if names is None else list(names)
     if not chosen or any(name not in params for name in chosen):
         raise ValueError(f"names must be among {list(params)}, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"names must differ, got {chosen}")
     moving = {name: params[name] for name in chosen}
     n = sum(p.numel() for p in moving.values())
     instead = "name fewer, or use taylor.hessian_vector"
@@ -163,9 +165,6 @@ def products(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, biases: bool = False
 ) -> Iterator[tuple[str, Tensor, Product]]:
     """Each prunable weight: its name, its value, and v → Hv for its own block of the Hessian."""
-    x, y = checks.batch(batch)
-    with torch.no_grad(), eval_mode(checks.model(model, x)):
-        refuse_sum(loss, model(x), y)
     value, params = objective(model, batch, loss)
     for name in prunable(model, biases=biases):
         w = params[name]

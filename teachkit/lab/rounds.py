@@ -50,7 +50,8 @@ def by_criterion(criterion: Criterion, loss: Loss = cross_entropy, scope: str = 
     """
 
     def choose(model: nn.Module, batch: Batch, sparsity: float) -> Masks:
-        ranked = ranking.zeros_last(criterion(model, batch, loss), model)
+        scores = ranking.complete(criterion(model, batch, loss), model)
+        ranked = ranking.zeros_last(scores, model)
         return weights.combine(ranking.keep_top(ranked, sparsity, scope), weights.nonzero(model))
 
     return choose

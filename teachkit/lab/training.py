@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from teachkit.core import checks, door
-from teachkit.core.objective import measured
+from teachkit.core.objective import FEW, measured, objective
 from teachkit.core.types import Batch, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
 
@@ -89,6 +89,7 @@ def fit(
     removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]
     history, steps = History([], []), itertools.count(1)
     with torch.random.fork_rng({p.device for p in params.values() if p.is_cuda}):
+        objective(trained, next(_parts(train, FEW, next(iter(params.values()), x).device)), loss)
         torch.manual_seed(seed)
         _zero(removed)
         free = [p for p in params.values() if p.requires_grad]

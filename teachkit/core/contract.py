@@ -154,6 +154,8 @@ def _row(name: str, value: Any, hint: Any) -> Any:
             raise _wrong(name, "a list", value)
         return _tensor(name, value, hint)
     kept = list(value) if isinstance(value, Iterator) else value
+    if name in FILLED and not len(kept):
+        raise ValueError(f"{name} must not be empty")
     if not isinstance(kept, Collection) or len(kept) > LONGEST:
         return kept
     checked = [fitting(f"{name}[{i}]", each, part) for i, each in enumerate(kept)]
@@ -182,6 +184,7 @@ NAMED: dict[str, Callable[[str, Any], float]] = {
         ("quality", "damping", "decay", "tolerance", "start", "end", "weight"), checks.number
     ),
 }
+FILLED = ("sparsities", "qualities")  # nothing to do is nothing that is asked
 FREE = (Any, object, type(None))
 RULES: dict[Any, Rule] = {
     **{int: _whole, float: _number, bool: _truth, Tensor: _tensor, Data: _data},

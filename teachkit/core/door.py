@@ -26,7 +26,7 @@ from teachkit.core.types import Data
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 HOUSE = Path(__file__).parents[1]
-LIBRARY = (RuntimeError, ValueError, TypeError, IndexError, OverflowError)
+LIBRARY = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError)
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 

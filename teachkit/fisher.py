@@ -136,6 +136,7 @@ def agreement(estimate: Params, exact: Params) -> Agreement:
     Agreement(scale=0.5, order=1.0)
     """
     checks.entries("estimate", estimate, exact)
+    checks.entries("exact", exact, estimate)
     a, b = (torch.cat([given[n].reshape(-1) for n in exact]).cpu() for given in (estimate, exact))
     return Agreement(float(a.sum() / b.sum()), round(curves.spearman(a, b), 12))
 

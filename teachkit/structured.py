@@ -53,14 +53,17 @@ def group_of(index: Index, shape: Index, granularity: str, block: Index = (4, 4)
     """
     o, i, *place = index
     column = int(np.ravel_multi_index(index[1:], shape[1:]))  # in the matrix (outputs, the rest)
-    return {
+    groups = {
         "connection": index,
         **dict.fromkeys(("row", "filter"), (o,)),
         **dict.fromkeys(("column", "channel"), (i,)),
         "kernel": (o, i),
         "position": tuple(place),
         "block": (o // block[0], column // block[1]),
-    }[granularity]
+    }
+    if granularity not in groups:
+        raise ValueError(f"granularity must be one of {list(groups)}, got {granularity!r}")
+    return groups[granularity]
 
 
 def groups(shape: Index, granularity: str, block: Index = (4, 4)) -> dict[Index, list[Index]]:
@@ -94,6 +97,8 @@ def group_mask_naive(
 
 def mean_score(score: Tensor, weights: Sequence[Index]) -> float:
     """The mean score of the weights of a group."""
+    if not len(weights):
+        raise ValueError("weights must not be empty: a group has a weight")
     return sum(float(score[at]) for at in weights) / len(weights)
 
 

@@ -53,7 +53,10 @@ def test_a_chunk_of_ignored_labels_is_no_nan():
     assert math.isfinite(lab.evaluation.evaluate(net, (x, y), LOSSES["ignored"], chunk=2).loss)
 
 
-SUMS = {"module": nn.CrossEntropyLoss(reduction="sum"), "own": lambda z, y: f.cross_entropy(z, y) * len(y)}
+SUMS = {
+    "module": nn.CrossEntropyLoss(reduction="sum"),
+    "own": lambda z, y: f.cross_entropy(z, y) * len(y),
+}
 MEAN_WANTED = {
     "row_sums": obd.row_sums,
     "first_order": paradox.first_order,
@@ -82,7 +85,7 @@ def test_a_mean_with_weights_is_differentiated_as_it_is():
 
 def test_targets_of_whole_numbers_are_not_spread_over_pairs():
     net, (x, _) = network(classes=1), batch()
-    with pytest.raises(ValueError, match=r"the targets \(9,\); give the targets as y\[:, None\]"):
+    with pytest.raises(ValueError, match=r"the targets \(8,\); give the targets as y\[:, None\]"):
         taylor.gradient(net, (x, torch.arange(9)), f.mse_loss)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor as _wrapped
 
 from teachkit.core.types import Batch
 
@@ -75,7 +76,9 @@ def finite(name: str, tensor: object) -> Tensor:
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {tensor.dtype}")
-    if tensor.is_meta:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}; use to_dense()")
+    if tensor.is_meta or _wrapped(tensor):  # under vmap, too
         return tensor
     # A NaN or infinity survives every sum, so a finite sum, which is quick, proves all finite.
     if not math.isfinite(float(tensor.detach().sum())) and not torch.isfinite(tensor).all():

@@ -154,7 +154,7 @@ def _row(name: str, value: Any, hint: Any) -> Any:
             raise _wrong(name, "a list", value)
         return _tensor(name, value, hint)
     kept = list(value) if isinstance(value, Iterator) else value
-    if name in FILLED and not len(kept):
+    if name in FILLED and isinstance(kept, Collection) and len(kept) == 0:
         raise ValueError(f"{name} must not be empty")
     if not isinstance(kept, Collection) or len(kept) > LONGEST:
         return kept
@@ -191,7 +191,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((Criterion, Callable), _function),
     **dict.fromkeys((Union, types.UnionType), _either),
     **dict.fromkeys((dict, Mapping), _entries),
-    **dict.fromkeys((Sequence, list, Collection, Iterable), _row),
+    **dict.fromkeys((Sequence, list, tuple, Collection, Iterable), _row),
     Literal: _one_of,
+    np.ndarray: lambda name, value, hint: _instance(name, value, np.ndarray),
     TypeVar: lambda name, value, hint: value,
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
+from teachkit.core import door
 from teachkit.core.layers import UncoveredError
 from teachkit.core.objective import refuse_coupled
 from teachkit.core.types import Loss
@@ -238,3 +239,6 @@ def _refuse_unknown(output: Tensor, loss: Loss) -> None:
             f"the model's distribution of labels is known for {', '.join(DRAWABLE)}, got {name} with "
             f'outputs of shape {tuple(output.shape)}; kind="empirical" takes any mean loss'
         )
+
+
+door.hold(globals())

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as f
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.types import Batch, Loss, Params
 
 FEW = 8  # samples that show what kind of a mean a loss is
@@ -109,3 +109,6 @@ def number(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"the loss must give one number, a mean over the samples, got {shape}")
     return value.detach()
+
+
+door.hold(globals())

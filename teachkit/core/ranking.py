@@ -52,6 +52,8 @@ def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int)
     if len(kinds) != 1 or not isinstance(tensors[0], Tensor) or not tensors[0].is_floating_point():
         found = sorted(map(str, kinds)) or "nothing"
         raise TypeError(f"weights must be tensors of one floating dtype, got {found}")
+    if any(w.is_meta for w in tensors):
+        raise ValueError("weights on the meta device have no values to rank")
     return float(kth_smallest(_arrays(tensors), k, absolute=True))
 
 

@@ -185,7 +185,10 @@ def from_folder(place: Path, name: str, sha256: str) -> bytes:
 
 def uncompressed(path: Path) -> bytes:
     """The content of a file, unpacked if it is a gzip; a damaged gzip is refused."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"path cannot be read: {error}") from error
     if content[:2] != b"\x1f\x8b":
         return content
     try:

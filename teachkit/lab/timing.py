@@ -40,6 +40,7 @@ def clock() -> Clock:
 
 def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
     """The time of one run, a mean over repeats, by a clock; what runs on a GPU is waited for."""
+    checks.whole("repeats", repeats, 1)
     now = now or clock()
     _wait()
     start = now()

@@ -95,6 +95,7 @@ def fit(
         free = [p for p in params.values() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
+        _check(stepper, rate)
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
             total = 0.0
@@ -110,6 +111,13 @@ def fit(
                 history.accuracy.append(accuracy(trained, test, threshold=threshold))
     trained.zero_grad()  # the last step's gradients are nobody's
     return trained.eval(), history
+
+
+def _check(stepper: object, rate: object) -> None:
+    if not isinstance(stepper, Optimizer):
+        raise TypeError(f"optimizer must make a torch.optim.Optimizer, got {stepper!r}")
+    if not (rate is None or isinstance(rate, LRScheduler)):
+        raise TypeError(f"scheduler must make a torch learning-rate schedule, got {rate!r}")
 
 
 def _parts(train: Batch, size: int, device: torch.device) -> Iterator[Batch]:

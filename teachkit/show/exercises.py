@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import Tensor
 
+from teachkit.core import door
 from teachkit.show.quizzes import stems
 
 TRIES = 12  # random inputs per check
@@ -84,6 +85,7 @@ def _task(name: str) -> Task:
     return tasks[name]
 
 
+@door.guard
 def check(name: str, function: Callable[..., Any]) -> None:
     """Print whether a learner's function does what exercise ``name``, e.g. "01.2", asks.
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from teachkit.core import door
 from teachkit.lab.data import folder
 
 
@@ -107,3 +108,6 @@ def _gaps(numbers: list[int]) -> list[str]:
     *others, last = [f"{n:02d}" for n in range(max(numbers)) if n not in numbers] or [""]
     which = f"Lessons {', '.join(others)} and {last} are" if others else f"Lesson {last} is"
     return [f"\n{which} not part of this edition."] if last else []
+
+
+door.hold(globals())

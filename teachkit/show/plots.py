@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sympy import Expr, Symbol
 
+from teachkit.core import door
 from teachkit.hessian import CriticalPoint
 from teachkit.lab.curves import Interval
 from teachkit.lab.session import COLOURS, LINES
@@ -223,3 +224,6 @@ def matrices(shown: Mapping[str, ArrayLike], *, alt: str, title: str = "") -> Pi
         axes.spines[:].set_visible(mask)
     figure.suptitle(title)
     return Picture(figure, alt)
+
+
+door.hold(globals())

@@ -85,6 +85,7 @@ def operations_naive(mask: Tensor, rows: int, bias: bool) -> Operations:
     >>> operations_naive(torch.eye(2) > 0, rows=2, bias=False)
     Operations(multiplications=4, additions=0)
     """
+    checks.whole("rows", rows)
     multiplications = additions = 0
     for _, kept in product(range(rows), mask.flatten(1).tolist()):
         multiplications += sum(kept)

@@ -38,6 +38,7 @@ def saliency(h: Tensor, w: Tensor) -> Tensor:
     >>> saliency(torch.tensor([6.0, 2.0]), torch.tensor([1.0, 1.5]))
     tensor([3.0000, 2.2500])
     """
+    checks.same_shape(h=h, w=w)
     return 0.5 * h * w**2
 
 

@@ -66,6 +66,7 @@ def saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
     >>> saliencies(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]])).tolist()
     [0.5, 0.25]
     """
+    _square(weights, inverse)
     d = inverse.diagonal(dim1=-2, dim2=-1)
     if (d < 0).any():
         raise ValueError(f"the inverse has a negative diagonal entry, {float(d.min()):.3g}")
@@ -80,6 +81,7 @@ def update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
     >>> update(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), 1).tolist()
     [0.5, -1.0]
     """
+    _square(weights, inverse)
     p = _column(inverse, q)
     return -weights[..., q, None] * (p / p[..., q, None])
 
@@ -105,6 +107,7 @@ def surgeon_naive(H: Tensor, weights: Tensor, k: int) -> Removal:
     tensor([1])
     """
     w, P, order, rises = vector(weights, H), inverse(H), [], []
+    checks.whole("k", k, 0, len(w))
     for _ in range(k):
         cost, q = saliencies(w, P).min(0)
         w, P = w + update(w, P, int(q)), downdate(P, int(q))
@@ -151,6 +154,13 @@ def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for S in torch.split(sets, 10_000)
     ]
     return sets, torch.cat(costs).to(weights.dtype)
+
+
+def _square(weights: Tensor, inverse: Tensor) -> None:
+    n = weights.shape[-1:]
+    if inverse.shape[-2:] != (*n, *n) or inverse.shape[:-2] not in ((), weights.shape[:-1]):
+        shapes = f"{tuple(weights.shape)} and {tuple(inverse.shape)}"
+        raise ValueError(f"weights (..., n) need an inverse (..., n, n), got {shapes}")
 
 
 def _column(inverse: Tensor, q: int) -> Tensor:

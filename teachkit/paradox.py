@@ -32,6 +32,7 @@ def predicted_change(g: Tensor, h: Tensor, w: Tensor) -> Tensor:
     >>> predicted_change(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0]), torch.tensor([3.0, 0.5]))
     tensor([ 6.0000, -0.2500])
     """
+    checks.same_shape(g=g, h=h, w=w)
     return -g * w + 0.5 * h * w**2
 
 
@@ -133,6 +134,7 @@ def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_en
     The unit is √(Σ_i SD(c_i)²). About 1 for a random set; m weights that do the same reach √m.
     """
     sd = changes(model, batch, loss).sd
+    checks.masks(kept, sd)
     alone: float = sum(float((sd[n][~mask] ** 2).sum()) for n, mask in kept.items()) ** 0.5
     if not alone:
         raise ValueError("the removed weights change no sample's loss: there is nothing to compare")

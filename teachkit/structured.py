@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import taylor
-from teachkit.core import door
+from teachkit.core import checks, door
 from teachkit.core.layers import UncoveredError, chain
 from teachkit.core.objective import eval_mode
 from teachkit.core.types import Batch, Loss, Scores
@@ -51,6 +51,7 @@ def group_of(index: Index, shape: Index, granularity: str, block: Index = (4, 4)
     >>> group_of((5, 2, 0, 1), (6, 4, 3, 3), "kernel"), group_of((5, 2), (6, 4), "block", (2, 2))
     ((5, 2), (2, 1))
     """
+    checks.whole("each side of block", min(block), 1)
     o, i, *place = index
     column = int(np.ravel_multi_index(index[1:], shape[1:]))  # in the matrix (outputs, the rest)
     groups = {

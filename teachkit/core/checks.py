@@ -87,12 +87,26 @@ def finite(name: str, tensor: object) -> Tensor:
     return tensor
 
 
+def same_shape(**tensors: Tensor) -> None:
+    """Refuse tensors of different shapes, which torch would spread over each other; a number may stand."""
+    if len({t.shape for t in tensors.values() if t.ndim}) > 1:
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"all must have one shape, got {shapes}")
+
+
 def dice(generator: torch.Generator | None) -> torch.Generator:
     """The generator that a result is drawn with; without one a fresh one of seed 2015.
 
     So no result depends on what was drawn before it, and no network of the course has this seed.
     """
     return torch.Generator().manual_seed(CHANCE) if generator is None else generator
+
+
+def has_nan(tensor: Tensor) -> bool:
+    """Whether a tensor that holds values has a NaN among them; a sum, which is quick, mostly tells."""
+    if tensor.is_meta or tensor.layout != torch.strided or _wrapped(tensor):
+        return False
+    return math.isnan(float(tensor.detach().sum())) and bool(tensor.isnan().any())
 
 
 def usable(tensor: Tensor) -> Tensor:
@@ -140,6 +154,8 @@ def entries(name: str, given: object, reference: Mapping[str, Tensor]) -> dict[s
         if finite(f"{name}[{key!r}]", tensor).shape != reference[key].shape:
             want = tuple(reference[key].shape)
             raise ValueError(f"{name}[{key!r}] has shape {tuple(tensor.shape)}, not {want}")
+        if tensor.is_meta and not reference[key].is_meta:
+            raise ValueError(f"{name}[{key!r}] is on the meta device, which holds no values")
     return dict(given)
 
 

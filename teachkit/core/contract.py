@@ -40,8 +40,9 @@ def fitting(name: str, value: Any, hint: Any) -> Any:
         return rule(name, value, hint)
     if isinstance(hint, type) and issubclass(hint, nn.Module):
         return _instance(name, checks.model(value), hint)
-    free = hint in FREE or not isinstance(hint, type) or hint.__module__.startswith("sympy")
-    return value if free else _instance(name, value, hint)
+    if isinstance(hint, type) and hint.__module__.startswith("sympy"):
+        return _symbolic(name, value, hint.__name__)
+    return value if hint in FREE or not isinstance(hint, type) else _instance(name, value, hint)
 
 
 def quoted(value: Any) -> str:
@@ -75,6 +76,23 @@ def _instance(name: str, value: Any, hint: type) -> Any:
         return value
     where = "torch." if hint is torch.Generator else ""
     raise _wrong(name, f"a {where}{hint.__name__}", value)
+
+
+def _symbolic(name: str, value: Any, kind: str) -> Any:
+    """What sympy can work with; what a text or a matrix is worth there, the engine says."""
+    if "Matrix" in kind:
+        fits = hasattr(value, "eigenvals")
+    elif kind == "Expr" and isinstance(value, (Real, np.bool_)):
+        return _number(name, value, float)
+    else:
+        parts = value if isinstance(value, (tuple, list)) else (value,)
+        fits = isinstance(value, str) or (
+            bool(parts) and all(type(each).__module__.startswith("sympy") for each in parts)
+        )
+    if fits:
+        return value
+    words = {"Expr": "sympy expression", "Symbol": "sympy Symbol"}
+    raise _wrong(name, f"a {words.get(kind, 'sympy Matrix')}", value)
 
 
 def _whole(name: str, value: Any, hint: Any) -> int:
@@ -150,7 +168,7 @@ def _row(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, (str, bytes, Mapping, nn.Module)) or not isinstance(value, Iterable):
         raise _wrong(name, "a list", value)
     if isinstance(value, Tensor):
-        if value.ndim == 0:
+        if value.ndim == 0 or part not in (int, float, Any, object, Tensor):
             raise _wrong(name, "a list", value)
         return _tensor(name, value, hint)
     kept = list(value) if isinstance(value, Iterator) else value

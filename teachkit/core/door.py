@@ -19,8 +19,9 @@ from types import FunctionType
 from typing import Any, TypeVar, get_type_hints
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from teachkit.core import checks
 from teachkit.core.contract import fitting, quoted
 from teachkit.core.types import Data
 
@@ -66,11 +67,10 @@ def guard(function: Function) -> Function:
                 bound.arguments[name] = fitting(name, value, hints[name])
         with _within(function.__qualname__, bound.arguments):
             made = function(*bound.args, **bound.kwargs)
-        return (
-            _walked(function.__qualname__, bound.arguments, made)
-            if inspect.isgenerator(made)
-            else made
-        )
+        if inspect.isgenerator(made):
+            return _walked(function.__qualname__, bound.arguments, made)
+        _refuse_nan(function.__qualname__, made)
+        return made
 
     function.__held__ = held.__held__ = held  # type: ignore[attr-defined]
     return held  # type: ignore[return-value]
@@ -87,6 +87,19 @@ def _hints(function: FunctionType) -> dict[str, Any]:
         return get_type_hints(function)
     except NameError:  # a learner's criterion may speak of a class of its own
         return {}
+
+
+def _refuse_nan(name: str, made: Any) -> None:
+    """Numbers that are all finite on the way in and NaN on the way out were too large or too small."""
+    if isinstance(made, (tuple, list)):
+        for part in made[:9]:
+            _refuse_nan(name, part)
+    elif isinstance(made, dict):
+        _refuse_nan(name, list(made.values()))
+    elif isinstance(made, Tensor) and made.is_floating_point() and checks.has_nan(made):
+        raise ValueError(
+            f"{name} came to NaN: what it was given is too large, too small or degenerate"
+        )
 
 
 def _walked(name: str, given: Mapping[str, Any], steps: Iterator[Any]) -> Iterator[Any]:

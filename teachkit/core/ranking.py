@@ -52,8 +52,8 @@ def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int)
     if len(kinds) != 1 or not isinstance(tensors[0], Tensor) or not tensors[0].is_floating_point():
         found = sorted(map(str, kinds)) or "nothing"
         raise TypeError(f"weights must be tensors of one floating dtype, got {found}")
-    if any(w.is_meta for w in tensors):
-        raise ValueError("weights on the meta device have no values to rank")
+    if any(w.is_meta or w.layout != torch.strided for w in tensors):
+        raise ValueError("weights must be dense and have values; on the meta device are none")
     return float(kth_smallest(_arrays(tensors), k, absolute=True))
 
 
@@ -150,7 +150,8 @@ def zeros_last(scores: Scores, model: nn.Module) -> Scores:
     >>> zeros_last({"weight": torch.tensor([[5.0, -1.0]])}, layer)["weight"][0, 0] < -1
     tensor(True)
     """
-    alive = {name: mask for name, mask in nonzero(model).items() if name in _scores(scores)}
+    checks.entries("scores", scores, prunable(model))
+    alive = {name: mask for name, mask in nonzero(model).items() if name in scores}
     if not alive:
         return dict(scores)
     if not all(s.is_floating_point() for s in scores.values()):

@@ -161,6 +161,10 @@ def mnist() -> Data:
 
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
     """Bytes (n, height, width) and (n,) as the course's images and class numbers."""
+    if images.dtype != torch.uint8 or labels.is_floating_point():
+        raise TypeError(
+            f"images must be bytes and labels whole, got {images.dtype}, {labels.dtype}"
+        )
     return images[:, None].to(torch.get_default_dtype()) / 255, labels.long()
 
 

@@ -119,7 +119,7 @@ def quotas_naive(shapes: Sequence[Sequence[int]], keep: int, rule: str) -> list[
     >>> [round(kept, 3) for kept in quotas_naive([(10, 100), (2, 10)], 510, "erk")]
     [490.0, 20.0]
     """
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = [checks.whole("a size of shapes", math.prod(shape)) for shape in shapes]
     pull = [sum(shape) for shape in shapes] if rule == "erk" else sizes
     low, high = 0.0, float(sum(sizes))
     for _ in range(200):

@@ -88,6 +88,8 @@ def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symb
     x**2*exp(xi)/2
     """
     n = checks.whole("order", order) + 1
+    if not sympy.sympify(point).is_finite:
+        raise ValueError(f"point must be finite, got {point!r}")
     derivative = sympy.diff(f, variable, n).subs(variable, between)
     return derivative * (variable - sympy.sympify(point)) ** n / sympy.factorial(n)
 

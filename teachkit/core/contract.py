@@ -122,6 +122,8 @@ def _function(name: str, value: Any, hint: Any) -> Any:
 
 
 def _tensor(name: str, value: Any, hint: Any) -> Tensor:
+    if name in FLOATING and isinstance(value, Tensor) and not value.is_floating_point():
+        raise _wrong(name, "of a floating type", value)
     return checks.usable(checks.finite(name, value))
 
 
@@ -170,8 +172,12 @@ def _row(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Tensor):
         if value.ndim == 0 or part not in (int, float, Any, object, Tensor):
             raise _wrong(name, "a list", value)
+        if part is int and (value.dtype == torch.bool or value.is_floating_point()):
+            raise _wrong(name, "a list of whole numbers", value)
         return _tensor(name, value, hint)
     kept = list(value) if isinstance(value, Iterator) else value
+    if isinstance(value, Iterator) and kept == []:
+        raise ValueError(f"{name} must not be empty, got an iterator that gives nothing (any more)")
     if name in FILLED and isinstance(kept, Collection) and len(kept) == 0:
         raise ValueError(f"{name} must not be empty")
     if not isinstance(kept, Collection) or len(kept) > LONGEST:
@@ -202,6 +208,7 @@ NAMED: dict[str, Callable[[str, Any], float]] = {
         ("quality", "damping", "decay", "tolerance", "start", "end", "weight"), checks.number
     ),
 }
+FLOATING = ("weights", "H", "inverse")  # whole numbers would cut off what is added to them
 FILLED = ("sparsities", "qualities")  # nothing to do is nothing that is asked
 FREE = (Any, object, type(None))
 RULES: dict[Any, Rule] = {

@@ -78,7 +78,7 @@ def remainder(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order
     return sympy.simplify(f - polynomial(f, variables, point, order))
 
 
-def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symbol) -> Expr:
+def lagrange(f: Expr, variable: Symbol, point: Expr | float, order: int, between: Symbol) -> Expr:
     """Lagrange's form of the remainder in one variable: f⁽ⁿ⁺¹⁾(ξ) (x − a)ⁿ⁺¹ / (n + 1)!.
 
     It equals the remainder for some ξ (``between``) between a and x.
@@ -88,7 +88,7 @@ def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symb
     x**2*exp(xi)/2
     """
     n = checks.whole("order", order) + 1
-    if not sympy.sympify(point).is_finite:
+    if sympy.sympify(point).has(*_INFINITE):
         raise ValueError(f"point must be finite, got {point!r}")
     derivative = sympy.diff(f, variable, n).subs(variable, between)
     return derivative * (variable - sympy.sympify(point)) ** n / sympy.factorial(n)

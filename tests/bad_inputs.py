@@ -33,11 +33,33 @@ from torch.nn.functional import cross_entropy
 
 mpl.use("Agg")
 HOUSE = Path(__file__).parents[1] / "teachkit"
-LESSONS = (
-    "hessian taylor masks obd obs fisher magnitude schedule structured paradox neurons".split()
-)
-LAB = "curves data evaluation levenberg models rounds session storage sweep timing training".split()
-CORE = "criteria layers losses objective ranking recorder selection weights".split()
+LESSONS = [
+    "hessian",
+    "taylor",
+    "masks",
+    "obd",
+    "obs",
+    "fisher",
+    "magnitude",
+    "schedule",
+    "structured",
+    "paradox",
+    "neurons",
+]
+LAB = [
+    "curves",
+    "data",
+    "evaluation",
+    "levenberg",
+    "models",
+    "rounds",
+    "session",
+    "storage",
+    "sweep",
+    "timing",
+    "training",
+]
+CORE = ["criteria", "layers", "losses", "objective", "ranking", "recorder", "selection", "weights"]
 SHARE = 12  # a test tries one of so many bad calls, others each day
 MODULES = [
     *(f"teachkit.{name}" for name in LESSONS),
@@ -60,7 +82,17 @@ SKIPPED = {
     "core.selection.bracket": "trusts what kth_smallest has checked",
     **{
         f"show.plots.{name}": "draws what it is given, see test_show"
-        for name in "draw lines differences tiles contours histogram spectrum scatter matrices".split()
+        for name in [
+            "draw",
+            "lines",
+            "differences",
+            "tiles",
+            "contours",
+            "histogram",
+            "spectrum",
+            "scatter",
+            "matrices",
+        ]
     },
     "lab.data.mnist_files": "asks the network where a file is missing",
     "lab.session.setup": "sets what all other calls rely on",

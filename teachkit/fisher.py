@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError
 from teachkit.core.objective import sample_gradients
@@ -138,6 +138,7 @@ def agreement(estimate: Params, exact: Params) -> Agreement:
     Agreement(scale=0.5, order=1.0)
     """
     checks.entries("estimate", estimate, exact)
+    checks.entries("exact", exact, estimate)
     a, b = (torch.cat([given[n].reshape(-1) for n in exact]).cpu() for given in (estimate, exact))
     return Agreement(float(a.sum() / b.sum()), round(curves.spearman(a, b), 12))
 
@@ -231,3 +232,6 @@ def prune_naive(w: Tensor, F: Tensor, k: int) -> Tensor:
 pruner("Fisher blocks", passes=200, needs=("data", "labels"), source=WOODFISHER)(prune)
 two_steps = partial(prune, steps=2)
 pruner("Fisher blocks, 2 steps", passes=400, needs=("data", "labels"), source=WOODFISHER)(two_steps)
+
+
+door.hold(globals())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.ranking import threshold
 from teachkit.core.types import Batch, Data, Loss, Masks, Scores
@@ -32,7 +32,6 @@ from teachkit.lab.rounds import Run, retrain
 __all__ = ["RULES", "empty_layers", "quotas", "threshold", "warn_empty"]  # and what stands below
 
 TenthAdam = partial(torch.optim.Adam, lr=1e-4)  # a tenth of the rate of training.Adam
-CHANCE = 2015  # the seed of the criterion "random"; no network of the course has it
 
 
 @criterion("magnitude", passes=0, source="Han, Pool, Tran & Dally 2015")
@@ -74,8 +73,6 @@ def random_scores(model: nn.Module, generator: torch.Generator) -> Scores:
 
     Do not seed the generator as the network was: the baseline would be half a magnitude pruning.
     """
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     draw = partial(torch.rand, generator=generator, device=generator.device)
     return {
         name: draw(w.shape, dtype=at_least_single(w)).to(w.device)
@@ -86,7 +83,7 @@ def random_scores(model: nn.Module, generator: torch.Generator) -> Scores:
 @criterion("random", passes=0, source="chance")
 def random(model: nn.Module, batch: Batch | None = None, loss: Loss = cross_entropy) -> Scores:
     """Random scores, the same at each call."""
-    return random_scores(model, torch.Generator().manual_seed(CHANCE))
+    return random_scores(model, checks.dice(None))
 
 
 @pruner("magnitude without scores", passes=0, source="Han, Pool, Tran & Dally 2015")
@@ -122,7 +119,7 @@ def quotas_naive(shapes: Sequence[Sequence[int]], keep: int, rule: str) -> list[
     >>> [round(kept, 3) for kept in quotas_naive([(10, 100), (2, 10)], 510, "erk")]
     [490.0, 20.0]
     """
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = [checks.whole("a size of shapes", math.prod(shape)) for shape in shapes]
     pull = [sum(shape) for shape in shapes] if rule == "erk" else sizes
     low, high = 0.0, float(sum(sizes))
     for _ in range(200):
@@ -205,6 +202,8 @@ def by_layer(
     {'0.weight': 1.0, '1.weight': 0.6}
     """
     names = list(masks.prunable(model))
+    if not names:
+        raise ValueError("the model has no prunable weight")
     given = checks.numbers("factors", {names[-1]: 0.6} if factors is None else factors, names)
     return {name: checks.number("quality", quality) * given.get(name, 1.0) for name in names}
 
@@ -232,3 +231,6 @@ def han(
         return warn_empty(han_masks(net, by_layer(net, quality, factors)))
 
     return retrain(model, data, choose, qualities, epochs=epochs, optimizer=optimizer, **options)
+
+
+door.hold(globals())

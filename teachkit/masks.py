@@ -18,17 +18,25 @@ from torch.func import vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.layers import weighted
 from teachkit.core.objective import objective
-from teachkit.core.ranking import keep_n_of_m, keep_quota, keep_top, removed, sparsity, zeros_last
+from teachkit.core.ranking import (
+    complete,
+    keep_n_of_m,
+    keep_quota,
+    keep_top,
+    removed,
+    sparsity,
+    zeros_last,
+)
 from teachkit.core.recorder import Call, record_calls
 from teachkit.core.types import Batch, Loss, Masks, Scores
 from teachkit.core.weights import apply, change, combine, keep_all, nonzero, prunable, split
 from teachkit.engine.exchange import from_torch, to_torch
 
 __all__ = [
-    "BRUTE_FORCE_LIMIT", "Operations", "apply", "best_subset", "change", "combine", "from_torch",
+    "BRUTE_FORCE_LIMIT", "Operations", "apply", "best_subset", "change", "combine", "complete", "from_torch",
     "keep_all", "keep_n_of_m", "keep_n_of_m_naive", "keep_quota", "keep_top", "keep_top_naive",
     "log10_subsets", "nonzero", "operations", "operations_naive", "prunable", "removed", "sparsity",
     "split", "subset_losses", "subset_losses_naive", "to_torch", "total", "zeros_last",
@@ -77,6 +85,7 @@ def operations_naive(mask: Tensor, rows: int, bias: bool) -> Operations:
     >>> operations_naive(torch.eye(2) > 0, rows=2, bias=False)
     Operations(multiplications=4, additions=0)
     """
+    checks.whole("rows", rows)
     multiplications = additions = 0
     for _, kept in product(range(rows), mask.flatten(1).tolist()):
         multiplications += sum(kept)
@@ -205,3 +214,6 @@ def _choices(n: int, k: int) -> Tensor:
     choices = np.zeros((comb(n, k), n), bool)
     np.put_along_axis(choices, kept, True, axis=1)
     return torch.from_numpy(choices)
+
+
+door.hold(globals())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, obs, structured, taylor
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.copies import independent_copy
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Loss, Scores
@@ -43,6 +43,7 @@ def delete(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
 
 def both_sides(model: nn.Module, values: Scores) -> Scores:
     """Σ over each unit's weights, those that go in and those that go out."""
+    checks.entries("values", masks.complete(values, model), masks.prunable(model))
     return {
         layer.name: values[f"{layer.name}.weight"].sum(1) + values[f"{layer.reader}.weight"].sum(0)
         for layer in hidden(model)
@@ -69,6 +70,10 @@ def saliency(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scor
 
 def without_unit(model: nn.Module, reader: str, j: int) -> nn.Module:
     """A copy whose layer ``reader`` does not read unit j."""
+    readers = {at.reader: len(model.get_parameter(f"{at.name}.weight")) for at in hidden(model)}
+    if reader not in readers:
+        raise ValueError(f"reader must be one of {list(readers)}, got {reader!r}")
+    checks.whole("j", j, 0, readers[reader] - 1)
     without = independent_copy(model)
     without.get_parameter(f"{reader}.weight").data[:, j] = 0
     return without
@@ -97,7 +102,10 @@ def scores(
     *,
     generator: torch.Generator | None = None,
 ) -> Scores:
-    """The scores by a method of ``CRITERIA``; "random" is drawn from [0, 1) with the generator."""
+    """The scores by a method of ``CRITERIA``; "random" is drawn from [0, 1) with the generator.
+
+    Without a generator the same scores are drawn each time (seed 2015).
+    """
     if method not in CRITERIA:
         raise ValueError(f"method must be one of {list(CRITERIA)}, got {method!r}")
     checks.model(model, checks.batch(batch)[0])
@@ -180,19 +188,31 @@ def teams(units: Collection[int]) -> Iterator[Team]:
         yield from map(frozenset, combinations(units, size))
 
 
+def _check_teams(v: Mapping[Team, float], n: int) -> None:
+    missing = [set(S) for S in teams(range(checks.whole("n", n, 1, 10))) if S not in v]
+    if missing:
+        raise ValueError(
+            f"v must have a value for every team of {n} units, got none for {missing[0]}"
+        )
+
+
 def banzhaf_naive(v: Mapping[Team, float], n: int, keep: float = 0.5) -> list[float]:
     """E[v(S ∪ j) − v(S)] for each of n units, every other one in S with probability ``keep``.
 
     >>> banzhaf_naive({team: float(len(team) == 2) for team in teams(range(2))}, 2)
     [0.5, 0.5]
     """
-    chance = [keep**size * (1 - keep) ** (n - 1 - size) for size in range(n)]
+    _check_teams(v, n)
+    chance = [
+        checks.fraction("keep", keep) ** size * (1 - keep) ** (n - 1 - size) for size in range(n)
+    ]
     others = [[S for S in teams(range(n)) if j not in S] for j in range(n)]
     return [sum(chance[len(S)] * (v[S | {j}] - v[S]) for S in others[j]) for j in range(n)]
 
 
 def shapley_naive(v: Mapping[Team, float], n: int) -> list[float]:
     """The mean of what each of n units adds when it joins, over all orders of joining."""
+    _check_teams(v, n)
     worth = [0.0] * n
     for order in permutations(range(n)):
         for place, j in enumerate(order):
@@ -240,3 +260,6 @@ def prune(
         quota(name, len(values), sparsity)
     keep = structured.keep_groups(ranked, sparsity)
     return repair(model, batch, keep) if repaired else delete(model, keep)
+
+
+door.hold(globals())

@@ -17,7 +17,7 @@ from torch.autograd import grad
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, taylor
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion, pruner
 from teachkit.core.layers import UncoveredError, parameter_name
 from teachkit.core.objective import objective, refuse_sum_of
@@ -38,6 +38,7 @@ def saliency(h: Tensor, w: Tensor) -> Tensor:
     >>> saliency(torch.tensor([6.0, 2.0]), torch.tensor([1.0, 1.5]))
     tensor([3.0000, 2.2500])
     """
+    checks.same_shape(h=h, w=w)
     return 0.5 * h * w**2
 
 
@@ -244,3 +245,6 @@ def assumptions(
     second = taylor.predicted_change(model, batch, delta, loss)
     actual = taylor.actual_change(model, batch, delta, loss)
     return Assumptions(own, first, second - first - own, actual - second, actual)
+
+
+door.hold(globals())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import pruner
 from teachkit.core.types import Batch, Loss, Masks
 from teachkit.engine.dense import DENSE_LIMIT, curvature
@@ -66,6 +66,7 @@ def saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
     >>> saliencies(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]])).tolist()
     [0.5, 0.25]
     """
+    _square(weights, inverse)
     d = inverse.diagonal(dim1=-2, dim2=-1)
     if (d < 0).any():
         raise ValueError(f"the inverse has a negative diagonal entry, {float(d.min()):.3g}")
@@ -80,6 +81,7 @@ def update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
     >>> update(torch.tensor([1.0, 1.0]), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), 1).tolist()
     [0.5, -1.0]
     """
+    _square(weights, inverse)
     p = _column(inverse, q)
     return -weights[..., q, None] * (p / p[..., q, None])
 
@@ -105,6 +107,7 @@ def surgeon_naive(H: Tensor, weights: Tensor, k: int) -> Removal:
     tensor([1])
     """
     w, P, order, rises = vector(weights, H), inverse(H), [], []
+    checks.whole("k", k, 0, len(w))
     for _ in range(k):
         cost, q = saliencies(w, P).min(0)
         w, P = w + update(w, P, int(q)), downdate(P, int(q))
@@ -172,6 +175,13 @@ def _factor(P: Tensor, S: Tensor) -> Tensor:
     return L
 
 
+def _square(weights: Tensor, inverse: Tensor) -> None:
+    n = weights.shape[-1:]
+    if inverse.shape[-2:] != (*n, *n) or inverse.shape[:-2] not in ((), weights.shape[:-1]):
+        shapes = f"{tuple(weights.shape)} and {tuple(inverse.shape)}"
+        raise ValueError(f"weights (..., n) need an inverse (..., n, n), got {shapes}")
+
+
 def _column(inverse: Tensor, q: int) -> Tensor:
     """H⁻¹ e_q, of a weight that is still there."""
     checks.whole("q", q, 0, inverse.shape[-1] - 1)
@@ -211,3 +221,6 @@ _LAYERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 for _name, _source, _scope, _ways in _LAYERS:
     _enter(_name, passes=1, source=_source, scope=_scope)(partial(_by_layers, **_ways))
+
+
+door.hold(globals())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import masks, obd, taylor
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.criteria import criterion
 from teachkit.core.objective import refuse_sum_of
 from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
@@ -33,6 +33,7 @@ def predicted_change(g: Tensor, h: Tensor, w: Tensor) -> Tensor:
     >>> predicted_change(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0]), torch.tensor([3.0, 0.5]))
     tensor([ 6.0000, -0.2500])
     """
+    checks.same_shape(g=g, h=h, w=w)
     return -g * w + 0.5 * h * w**2
 
 
@@ -79,8 +80,6 @@ def mean_plus_spread(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, weight: float = 1.0
 ) -> Scores:
     """MEAN + λ · SD of c_ni with λ = ``weight``: 0 is T2, large is the spread alone."""
-    if not weight >= 0:
-        raise ValueError(f"weight must not be negative, got {weight!r}")
     mean, sd = changes(model, batch, loss)
     return {name: m + weight * sd[name] for name, m in mean.items()}
 
@@ -137,6 +136,7 @@ def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_en
     The unit is √(Σ_i SD(c_i)²). About 1 for a random set; m weights that do the same reach √m.
     """
     sd = changes(model, batch, loss).sd
+    checks.masks(kept, sd)
     alone: float = sum(float((sd[n][~mask] ** 2).sum()) for n, mask in kept.items()) ** 0.5
     if not alone:
         raise ValueError("the removed weights change no sample's loss: there is nothing to compare")
@@ -154,7 +154,7 @@ def stepwise(
     checks.whole("steps", steps, 1)
     checks.fraction("sparsity", sparsity)
     for step in range(1, steps + 1):
-        ranked = masks.zeros_last(criterion(model, batch), model)
+        ranked = masks.zeros_last(masks.complete(criterion(model, batch), model), model)
         kept = masks.keep_top(ranked, sparsity * step / steps)
         model = masks.apply(model, kept)
         yield model, kept
@@ -169,6 +169,7 @@ def matched(
     sizes, with key = spread the same spreads, and is random otherwise. The bins are of equal count.
     """
     checks.whole("bins", bins, 1)
+    checks.masks(kept, key)
     drawn: Masks = {}
     for name, mask in kept.items():
         order, old = key[name].reshape(-1).argsort(), mask.reshape(-1)
@@ -178,3 +179,6 @@ def matched(
             new[part[chosen[: int((~old[part]).sum())].to(part.device)]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn
+
+
+door.hold(globals())

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.types import Criterion, Data, Loss
 from teachkit.lab import rounds
 from teachkit.lab.rounds import Run
@@ -206,3 +206,6 @@ def _check_search(low: float, high: float, floor: float, tolerance: float) -> No
         raise ValueError(f"low must not exceed high, got low={low!r} and high={high!r}")
     if not checks.number("tolerance", tolerance) > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance!r}")
+
+
+door.hold(globals())

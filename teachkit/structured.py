@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from teachkit import taylor
+from teachkit.core import checks, door
 from teachkit.core.layers import UncoveredError, chain
 from teachkit.core.objective import eval_mode
 from teachkit.core.types import Batch, Loss, Scores
@@ -50,16 +51,20 @@ def group_of(index: Index, shape: Index, granularity: str, block: Index = (4, 4)
     >>> group_of((5, 2, 0, 1), (6, 4, 3, 3), "kernel"), group_of((5, 2), (6, 4), "block", (2, 2))
     ((5, 2), (2, 1))
     """
+    checks.whole("each side of block", min(block), 1)
     o, i, *place = index
     column = int(np.ravel_multi_index(index[1:], shape[1:]))  # in the matrix (outputs, the rest)
-    return {
+    groups = {
         "connection": index,
         **dict.fromkeys(("row", "filter"), (o,)),
         **dict.fromkeys(("column", "channel"), (i,)),
         "kernel": (o, i),
         "position": tuple(place),
         "block": (o // block[0], column // block[1]),
-    }[granularity]
+    }
+    if granularity not in groups:
+        raise ValueError(f"granularity must be one of {list(groups)}, got {granularity!r}")
+    return groups[granularity]
 
 
 def groups(shape: Index, granularity: str, block: Index = (4, 4)) -> dict[Index, list[Index]]:
@@ -93,6 +98,8 @@ def group_mask_naive(
 
 def mean_score(score: Tensor, weights: Sequence[Index]) -> float:
     """The mean score of the weights of a group."""
+    if not len(weights):
+        raise ValueError("weights must not be empty: a group has a weight")
     return sum(float(score[at]) for at in weights) / len(weights)
 
 
@@ -226,3 +233,6 @@ def csr_parts(matrix: Tensor) -> tuple[list[float], list[int], list[int]]:
         values += row[row != 0].tolist()
         starts.append(len(values))
     return values, columns, starts
+
+
+door.hold(globals())

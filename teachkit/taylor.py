@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import grad, vjp
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import objective
 from teachkit.core.types import Batch, Loss, Params
 from teachkit.engine.removal import Alone, alone, zeroing
@@ -79,7 +79,7 @@ def remainder(f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order
     return sympy.simplify(expression("f", f) - polynomial(f, variables, point, order))
 
 
-def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symbol) -> Expr:
+def lagrange(f: Expr, variable: Symbol, point: Expr | float, order: int, between: Symbol) -> Expr:
     """Lagrange's form of the remainder in one variable: f⁽ⁿ⁺¹⁾(ξ) (x − a)ⁿ⁺¹ / (n + 1)!.
 
     It equals the remainder for some ξ (``between``) between a and x.
@@ -90,6 +90,8 @@ def lagrange(f: Expr, variable: Symbol, point: object, order: int, between: Symb
     """
     n = checks.whole("order", order) + 1
     ((_, a),) = coordinates(variable, [point]).items()
+    if a.has(*_INFINITE):
+        raise ValueError(f"point must be finite, got {point!r}")
     derivative = sympy.diff(expression("f", f), variable, n).subs(
         variable, expression("between", between)
     )
@@ -233,3 +235,6 @@ def _full(params: Params, delta: Params) -> Params:
         name: given[name].to(p) if name in given else torch.zeros_like(p)
         for name, p in params.items()
     }
+
+
+door.hold(globals())

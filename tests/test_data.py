@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import http.server
+import inspect
 import json
 import os
 import re
@@ -276,7 +277,7 @@ def test_a_folder_of_ones_own(packed, tmp_path, monkeypatch):
         path = tmp_path / (f"{name}.gz" if packed else name)
         path.write_bytes(gzip.compress(content) if packed else content)
     monkeypatch.setenv("TEACHKIT_DATA", str(tmp_path))
-    monkeypatch.setattr(fetching.mnist_files, "__defaults__", ((), WANTED))
+    monkeypatch.setattr(inspect.unwrap(fetching.mnist_files), "__defaults__", ((), WANTED))
     train, test = data.mnist()
     torch.testing.assert_close(train[0], torch.from_numpy(IMAGES / 255)[:, None])
     assert train[1].tolist() == [7, 0, 2]

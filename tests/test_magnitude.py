@@ -42,7 +42,7 @@ def test_random_scores_follow_their_generator_alone():
     state = torch.get_rng_state()
     magnitude.random_scores(model, torch.Generator())
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(TypeError, match="generator must be a torch.Generator, got int"):
+    with pytest.raises(TypeError, match="generator must be a torch.Generator, got 3"):
         magnitude.random_scores(model, 3)
 
 
@@ -500,15 +500,15 @@ def test_the_saved_experiment_is_what_the_settings_say(net):
 
 
 def test_the_criteria_are_registered_and_need_no_data():
-    model, batch = lab.models.mlp(), (None, None)
+    model = lab.models.mlp()
     for name in ("magnitude", "LAMP", "random"):
         entry = criteria.SCORES[name]
         assert (entry.passes, entry.needs) == (0, ())
-        first, again = (entry.function(model, batch, None) for _ in range(2))
+        first, again = (entry.function(model, None) for _ in range(2))
         assert all(torch.equal(again[n], s) for n, s in first.items())
     assert criteria.SCORES["magnitude"].function is magnitude.scores
     assert criteria.SCORES["LAMP"].function is magnitude.lamp_scores
-    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, batch, 0.7)
+    pruned, kept = criteria.PRUNES["magnitude without scores"].function(model, None, 0.7)
     want = masks.keep_top(magnitude.scores(model), 0.7)
     assert all(torch.equal(kept[n], m) for n, m in want.items())
     assert masks.sparsity(masks.nonzero(pruned)) == masks.sparsity(want)

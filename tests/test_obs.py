@@ -222,7 +222,10 @@ ONES = torch.ones(2)
             "A damping of 0.73 or",
         ),
         (lambda: obs.surgeon(torch.zeros(2, 2), ONES, 1), "not positive definite"),
-        (lambda: obs.inverse(TWO, damping=-1), "damping must be a number of 0 or more, got -1"),
+        (
+            lambda: obs.inverse(TWO, damping=-1),
+            "damping must be a finite number of 0 or more, got -1",
+        ),
         (lambda: obs.inverse(torch.tensor([[1.0, 2.0], [0.0, 1.0]])), "symmetric, but .* by 2"),
         (lambda: obs.inverse(torch.ones(2, 3)), r"square matrix, got shape \(2, 3\)"),
         (lambda: obs.inverse(TWO * math.nan), "H has 4 NaN"),
@@ -424,7 +427,7 @@ def test_levenberg_reaches_a_minimum_and_keeps_zeros():
 def test_levenberg_refuses_bad_input():
     for call, says in (
         ({"theta": torch.ones(3)}, r"theta must have shape \(networks, n\), got \(3,\)"),
-        ({"decay": -1.0}, "decay must be a number of 0 or more, got -1"),
+        ({"decay": -1.0}, "decay must be a finite number of 0 or more, got -1"),
         ({"keep": torch.ones(1, 2)}, "keep must be boolean of shape"),
         ({"steps": -1}, "steps must be a whole number"),
     ):

@@ -182,5 +182,5 @@ def test_a_matched_set_has_as_many_from_every_bin(seed, bins, sparsity):
 def test_a_negative_weight_of_the_spread_is_refused():
     net, batch = network(1)
     for bad in (-1, math.nan):
-        with pytest.raises(ValueError, match="weight must not be negative"):
+        with pytest.raises(ValueError, match="weight must be a finite number of 0 or more"):
             paradox.mean_plus_spread(net, batch, weight=bad)

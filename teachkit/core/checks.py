@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor as _wrapped
 
 from teachkit.core.types import Batch
+
+CHANCE = 2015  # no network of the course is made with this seed
 
 
 def _real(name: str, value: Any, kind: Any, low: float, high: float, *says: str) -> Any:
@@ -73,7 +76,9 @@ def finite(name: str, tensor: object) -> Tensor:
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {tensor.dtype}")
-    if tensor.is_meta:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}; use to_dense()")
+    if tensor.is_meta or _wrapped(tensor):  # under vmap, too
         return tensor
     # A NaN or infinity survives every sum, so a finite sum, which is quick, proves all finite.
     if not math.isfinite(float(tensor.detach().sum())) and not torch.isfinite(tensor).all():
@@ -82,15 +87,43 @@ def finite(name: str, tensor: object) -> Tensor:
     return tensor
 
 
-def batch(given: object) -> Batch:
-    """Return ``(x, y)``: two non-empty tensors of one length, x finite."""
+def same_shape(**tensors: Tensor) -> None:
+    """Refuse tensors of different shapes, which torch would spread over each other; a number may stand."""
+    if len({t.shape for t in tensors.values() if t.ndim}) > 1:
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"all must have one shape, got {shapes}")
+
+
+def dice(generator: torch.Generator | None) -> torch.Generator:
+    """The generator that a result is drawn with; without one a fresh one of seed 2015.
+
+    So no result depends on what was drawn before it, and no network of the course has this seed.
+    """
+    return torch.Generator().manual_seed(CHANCE) if generator is None else generator
+
+
+def has_nan(tensor: Tensor) -> bool:
+    """Whether a tensor that holds values has a NaN among them; a sum, which is quick, mostly tells."""
+    if tensor.is_meta or tensor.layout != torch.strided or _wrapped(tensor):
+        return False
+    return math.isnan(float(tensor.detach().sum())) and bool(tensor.isnan().any())
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """The tensor, as a copy where it was made in inference mode, whose tensors autograd cannot use."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def batch(given: object, name: str = "the batch") -> Batch:
+    """Return ``(x, y)``: two non-empty tensors of one length, finite."""
     if not (isinstance(given, tuple) and len(given) == 2):
-        raise TypeError(f"a batch is a tuple (x, y), got {type(given).__name__}")
-    x, y = finite("the batch's x", given[0]), finite("the batch's y", given[1])
+        raise TypeError(f"{name} must be a tuple (x, y), got {type(given).__name__}")
+    x, y = (usable(finite(f"{name}'s {part}", t)) for part, t in zip("xy", given, strict=True))
     if x.ndim == 0 or y.ndim == 0 or len(x) == 0 or len(x) != len(y):
         shapes = f"x {tuple(x.shape)} and y {tuple(y.shape)}"
-        raise ValueError(f"a batch needs x and y of one length, at least 1, got {shapes}")
-    return x, y
+        raise ValueError(f"{name} needs x and y of one length, at least 1, got {shapes}")
+    labels = not y.is_floating_point() and y.dtype != torch.int64
+    return x, y.long() if labels else y  # a byte would be read as a mask where it is an index
 
 
 def model(given: object, x: Tensor | None = None) -> nn.Module:
@@ -98,6 +131,10 @@ def model(given: object, x: Tensor | None = None) -> nn.Module:
     if not isinstance(given, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(given).__name__}")
     for name, parameter in given.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"model's parameter {name!r} has no shape yet; run the model once on data, it is lazy"
+            )
         finite(f"parameter {name!r}", parameter)
         if x is not None and x.is_floating_point() and parameter.dtype != x.dtype:
             raise TypeError(
@@ -117,6 +154,8 @@ def entries(name: str, given: object, reference: Mapping[str, Tensor]) -> dict[s
         if finite(f"{name}[{key!r}]", tensor).shape != reference[key].shape:
             want = tuple(reference[key].shape)
             raise ValueError(f"{name}[{key!r}] has shape {tuple(tensor.shape)}, not {want}")
+        if tensor.is_meta and not reference[key].is_meta:
+            raise ValueError(f"{name}[{key!r}] is on the meta device, which holds no values")
     return dict(given)
 
 

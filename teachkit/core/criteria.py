@@ -8,7 +8,7 @@ its criteria; a learner's own enters in the same way.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 
 NEEDS = ("data", "labels", "second order")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -60,6 +60,8 @@ def criterion(
     checks.number("passes", passes)
 
     def enter(function: Function) -> Function:
+        ours = _place(function).startswith("teachkit.")  # a learner's comes back as it was given
+        function = door.guard(function) if ours else function
         entries = SCORES if registry is None else registry
         known = entries.get(name)
         if known is not None and _place(known.function) != _place(function):

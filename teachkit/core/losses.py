@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from teachkit.core import door
 from teachkit.core.layers import UncoveredError, does_more
 from teachkit.core.objective import sample_gradients
 from teachkit.core.types import Loss
@@ -47,7 +48,7 @@ def _cross_entropy(z: Tensor, y: Tensor) -> AtOutput:
         )
     p = z.softmax(1)
     g = p.clone()
-    g[torch.arange(len(y), device=z.device), y.long()] -= 1
+    g[torch.arange(len(y), device=z.device), y.long()] -= 1  # a byte would be a mask
     S = factor(p) if p.shape[1] > 1 else torch.zeros_like(p)[:, None]  # one class: p = 1
     return AtOutput(g, S.transpose(0, 1))
 
@@ -229,3 +230,6 @@ def _refuse_unknown(output: Tensor, loss: Loss) -> None:
             f"the model's distribution of labels is known for {', '.join(DRAWABLE)}, got {name} with "
             f'outputs of shape {tuple(output.shape)}; kind="empirical" takes any mean loss'
         )
+
+
+door.hold(globals())

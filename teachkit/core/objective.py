@@ -7,11 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
+from torch.nn import functional as f
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.copies import caller, still_copy
 from teachkit.core.types import Batch, Loss, Params
+
+FEW = 8  # samples that show what kind of a mean a loss is
+SHAPED = (
+    *(f.mse_loss, f.l1_loss, f.smooth_l1_loss, f.huber_loss),
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+)  # torch spreads what differs in shape over all pairs, with a warning at most
 
 
 @contextmanager
@@ -49,6 +56,8 @@ def objective(
     frozen = still_copy(checks.model(model, x))
     params = {name: p.detach() for name, p in frozen.named_parameters()}
     run = caller(frozen, x, model)
+    with torch.no_grad():
+        refuse_sum(loss, frozen(x[:FEW]), y[:FEW])
 
     def value(given: Params) -> Tensor:
         return measured(loss, run(given, x), y)
@@ -58,6 +67,12 @@ def objective(
 
 def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     """The loss, one number, where output and target fit: (n, 1) and (n,) would become n × n numbers."""
+    shaped = any(loss is each or type(loss) is each for each in SHAPED)
+    if shaped and output.shape != target.shape:
+        advice = "; give the targets as y[:, None]" if output.shape[1:] == (1,) else ""
+        raise ValueError(
+            f"the output has shape {tuple(output.shape)} and the targets {tuple(target.shape)}{advice}"
+        )
     if output.shape[1:] == (1,) and target.ndim == 1 and target.is_floating_point():
         raise ValueError(
             f"the output has shape {tuple(output.shape)} and the targets {tuple(target.shape)}; "
@@ -71,11 +86,18 @@ def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
 
 
 def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
-    """Raise unless the loss is a mean: on the same samples twice it must give the same number."""
+    """Raise unless the loss is a mean: on the same samples twice it must give the same number.
+
+    A mean with class weights, or without the labels to ignore, is one: it divides by what it counts.
+    """
+    if getattr(loss, "reduction", "mean") == "sum":
+        raise ValueError(
+            f"the loss must be a mean over the samples, got {loss!r} with reduction 'sum'"
+        )
     once = measured(loss, output, target).detach()
     both = torch.cat([output, output]), torch.cat([target, target])
     twice = _on_others(lambda: measured(loss, *both), 2 * len(output)).detach()
-    if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6):
+    if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6, equal_nan=True):
         raise ValueError(
             "the loss must be a mean over the samples; on the same samples twice it gives "
             f"{float(twice):.4g} instead of {float(once):.4g}"
@@ -143,3 +165,6 @@ def _on_others(compute: Callable[[], Any], n: int) -> Any:
         raise ValueError(
             f"the loss must take any number of samples, a mean over them; on {n} it raises: {why}"
         ) from error
+
+
+door.hold(globals())

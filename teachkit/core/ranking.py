@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.selection import Numbers, kth_smallest, largest
 from teachkit.core.types import Masks, Scores
-from teachkit.core.weights import boolean, nonzero, split
+from teachkit.core.weights import boolean, nonzero, prunable, split
 
 
 def sparsity(masks: Masks) -> float:
@@ -34,6 +34,7 @@ def removed(n: int, sparsity: float) -> int:
     return round(checks.fraction("sparsity", sparsity) * n)
 
 
+@door.own
 def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int) -> float:
     """The k-th smallest |w| (k from 1) over all tensors together, which have one floating dtype.
 
@@ -51,6 +52,8 @@ def threshold(weights: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, k: int)
     if len(kinds) != 1 or not isinstance(tensors[0], Tensor) or not tensors[0].is_floating_point():
         found = sorted(map(str, kinds)) or "nothing"
         raise TypeError(f"weights must be tensors of one floating dtype, got {found}")
+    if any(w.is_meta or w.layout != torch.strided for w in tensors):
+        raise ValueError("weights must be dense and have values; on the meta device are none")
     return float(kth_smallest(_arrays(tensors), k, absolute=True))
 
 
@@ -147,15 +150,39 @@ def zeros_last(scores: Scores, model: nn.Module) -> Scores:
     >>> zeros_last({"weight": torch.tensor([[5.0, -1.0]])}, layer)["weight"][0, 0] < -1
     tensor(True)
     """
-    alive = {name: mask for name, mask in nonzero(model).items() if name in _scores(scores)}
+    checks.entries("scores", scores, prunable(model))
+    alive = {name: mask for name, mask in nonzero(model).items() if name in scores}
     if not alive:
         return dict(scores)
+    if not all(s.is_floating_point() for s in scores.values()):
+        scores = _ranks(scores)
     lowest = min(float(s.min()) for s in scores.values() if s.numel())
     below = {
         n: torch.nextafter(s.new_tensor(lowest), -s.new_tensor(torch.inf))
         for n, s in scores.items()
     }
     return {n: torch.where(alive[n], s, below[n]) for n, s in scores.items()}
+
+
+def complete(scores: Scores, model: nn.Module) -> Scores:
+    """The scores, if there is one for every prunable weight; who leaves out a layer would not prune it.
+
+    >>> complete({}, nn.Linear(2, 1))
+    Traceback (most recent call last):
+    ValueError: scores are missing for ['weight']; each prunable weight needs one
+    """
+    weights = prunable(model)
+    given = checks.entries("scores", scores, weights)
+    missing = [name for name in weights if name not in given]
+    if missing:
+        raise ValueError(f"scores are missing for {missing}; each prunable weight needs one")
+    return scores
+
+
+def _ranks(scores: Scores) -> Scores:
+    """Whole numbers by their place in the order of all: float64 holds a place exactly, not any number."""
+    flat = torch.cat([s.reshape(-1) for s in scores.values()])
+    return split(torch.unique(flat, return_inverse=True)[1].double(), scores)
 
 
 def count(mask: Tensor) -> int:
@@ -194,3 +221,6 @@ def _arrays(tensors: Iterable[Tensor]) -> list[Numbers]:
     common = reduce(torch.promote_types, [t.dtype for t in flat], torch.bool)
     # bfloat16, which numpy lacks, fits into float32 without loss.
     return [t.to(torch.float32 if common == torch.bfloat16 else common).numpy() for t in flat]
+
+
+door.hold(globals())

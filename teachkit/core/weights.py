@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.copies import independent_copy, refuse_scripts
 from teachkit.core.layers import parameter_name
 from teachkit.core.types import Masks, Params
@@ -126,3 +126,6 @@ def split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def boolean(masks: Masks) -> None:
     """Refuse what is not a dict of boolean tensors."""
     checks.masks(masks, masks)
+
+
+door.hold(globals())

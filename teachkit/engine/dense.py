@@ -84,6 +84,8 @@ def of_model(
     chosen = list(params) if names is None else list(names)
     if not chosen or any(name not in params for name in chosen):
         raise ValueError(f"names must be among {list(params)}, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"names must differ, got {chosen}")
     moving = {name: params[name] for name in chosen}
     n = sum(p.numel() for p in moving.values())
     instead = "name fewer, or use taylor.hessian_vector"

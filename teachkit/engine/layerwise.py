@@ -218,7 +218,9 @@ def _with(model: nn.Module, matrices: dict[str, Tensor]) -> nn.Module:
 
 def _layer(weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The weights in float64 and H, once they fit together."""
-    if checks.finite("weight", weight).ndim != 2:
+    if not checks.finite("weight", weight).is_floating_point():
+        raise TypeError(f"weight must be of a floating type, got {weight.dtype}")
+    if weight.ndim != 2:
         raise ValueError(f"weight must have the shape (out, in), got {tuple(weight.shape)}")
     if checks.finite("inputs", inputs).ndim != 2 or inputs.shape[1] != weight.shape[1]:
         raise ValueError(

@@ -16,6 +16,7 @@ from math import floor
 import torch
 from torch import Tensor, nn
 
+from teachkit.core import checks
 from teachkit.core.ranking import count, keep_top, removed
 from teachkit.core.types import Masks
 from teachkit.core.weights import prunable
@@ -106,7 +107,8 @@ def empty_layers(kept: Masks) -> list[str]:
     >>> empty_layers({"a": torch.tensor([True, False]), "b": torch.tensor([False])})
     ['b']
     """
-    return [name for name, mask in kept.items() if mask.numel() and not count(mask)]
+    given = checks.masks(kept, kept)
+    return [name for name, mask in given.items() if mask.numel() and not count(mask)]
 
 
 def warn_empty(kept: Masks) -> Masks:

@@ -184,10 +184,10 @@ def greedy(
 
 
 def random_scores(model: nn.Module, generator: torch.Generator | None = None) -> Scores:
-    """A score for each hidden unit, (units,) by layer name, drawn from [0, 1)."""
-    where = torch.device("cpu") if generator is None else generator.device
+    """A score for each hidden unit, (units,) by layer name, drawn from [0, 1); see ``checks.dice``."""
+    generator = checks.dice(generator)
     units = {at.name: model.get_parameter(f"{at.name}.weight")[:, 0] for at in hidden(model)}
-    draw = partial(torch.rand, generator=generator, device=where)
+    draw = partial(torch.rand, generator=generator, device=generator.device)
     return {name: draw(w.shape).to(w.device) for name, w in units.items()}
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks, ranking, weights
+from teachkit.core import checks, door, ranking, weights
 from teachkit.core.types import Batch, Loss, Scores
 from teachkit.lab.evaluation import evaluate
 
@@ -49,8 +49,6 @@ def interval(runs: ArrayLike, confidence: float = 0.95) -> Interval:
     >>> [round(float(value), 3) for value in interval([1.0, 2.0, 3.0])]
     [2.0, -0.484, 4.484]
     """
-    if not 0 < checks.fraction("confidence", confidence) < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     values = np.asarray(runs, float)
     if values.ndim == 0 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"an interval needs at least 2 finite runs, got {runs!r}")
@@ -84,6 +82,9 @@ def student(confidence: float, freedom: int) -> float:
     >>> round(student(0.95, 4), 3)
     2.776
     """
+    checks.whole("freedom", freedom, 1)
+    if not 0 < checks.fraction("confidence", confidence) < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
 
     def excess(u: mpmath.mpf) -> mpmath.mpf:
         """P(|T| > t) with u = ν / (ν + t²), minus what it should be."""
@@ -91,3 +92,6 @@ def student(confidence: float, freedom: int) -> float:
 
     u = mpmath.findroot(excess, (0, 1), solver="ridder", tol=1e-12)
     return float(mpmath.sqrt(freedom * (1 - u) / u))
+
+
+door.hold(globals())

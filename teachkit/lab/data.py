@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
 from teachkit.lab.fetching import DataError as DataError
@@ -136,6 +136,10 @@ def mnist() -> Data:
 
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
     """Bytes (n, height, width) and (n,) as the course's images and class numbers."""
+    if images.dtype != torch.uint8 or labels.is_floating_point():
+        raise TypeError(
+            f"images must be bytes and labels whole, got {images.dtype}, {labels.dtype}"
+        )
     return images[:, None].to(torch.get_default_dtype()) / 255, labels.long()
 
 
@@ -147,3 +151,6 @@ def read_idx(name: str, content: bytes) -> Tensor:
         raise DataError(f"{name} is not an IDX file of unsigned bytes")
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     return torch.from_numpy(values.reshape(sizes).copy())
+
+
+door.hold(globals())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import eval_mode, measured
 from teachkit.core.types import Batch, Loss
 
@@ -34,12 +34,15 @@ def evaluate(
     threshold: float = 0.5,
     chunk: int = 1000,
 ) -> Evaluation:
-    """Mean loss and accuracy of a model on a batch, in evaluation mode; the model is unchanged.
+    """Loss and accuracy of a model on a batch, in evaluation mode; the model is unchanged.
+
+    The loss is what the function given says of all outputs together, whatever the chunk: also one with
+    class weights, with labels to ignore, or a sum.
 
     Args:
         model: any module with one output per class, or one output in all.
         batch: (x, y); y holds class numbers, (n,), or for a single output 0 or 1, (n,) or (n, 1).
-        loss: a mean loss.
+        loss: from outputs and targets to one number.
         threshold: for a single output, class 1 is output > threshold (0 for a logit).
         chunk: samples per forward pass.
 
@@ -48,8 +51,8 @@ def evaluate(
     if y.ndim > 1 and y.shape[1:].numel() != 1:
         raise ValueError(f"targets must be class numbers, one a sample, got shape {tuple(y.shape)}")
     parts = _outputs(model, batch, chunk)
-    total = sum(float(measured(loss, output, target)) * len(target) for output, target in parts)
-    return Evaluation(total / len(y), _share_right(parts, threshold))
+    output, target = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+    return Evaluation(float(measured(loss, output, target)), _share_right(parts, threshold))
 
 
 def accuracy(model: nn.Module, batch: Batch, *, threshold: float = 0.5, chunk: int = 1000) -> float:
@@ -87,9 +90,16 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
     device = next(checks.model(model, x).parameters(), x).device
     pairs = zip(torch.split(x, chunk), torch.split(y, chunk), strict=True)
     with eval_mode(model):
-        return [(model(part.to(device)), target.to(device)) for part, target in pairs]
+        parts = [(model(part.to(device)), target.to(device)) for part, target in pairs]
+    if any(len(output) != len(target) for output, target in parts):
+        shape = tuple(parts[0][0].shape)
+        raise ValueError(f"model must give one output a sample, got {shape} for {len(parts[0][1])}")
+    return parts
 
 
 def _share_right(parts: list[Batch], threshold: float) -> float:
     right = [predictions(output, threshold) == target.flatten() for output, target in parts]
     return sum(int(part.sum()) for part in right) / sum(len(part) for part in right)
+
+
+door.hold(globals())

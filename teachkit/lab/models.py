@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 
 Shape = Sequence[int]
 
@@ -126,11 +126,17 @@ class Block(nn.Module):
         return torch.relu(x + self.norm_b(self.b(inner)))
 
 
-def residual(width: int = 8, blocks: int = 2) -> nn.Sequential:
+def residual(width: int = 8, blocks: int = 2, *, seed: int = 0) -> nn.Sequential:
     """A stem, residual blocks, and a classifier of the mean over the pixels."""
-    stem = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    body = [Block(width) for _ in range(blocks)]
-    return nn.Sequential(*stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+    checks.whole("width", width, 1)
+    checks.whole("blocks", blocks)
+
+    def layers() -> list[nn.Module]:
+        stem = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        body = [Block(width) for _ in range(blocks)]
+        return [*stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
+
+    return build(layers, seed)
 
 
 MODELS: dict[str, Callable[..., nn.Sequential]] = {
@@ -152,3 +158,6 @@ def _image(shape: Shape) -> list[int]:
         allowed = "(channels, height, width) with height and width of at least 4"
         raise ValueError(f"shape must be {allowed}, got {shape!r}")
     return _sizes(shape)
+
+
+door.hold(globals())

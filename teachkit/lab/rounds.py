@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from teachkit import __version__
-from teachkit.core import checks, ranking, weights
+from teachkit.core import checks, door, ranking, weights
 from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
 from teachkit.lab import saving
 from teachkit.lab.evaluation import accuracy
@@ -59,7 +59,8 @@ def by_criterion(criterion: Criterion, loss: Loss = cross_entropy, scope: str = 
     """
 
     def choose(model: nn.Module, batch: Batch, sparsity: float) -> Masks:
-        ranked = ranking.zeros_last(criterion(model, batch, loss), model)
+        scores = ranking.complete(criterion(model, batch, loss), model)
+        ranked = ranking.zeros_last(scores, model)
         return weights.combine(ranking.keep_top(ranked, sparsity, scope), weights.nonzero(model))
 
     return choose
@@ -158,3 +159,6 @@ def _load(path: Path, start: Run, known: dict[str, str]) -> Run:
         raise saving.unreadable(path, f"{type(error).__name__}: {error}") from error
     masks = {name: mask.to(start.masks[name].device) for name, mask in masks.items()}
     return Run(start.model.eval(), masks, steps)
+
+
+door.hold(globals())

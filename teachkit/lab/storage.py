@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from teachkit.core import door
 from teachkit.core.weights import prunable
 
 FORMS = ("dense", "gzip", "csr", "bitmask")
@@ -67,3 +68,6 @@ def _numbers(tensor: Tensor) -> NDArray[Any]:
     t = tensor.detach().cpu().reshape(len(tensor), prod(tensor.shape[1:])).contiguous()
     numbers: NDArray[Any] = (t.view(torch.int16) if t.dtype == torch.bfloat16 else t).numpy()
     return numbers
+
+
+door.hold(globals())

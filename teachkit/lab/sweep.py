@@ -21,7 +21,7 @@ from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.lab import session
 from teachkit.lab.tables import Row as Row
 from teachkit.lab.tables import Table as Table
@@ -145,6 +145,11 @@ def column(rows: Sequence[Row], name: str, by: str, over: str) -> list[list[Any]
     >>> column([{"s": 0, "q": 1, "y": 5}, {"s": 0, "q": 2, "y": 6}], "y", by="q", over="s")
     [[5, 6]]
     """
+    lacking = [key for key in (name, by, over) if any(key not in row for row in rows)]
+    if lacking:
+        raise ValueError(
+            f"each row must have {name!r}, {by!r} and {over!r}; some lack {lacking[0]!r}"
+        )
     across = list(dict.fromkeys(row[by] for row in rows))
     down = list(dict.fromkeys(row[over] for row in rows))
     values = {(row[over], row[by]): row[name] for row in rows}
@@ -226,3 +231,6 @@ def _row(point: Row, result: object) -> Row:
         )
     row: Row = json.loads(line(point | result))  # what a file would give back, or refused
     return row
+
+
+door.hold(globals())

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.objective import eval_mode
 
 SHORTEST = 2e-3  # seconds; what takes less is repeated, so that the clock's step does not count
@@ -40,6 +40,7 @@ def clock() -> Clock:
 
 def seconds(run: Callable[[], Any], repeats: int = 1, now: Clock | None = None) -> float:
     """The time of one run, a mean over repeats, by a clock; what runs on a GPU is waited for."""
+    checks.whole("repeats", repeats, 1)
     now = now or clock()
     _wait()
     start = now()
@@ -155,3 +156,6 @@ def crossing(sparsities: Sequence[float], speedup: Sequence[float]) -> float | N
         return None
     around = slice(last, last + 2)
     return round(float(np.interp(0, np.log2(speedup[around]), sparsities[around])), 3)
+
+
+door.hold(globals())

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import checks, door
 from teachkit.core.copies import independent_copy
-from teachkit.core.objective import measured
+from teachkit.core.objective import FEW, measured, objective
 from teachkit.core.types import Batch, Data, Loss, Masks
 from teachkit.lab.evaluation import accuracy
 
@@ -89,11 +89,13 @@ def fit(
     removed = [(params[name], ~mask.to(params[name].device)) for name, mask in held.items()]
     history, steps = History([], []), itertools.count(1)
     with torch.random.fork_rng({p.device for p in params.values() if p.is_cuda}):
+        objective(trained, next(_parts(train, FEW, next(iter(params.values()), x).device)), loss)
         torch.manual_seed(seed)
         _zero(removed)
         free = [p for p in params.values() if p.requires_grad]
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
+        _check(stepper, rate)
         for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
             trained.train()
             total = 0.0
@@ -109,6 +111,13 @@ def fit(
                 history.accuracy.append(accuracy(trained, test, threshold=threshold))
     trained.zero_grad()  # the last step's gradients are nobody's
     return trained.eval(), history
+
+
+def _check(stepper: object, rate: object) -> None:
+    if not isinstance(stepper, Optimizer):
+        raise TypeError(f"optimizer must make a torch.optim.Optimizer, got {stepper!r}")
+    if not (rate is None or isinstance(rate, LRScheduler)):
+        raise TypeError(f"scheduler must make a torch learning-rate schedule, got {rate!r}")
 
 
 def _parts(train: Batch, size: int, device: torch.device) -> Iterator[Batch]:
@@ -150,3 +159,6 @@ def _step(
     optimizer.step(closure)  # type: ignore[arg-type]
     _zero(removed)
     return seen[0]
+
+
+door.hold(globals())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from teachkit.core import door
 from teachkit.show.answers import both, difference, same, short
 from teachkit.show.quizzes import stems
 
@@ -87,6 +88,7 @@ def _task(name: str) -> Task:
     return tasks[name]
 
 
+@door.guard
 def check(name: str, function: Callable[..., Any]) -> None:
     """Print whether a learner's function does what exercise ``name``, e.g. "01.2", asks.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from teachkit.core import door
 from teachkit.show.pictures import Picture
 
 Control = tuple[float, ...] | Sequence[str]
@@ -68,3 +69,6 @@ def _control(name: str, given: Control) -> widgets.Widget:
         return kind(start[0] if start else low, min=low, max=high, step=step, **label)
     forms = "(low, high, step), (low, high, step, start) or a list of words"
     raise ValueError(f"{name} must be {forms}, got {given!r}")
+
+
+door.hold(globals())

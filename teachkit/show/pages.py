@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from teachkit.core import door
 from teachkit.lab.data import folder
 
 
@@ -111,3 +112,6 @@ def _gaps(numbers: list[int]) -> list[str]:
     return (
         [f"\n{which} not part of this edition: go on with the next in the table."] if last else []
     )
+
+
+door.hold(globals())

@@ -10,6 +10,8 @@ from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from PIL import Image
 
+from teachkit.core import door
+
 
 class Picture:
     """A drawn figure: a PNG, its alt text, and a count of what was drawn.
@@ -76,3 +78,6 @@ def drawn(axes: Axes, index: int = 0) -> str:
 def _collection(collection: Collection) -> str:
     points = len(collection.get_offsets())  # type: ignore[arg-type]
     return f"{points} marks" if points > 1 else type(collection).__name__
+
+
+door.hold(globals())

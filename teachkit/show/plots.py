@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sympy import Expr, Symbol
 
+from teachkit.core import door
 from teachkit.engine.symbolic import expression_and_names, printable
 from teachkit.hessian import CriticalPoint
 from teachkit.lab.curves import Interval
@@ -227,3 +228,6 @@ def matrices(shown: Mapping[str, ArrayLike], *, alt: str, title: str = "") -> Pi
         axes.spines[:].set_visible(mask)
     figure.suptitle(title)
     return Picture(figure, alt)
+
+
+door.hold(globals())

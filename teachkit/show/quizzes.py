@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import ipywidgets as widgets
 
+from teachkit.core import door
 from teachkit.lab.data import folder
 from teachkit.show.explorers import Static
 
@@ -93,3 +94,6 @@ def quiz(name: str) -> Quiz:
     if name not in questions:
         raise ValueError(f"no question {name!r}; {path.name} has {sorted(questions)}")
     return Quiz(questions[name])
+
+
+door.hold(globals())

@@ -1,4 +1,4 @@
-"""``python -m teachkit lab | test | notebooks | bench``: standard library only until the set-up is done."""
+"""``python -m teachkit lab | test | notebooks | bench | mutants``: standard library only until set up."""
 
 import sys
 

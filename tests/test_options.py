@@ -136,21 +136,21 @@ def test_a_curvature_may_differ_from_its_transpose_by_a_thousandth_of_its_larges
 @given(sizes, sizes, seeds, st.booleans())
 def test_old_zeros_go_first_then_what_stands_on_dead_inputs(rows, width, seed, one_pass):
     W, X = normal(rows, width + 1, seed=seed), normal(width + 4, width + 1, seed=seed + 1)
-    X[:, 0] = 0  # dead, with the largest weights
-    W[:, 0] = 9 + W[:, 0].abs()
-    W[0, 1:] = 0
+    X[:, -1] = 0  # dead, with the largest weights
+    W[:, -1] = 9 + W[:, -1].abs()
+    W[0, :-1] = 0
     old, n = W == 0, W.numel()
     method = {"scope": "layer", "method": "pass" if one_pass else "exact"}
     left = layerwise.prune_layer(W, X, int(old.sum()) / n, **method) != 0
     assert torch.equal(left, ~old)
     dead = old.clone()
-    dead[:, 0] = True
+    dead[:, -1] = True
     left = layerwise.prune_layer(W, X, int(dead.sum()) / n, **method) != 0
     assert torch.equal(left, ~dead)
     if not one_pass:
         order = layerwise.trace_layer(W, X).order
-        assert (order[1:, 0] == 0).all()
-        assert order[0, -1] == 0  # here all others were zero before, and go before it
+        assert (order[1:, 0] == width).all()
+        assert order[0, -1] == width  # here all others were zero before, and go before it
 
 
 @pytest.mark.parametrize(

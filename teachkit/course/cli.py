@@ -1,4 +1,4 @@
-"""The commands: ``python -m teachkit lab | test | notebooks | bench``."""
+"""The commands: ``python -m teachkit lab | test | notebooks | bench | mutants``."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
+    "mutants": "set up, fetch mutmut, then break code and see who notices: obd [--sample 100 --seed 1]",
 }
 
 
@@ -38,7 +39,7 @@ def command(name: str, rest: Sequence[str]) -> list[str]:
     if name == "test":
         workers = str(min(os.cpu_count() or 1, 4))
         return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
-    module = "benchmarks.bench" if name == "bench" else f"teachkit.course.{name}"
+    module = f"benchmarks.{name}" if name in ("bench", "mutants") else f"teachkit.course.{name}"
     return ["-m", module, *rest]
 
 
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         environment.ensure()
         if given.command == "bench" and rest:
             peers(environment)
+        if given.command == "mutants":
+            environment.ensure_extra("mutants")
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

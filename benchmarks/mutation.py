@@ -31,7 +31,7 @@ class Mutant(NamedTuple):
 def spots(path: Path) -> list[tuple[Any, Any]]:
     """Where mutmut would change a file, (module, change): in decorated functions too, but no prose."""
     import libcst as cst
-    import libcst.matchers
+    import libcst.matchers as m
     from mutmut.mutation import file_mutation, pragma_handling
 
     source = cst.MetadataWrapper(cst.parse_module(path.read_text("utf-8")))
@@ -43,11 +43,12 @@ def spots(path: Path) -> list[tuple[Any, Any]]:
             if isinstance(node, cst.FunctionDef) and node.decorators:
                 node.params.visit(visitor)
                 node.body.visit(visitor)
-    names = cst.matchers.Assign([cst.matchers.AssignTarget(cst.matchers.Name("__all__"))])
-    wordy = cst.matchers.Raise() | names  # the linter knows the names
+    wordy = (
+        m.Raise() | m.Assign([m.AssignTarget(m.Name("__all__"))]) | m.AugAssign(m.Name("__all__"))
+    )
     prose = set[int]()
     for node in _below(source.module):
-        if cst.matchers.matches(node, wordy):
+        if m.matches(node, wordy):
             prose |= {id(word) for word in _below(node)}
         elif isinstance(node, cst.SimpleString) and " " in node.value:
             prose.add(id(node))

@@ -1,0 +1,37 @@
+"""What happens exactly at a limit, and with units, layers and rows that are all zero."""
+
+import pytest
+import torch
+from drawers import normal
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from teachkit import neurons
+from teachkit.engine import grams, merging
+from teachkit.engine.units import observed
+
+
+@given(st.integers(2, 4), st.booleans())
+def test_a_dead_unit_is_alike_to_every_other_and_written_by_nothing(width, biased):
+    net = nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2, bias=biased))
+    net[0].weight.data[0], net[0].bias.data[0] = 0.0, -1.0
+    net[0].weight.data[1:], net[0].bias.data[1:] = normal(width - 1, 2, seed=width), 0.3
+    x = normal(9, 2, seed=1)
+    layer = observed(net, x)["0"]
+    assert not layer.outputs[:, 0].any()
+    pairs = merging.by_activations(layer)
+    assert (pairs.alike[0] == 1).all()
+    assert (pairs.alike[:, 0] == 1).all()
+    assert pairs.size[0] == 0
+    assert not pairs.ratio[0].any()
+    assert not pairs.offset[0].any()
+    assert all(bool(part.isfinite().all()) for part in pairs)
+    small = neurons.merge(net, (x, torch.zeros(9).long()), 1 / width, "activations")
+    torch.testing.assert_close(small(x), net(x))
+
+
+def test_the_widest_layer_is_allowed_and_one_more_input_is_not():
+    assert grams.square(grams.WIDEST, torch.zeros(1, device="meta")).shape == (8192, 8192)
+    with pytest.raises(ValueError, match="of 8193 inputs takes 0.5 GB; at most 8192 inputs"):
+        grams.square(grams.WIDEST + 1, torch.zeros(1))

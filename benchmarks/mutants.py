@@ -176,7 +176,11 @@ def main(arguments: Iterable[str]) -> int:
         parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         copy = copied(folder)
-        rows = attempts(copy, mutants, chart(copy, given.map), given.limit)
+        try:
+            rows = attempts(copy, mutants, chart(copy, given.map), given.limit)
+        except KeyboardInterrupt:
+            print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+            return 130
     print(table(rows))
     return int(any(row["said"] == "survived" for row in rows))
 

@@ -6,8 +6,10 @@ from drawers import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from teachkit import neurons
+from teachkit.core import losses
 from teachkit.engine import grams, merging
 from teachkit.engine.units import observed
 
@@ -35,3 +37,8 @@ def test_the_widest_layer_is_allowed_and_one_more_input_is_not():
     assert grams.square(grams.WIDEST, torch.zeros(1, device="meta")).shape == (8192, 8192)
     with pytest.raises(ValueError, match="of 8193 inputs takes 0.5 GB; at most 8192 inputs"):
         grams.square(grams.WIDEST + 1, torch.zeros(1))
+
+
+def test_of_one_class_the_label_is_0():
+    dice = torch.Generator().manual_seed(0)
+    assert losses.drawn(torch.randn(4, 1), cross_entropy, dice).tolist() == [0] * 4

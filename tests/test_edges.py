@@ -1,6 +1,7 @@
 """What happens exactly at a limit, and with units, layers and rows that are all zero."""
 
 import pytest
+import sympy
 import torch
 from drawers import normal
 from hypothesis import given
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit import neurons
+from teachkit import hessian, neurons
 from teachkit.core import losses
 from teachkit.engine import grams, merging
 from teachkit.engine.units import observed
+from teachkit.lab import timing
 
 
 @given(st.integers(2, 4), st.booleans())
@@ -42,3 +44,23 @@ def test_the_widest_layer_is_allowed_and_one_more_input_is_not():
 def test_of_one_class_the_label_is_0():
     dice = torch.Generator().manual_seed(0)
     assert losses.drawn(torch.randn(4, 1), cross_entropy, dice).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    "entry", [sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta(sympy.Integer(0))]
+)
+def test_a_matrix_with_an_entry_without_a_finite_value_decides_nothing(entry):
+    assert hessian.kind(sympy.Matrix([[entry, 0], [0, 1]])) == "undecided"
+    assert hessian.kind(sympy.Matrix([[entry, 0], [0, -1]])) == "undecided"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_worth_of_units_has_the_dtype_of_the_values(dtype):
+    values = torch.arange(8, dtype=dtype) ** 2
+    for worth in (neurons.shapley(values), neurons.banzhaf(values), neurons.banzhaf(values, keep=0.3)):
+        assert worth.dtype == dtype
+
+
+def test_sparse_rows_name_the_weight_that_is_not_finite():
+    with pytest.raises(ValueError, match="weight has 1 NaN"):
+        timing.csr(torch.tensor([[0.0, torch.nan]]))

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from teachkit import hessian, neurons
 from teachkit.core import losses
-from teachkit.engine import grams, merging
+from teachkit.engine import blocks, grams, merging
 from teachkit.engine.units import observed
-from teachkit.lab import timing
+from teachkit.lab import levenberg, timing
 
 
 @given(st.integers(2, 4), st.booleans())
@@ -57,10 +57,40 @@ def test_a_matrix_with_an_entry_without_a_finite_value_decides_nothing(entry):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_worth_of_units_has_the_dtype_of_the_values(dtype):
     values = torch.arange(8, dtype=dtype) ** 2
-    for worth in (neurons.shapley(values), neurons.banzhaf(values), neurons.banzhaf(values, keep=0.3)):
+    for worth in (
+        neurons.shapley(values),
+        neurons.banzhaf(values),
+        neurons.banzhaf(values, keep=0.3),
+    ):
         assert worth.dtype == dtype
 
 
 def test_sparse_rows_name_the_weight_that_is_not_finite():
     with pytest.raises(ValueError, match="weight has 1 NaN"):
         timing.csr(torch.tensor([[0.0, torch.nan]]))
+
+
+@pytest.mark.parametrize("corner", [1.0 + 2.0**-52, 0.5, -3.0])
+def test_a_fisher_block_that_is_singular_or_indefinite_is_refused(corner):
+    F = torch.stack([torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, corner]])])
+    with pytest.raises(ValueError, match="1 of 2 blocks of the Fisher matrix are singular"):
+        blocks.factor(F, 0.0)
+    assert blocks.factor(F, 9.0).isfinite().all()
+
+
+@pytest.mark.parametrize("block", [0, 1.5])
+def test_sparse_squares_name_the_side_that_is_refused(block):
+    with pytest.raises((ValueError, TypeError), match="block must be a whole number from 1"):
+        timing.csr(torch.eye(2), block)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_levenberg_marquardt_works_in_the_dtype_of_its_start(dtype):
+    X = torch.tensor([[1.0], [2.0]], dtype=dtype)
+
+    def line(theta):
+        return theta @ X.T, X.expand(len(theta), -1, -1)
+
+    fitted = levenberg.fit(line, torch.zeros(1, 1, dtype=dtype), 2 * X[:, 0])
+    assert {part.dtype for part in fitted} == {dtype}
+    torch.testing.assert_close(fitted.theta, torch.full((1, 1), 2.0, dtype=dtype))

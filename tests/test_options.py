@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 
-from teachkit import fisher, lab, magnitude, masks, obd, obs, paradox
+from teachkit import fisher, lab, magnitude, masks, obd, obs, paradox, schedule
 from teachkit.core import layers, ranking
-from teachkit.engine import blocks, estimates, inverse, layerwise, refit
+from teachkit.engine import blocks, dense, estimates, inverse, layerwise, refit
 from teachkit.lab import evaluation, models, rounds
 
 dampings = st.sampled_from([1e-6, 1e-3, 0.5, 3.0])
@@ -229,3 +230,72 @@ def test_lenet5_is_padded_below_16_pixels(size, padding):
         net = models.lenet5(shape)
         assert [net[i].padding for i in (0, 3)] == [(padding, padding)] * 2
         assert net(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+# Progress ----------------------------------------------------------------------------------------
+
+
+def watched(**options):
+    """Everything that can show a bar."""
+    data, net = few(), models.mlp((3,), 2, hidden=(2,))
+    batch = normal(4, 3, seed=0), torch.tensor([0, 1, 0, 1])
+    return {
+        "surgeon": lambda: obs.prune(net, batch, 0.5, damping=0.1, **options),
+        "fit": lambda: lab.training.fit(models.mlp(hidden=(2,)), data, epochs=1, **options),
+        "recipe": lambda: obd.recipe(models.mlp(hidden=(2,)), data, [0.5], epochs=0, **options),
+        "gradual": lambda: schedule.gradual(
+            models.mlp(hidden=(2,)),
+            data,
+            obd.scores,
+            schedule.constant(0.5),
+            steps=1,
+            epochs=0,
+            **options,
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", watched())
+def test_a_bar_is_shown_if_it_is_asked_for(what, capsys):
+    watched(progress=False)[what]()
+    assert capsys.readouterr().err == ""
+    watched(progress=True)[what]()
+    assert "it/s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_products_show_their_bar_after_five_seconds_if_it_is_asked_for(progress, monkeypatch):
+    asked = []
+
+    def bar(**options):
+        asked.append((options["disable"], options["delay"]))
+        return tqdm(disable=True)
+
+    monkeypatch.setattr(dense, "tqdm", bar)
+    net, batch = nn.Linear(3, 2), (normal(4, 3, seed=0), torch.tensor([0, 1, 0, 1]))
+    obd.diagonal(net, batch, method="products", progress=progress)
+    obd.by_products(net, batch, progress=progress)
+    assert asked == [(not progress, 5)] * 2
+
+
+@pytest.mark.parametrize("damping", [0, 0.0, -1.0, float("nan")])
+def test_what_divides_by_the_damping_refuses_none(damping):
+    G = normal(3, 2, seed=0)
+    for call in (
+        lambda: fisher.recursion(G, 1, damping),
+        lambda: fisher.inverse_diagonal(G, damping),
+        lambda: fisher.solve(G, G[0], damping),
+    ):
+        with pytest.raises(ValueError, match="damping must be"):
+            call()
+
+
+@pytest.mark.parametrize("block", [0, -1])
+def test_a_fisher_of_empty_blocks_is_refused_by_name(block):
+    net, batch = nn.Linear(3, 2), (normal(4, 3, seed=0), torch.tensor([0, 1, 0, 1]))
+    for call in (
+        lambda: blocks.blocks(net, batch, block=block),
+        lambda: blocks.cut(batch[0], block),
+    ):
+        with pytest.raises(ValueError, match="^block must be a whole number from 1"):
+            call()

@@ -1,7 +1,9 @@
 """The registry of criteria as tables and saved results know it: no name and no fact changes unnoticed."""
 
 import importlib
+from functools import partial
 
+import pytest
 from house import LESSONS
 
 from teachkit.core import criteria
@@ -57,3 +59,11 @@ def ours(registry):
 def test_names_costs_and_needs_are_these():
     assert ours(criteria.SCORES) == SCORES
     assert ours(criteria.PRUNES) == PRUNES
+
+
+def test_a_partial_is_known_by_the_function_inside():
+    registry = {}
+    for _ in range(2):  # as when a module is loaded again
+        criteria.criterion("one", passes=0, source="", registry=registry)(partial(max, 1))
+    with pytest.raises(ValueError, match="there is a criterion 'one' already: builtins.max"):
+        criteria.criterion("one", passes=0, source="", registry=registry)(partial(min, 1))

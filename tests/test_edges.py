@@ -1,5 +1,7 @@
 """What happens exactly at a limit, and with units, layers and rows that are all zero."""
 
+from functools import partial
+
 import pytest
 import sympy
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from teachkit import hessian, neurons
+from teachkit import hessian, lab, magnitude, masks, neurons, obd, schedule
 from teachkit.core import losses
 from teachkit.engine import blocks, grams, merging
 from teachkit.engine.units import observed
@@ -94,3 +96,58 @@ def test_levenberg_marquardt_works_in_the_dtype_of_its_start(dtype):
     fitted = levenberg.fit(line, torch.zeros(1, 1, dtype=dtype), 2 * X[:, 0])
     assert {part.dtype for part in fitted} == {dtype}
     torch.testing.assert_close(fitted.theta, torch.full((1, 1), 2.0, dtype=dtype))
+
+
+def test_operations_are_not_counted_on_data_that_does_not_fit():
+    net = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="x has 1 NaN"):
+        masks.operations(net, torch.tensor([[1.0, torch.nan]]))
+    with pytest.raises(TypeError, match="the data is torch.float32"):
+        masks.operations(net.double(), torch.ones(1, 2, dtype=torch.float32))
+
+
+class Divided(nn.Module):
+    """Two layers with a division between them, by a number or by what the first put out."""
+
+    def __init__(self, by_itself):
+        super().__init__()
+        self.by_itself = by_itself
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 2)
+        for i, p in enumerate(self.parameters()):
+            p.data = normal(*p.shape, seed=i)
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(h / (h.square().sum(1, keepdim=True) + 1) if self.by_itself else h / 3.0)
+
+
+@pytest.mark.parametrize(("by_itself", "method"), [(False, "backward"), (True, "products")])
+def test_a_division_by_a_number_is_covered_and_one_by_activations_is_not(by_itself, method):
+    net, batch = Divided(by_itself), (normal(5, 3, seed=9), torch.arange(5) % 2)
+    fast = obd.diagonal(net, batch)
+    assert fast.method == method
+    slow = obd.by_products(net, batch)
+    for name, h in fast.items():
+        torch.testing.assert_close(h, slow[name])
+
+
+def one_way(model, batch, loss, weight):
+    return magnitude.scores(model)
+
+
+def another_way(model, batch, loss, weight):
+    return magnitude.scores(model)
+
+
+def test_a_file_of_a_run_tells_the_functions_inside_partials_apart(tmp_path):
+    data, net = lab.data.digits(), lab.models.mlp(hidden=(2,))
+
+    def run(criterion):
+        options = {"steps": 1, "epochs": 0, "file": tmp_path / "run.pt", "progress": False}
+        return schedule.gradual(net, data, criterion, schedule.constant(0.5), **options)
+
+    first = run(partial(one_way, weight=1))
+    assert run(partial(one_way, weight=1)).steps == first.steps
+    for other in (partial(another_way, weight=1), partial(one_way, weight=2), one_way):
+        with pytest.raises(ValueError, match=r"run\.pt"):
+            run(other)

@@ -151,3 +151,16 @@ def test_a_file_of_a_run_tells_the_functions_inside_partials_apart(tmp_path):
     for other in (partial(another_way, weight=1), partial(one_way, weight=2), one_way):
         with pytest.raises(ValueError, match=r"run\.pt"):
             run(other)
+
+
+@pytest.mark.parametrize("curved", [nn.Tanh, nn.Sigmoid, nn.SiLU])
+def test_a_pooling_whose_windows_overlap_may_stand_before_a_curved_activation(curved):
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 2), nn.MaxPool2d(2, 1), curved(), nn.Flatten(), nn.Linear(8, 3)
+    )
+    for i, p in enumerate(net.parameters()):
+        p.data = normal(*p.shape, seed=i)
+    batch = normal(6, 1, 4, 4, seed=9), torch.arange(6) % 3
+    fast, slow = obd.diagonal(net, batch), obd.by_products(net, batch)
+    for name, h in slow.items():
+        torch.testing.assert_close(fast[name], h)

@@ -1,4 +1,4 @@
-"""The commands: ``python -m teachkit lab | test | notebooks | pins | bench``."""
+"""The commands: ``python -m teachkit lab | test | notebooks | pins | bench | mutants``."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ COMMANDS = {
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
     "pins": "write constraints.txt: the version of every package of the environment, on every system",
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
+    "mutants": "set up, fetch mutmut, then break code and see who notices: obd [--sample 100 --seed 1]",
 }
 
 
@@ -39,7 +40,7 @@ def command(name: str, rest: Sequence[str]) -> list[str]:
     if name == "test":
         workers = str(min(os.cpu_count() or 1, 4))
         return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
-    module = "benchmarks.bench" if name == "bench" else f"teachkit.course.{name}"
+    module = f"benchmarks.{name}" if name in ("bench", "mutants") else f"teachkit.course.{name}"
     return ["-m", module, *rest]
 
 
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         environment.ensure()
         if given.command == "bench" and rest:
             peers(environment)
+        if given.command == "mutants":
+            environment.ensure_extra("mutants")
     except SetupError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -28,11 +28,8 @@ from torch import Tensor
 Point = Mapping[Symbol, object] | Sequence[object]
 # Names that sympy's lambdify writes and torch spells otherwise or lacks.
 _TORCH = {
-    "Abs": torch.abs,
     **{name: getattr(torch, name) for name in ("asin", "acos", "atan", "asinh", "acosh", "atanh")},
     "sqrt": lambda value: torch.sqrt(torch.as_tensor(value, dtype=torch.float64)),
-    "pi": torch.pi,
-    "E": torch.e,
 }
 
 

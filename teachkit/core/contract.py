@@ -166,7 +166,9 @@ def _entries(name: str, value: Any, hint: Any) -> Any:
 
 def _row(name: str, value: Any, hint: Any) -> Any:
     """A sequence; what can be walked through only once is walked through here."""
-    part = (*get_args(hint), Any)[0]
+    parts = get_args(hint)
+    mixed = get_origin(hint) is tuple and parts[1:] != (Ellipsis,)  # each entry of its own kind
+    part = Any if mixed or not parts else parts[0]
     if isinstance(value, (str, bytes, Mapping, nn.Module)) or not isinstance(value, Iterable):
         raise _wrong(name, "a list", value)
     if isinstance(value, Tensor):

@@ -4,8 +4,8 @@ A unit has weights w that go in and weights v that go out. The formulas and plai
 what does the same quickly comes from :mod:`teachkit.engine.units`, ``merging`` and ``games``.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from itertools import combinations, permutations
+from collections.abc import Mapping
+from itertools import permutations
 from math import factorial
 
 import torch
@@ -17,14 +17,24 @@ from teachkit.core import checks, door
 from teachkit.core.copies import independent_copy
 from teachkit.core.objective import measured
 from teachkit.core.types import Batch, Loss, Scores
-from teachkit.engine.games import Regression, banzhaf, every_mask, game, regress, shapley
+from teachkit.engine.games import (
+    Regression,
+    Team,
+    banzhaf,
+    check_teams,
+    every_mask,
+    game,
+    regress,
+    shapley,
+    teams,
+)
 from teachkit.engine.merging import DAMPING, WAYS, merge, repair, surgeon
 from teachkit.engine.units import activations, greedy, hidden, leave_one_out, quota, random_scores
 
 __all__ = ["CRITERIA", "METHODS", "Regression", "activations", "banzhaf", "costs", "delete"]
 __all__ += ["elimination", "every_mask", "game", "greedy", "hidden", "least_squares"]
 __all__ += ["leave_one_out", "merge", "prune", "regress", "repair", "scores", "shapley", "surgeon"]
-Team = frozenset[int]
+__all__ += ["teams"]
 
 
 def delete(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
@@ -182,27 +192,13 @@ def elimination(W: Tensor, inverse: Tensor, count: int, *, bias: bool = False) -
 # --- What is a unit worth in all teams? v(S) is minus the loss with the units of S alone. ---
 
 
-def teams(units: Collection[int]) -> Iterator[Team]:
-    """Every set of these units."""
-    for size in range(len(units) + 1):
-        yield from map(frozenset, combinations(units, size))
-
-
-def _check_teams(v: Mapping[Team, float], n: int) -> None:
-    missing = [set(S) for S in teams(range(checks.whole("n", n, 1, 10))) if S not in v]
-    if missing:
-        raise ValueError(
-            f"v must have a value for every team of {n} units, got none for {missing[0]}"
-        )
-
-
 def banzhaf_naive(v: Mapping[Team, float], n: int, keep: float = 0.5) -> list[float]:
     """E[v(S ∪ j) − v(S)] for each of n units, every other one in S with probability ``keep``.
 
     >>> banzhaf_naive({team: float(len(team) == 2) for team in teams(range(2))}, 2)
     [0.5, 0.5]
     """
-    _check_teams(v, n)
+    check_teams(v, n)
     chance = [
         checks.fraction("keep", keep) ** size * (1 - keep) ** (n - 1 - size) for size in range(n)
     ]
@@ -212,7 +208,7 @@ def banzhaf_naive(v: Mapping[Team, float], n: int, keep: float = 0.5) -> list[fl
 
 def shapley_naive(v: Mapping[Team, float], n: int) -> list[float]:
     """The mean of what each of n units adds when it joins, over all orders of joining."""
-    _check_teams(v, n)
+    check_teams(v, n)
     worth = [0.0] * n
     for order in permutations(range(n)):
         for place, j in enumerate(order):

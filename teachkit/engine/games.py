@@ -9,6 +9,8 @@ values with unit j and those without it are its two halves along axis j.
 """
 
 import math
+from collections.abc import Collection, Iterator, Mapping
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,22 @@ from teachkit.engine.leave_one_out import AT_ONCE
 from teachkit.engine.units import observed, read
 
 MOST_PLAYERS = 16  # 65,536 masks
+Team = frozenset[int]
+
+
+def teams(units: Collection[int]) -> Iterator[Team]:
+    """Every set of these units."""
+    for size in range(len(units) + 1):
+        yield from map(frozenset, combinations(units, size))
+
+
+def check_teams(v: Mapping[Team, float], n: int) -> None:
+    """Raise unless v has a value for every team of n units."""
+    for team in teams(range(checks.whole("n", n, 1, 10))):
+        if team not in v:
+            raise ValueError(
+                f"v must have a value for every team of {n} units, got none for {set(team)}"
+            )
 
 
 class Regression(NamedTuple):

@@ -29,10 +29,11 @@ from teachkit.engine.games import (
     teams,
 )
 from teachkit.engine.merging import DAMPING, WAYS, merge, repair, surgeon
+from teachkit.engine.refit import explained
 from teachkit.engine.units import activations, greedy, hidden, leave_one_out, quota, random_scores
 
 __all__ = ["CRITERIA", "METHODS", "Regression", "activations", "banzhaf", "costs", "delete"]
-__all__ += ["elimination", "every_mask", "game", "greedy", "hidden", "least_squares"]
+__all__ += ["elimination", "every_mask", "explained", "game", "greedy", "hidden", "least_squares"]
 __all__ += ["leave_one_out", "merge", "prune", "regress", "repair", "scores", "shapley", "surgeon"]
 __all__ += ["teams"]
 
@@ -142,21 +143,6 @@ def least_squares(
     H = X.T @ X + λ * X.new_ones(X.shape[1]).diag()
     B = X.T @ Z + λ * W.T
     return (obs.inverse(H[keep][:, keep]) @ B[keep]).T
-
-
-def explained(A: Tensor, keep: Tensor) -> float:
-    """R²: the share of the removed units' variance that a combination of those that stay explains.
-
-    1 − ‖A_gone − A_keep S‖² / ‖A_gone‖² with the best S, all columns centred. A is (samples, units), the
-    mask ``keep`` (units,). If the removed units never vary, 1.
-
-    >>> explained(torch.tensor([[1.0, 2.0], [2.0, 4.0], [4.0, 8.0]]), torch.tensor([False, True]))
-    1.0
-    """
-    centred = A - A.mean(0)
-    stay, gone = centred[:, keep], centred[:, ~keep]
-    left, varied = gone - stay @ (torch.linalg.pinv(stay) @ gone), gone.square().sum()
-    return float(1 - left.square().sum() / varied) if varied > 0 else 1.0
 
 
 def costs(W: Tensor, inverse: Tensor) -> Tensor:

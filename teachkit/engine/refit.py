@@ -152,3 +152,18 @@ def _sweep(moved: Tensor, kept: Tensor, U: Tensor) -> Tensor:
         moved[:, j:] -= errors[:, j, None] * U[j, j:]
         moved[:, j].masked_fill_(~kept[:, j], 0.0)
     return errors
+
+
+def explained(A: Tensor, keep: Tensor) -> float:
+    """R²: the share of the removed units' variance that a combination of those that stay explains.
+
+    1 − ‖A_gone − A_keep S‖² / ‖A_gone‖² with the best S, all columns centred. A is (samples, units), the
+    mask ``keep`` (units,). If the removed units never vary, 1.
+
+    >>> explained(torch.tensor([[1.0, 2.0], [2.0, 4.0], [4.0, 8.0]]), torch.tensor([False, True]))
+    1.0
+    """
+    centred = A - A.mean(0)
+    stay, gone = centred[:, keep], centred[:, ~keep]
+    left, varied = gone - stay @ (torch.linalg.pinv(stay) @ gone), gone.square().sum()
+    return float(1 - left.square().sum() / varied) if varied > 0 else 1.0

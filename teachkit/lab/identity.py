@@ -7,6 +7,7 @@ is the same, a file edited after it was imported is not yet another one.
 import dis
 import hashlib
 import importlib
+import inspect
 import random
 import sys
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def library(name: object) -> bool:
 
 
 def by_name(thing: Any) -> bool:
-    """Whether a function or class stands in a library under its own name.
+    """Whether a function or class, or one that wraps it, stands in a library under its own name.
 
     >>> by_name(dis.dis), by_name(lambda: 0)
     (True, False)
@@ -126,7 +127,7 @@ def by_name(thing: Any) -> bool:
     there: Any = sys.modules.get(str(module))
     for part in name.split("."):
         there = getattr(there, part, None)
-    return there is thing
+    return there is not None and inspect.unwrap(there) is inspect.unwrap(thing)
 
 
 def built_in(kind: type) -> bool:

@@ -1,221 +1,273 @@
-"""Follow the channels of a network through its graph: which layers must be cut together.
+"""Follow the units of a network through its calls: which must be removed together, and which cannot be.
 
-A *space* is a set of channels that share one fate: what a layer puts out, what a batch normalisation
-scales, what an addition adds up, what the next layers read. The walk visits each call once:
+The walk visits each call once and asks its rule, from :mod:`teachkit.engine.modules` for layers and
+:mod:`teachkit.engine.calls` for functions; a rule ties units (:mod:`teachkit.engine.ties`) and says which
+lie along the dimensions of the result (:mod:`teachkit.engine.axes`). Whatever has no rule *fixes* the
+units that it reads, with a reason in words that an error can quote. So what is not understood costs units
+their freedom, never the exactness of the result.
 
-- a Linear or Conv layer reads one space and makes a new one; a depthwise convolution, a batch
-  normalisation and a PReLU have numbers for each channel of the space that they read;
-- a function of single numbers and a pooling leave the space as it is; ``flatten(x, 1)`` only turns
-  each channel into height · width neighbours;
-- an addition or a product of two tensors makes two spaces one (a union–find by parents);
-- whatever else touches a space *fixes* it, with a reason in words that an error can quote. So what is
-  not understood costs a space its freedom, never the exactness of the result.
-
-No data flows and no shape is computed, so this takes milliseconds, on the meta device, too.
+No data flows, and sizes may stay unknown, so this takes milliseconds, on the meta device, too. Where it
+matters how many dimensions an input has, every number of them that fits is followed, and what any of them
+ties or fixes holds.
 """
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+import inspect
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Any
 
-import torch
+import numpy as np
 from torch import fx, nn
 
 from teachkit.core import checks
-from teachkit.core.layers import does_more, kind
-from teachkit.engine.tracing import (
-    POINTWISE_CALLS,
-    POOLING_CALLS,
-    TOGETHER,
-    call_name,
-    flattens_all,
-    trace,
+from teachkit.core.layers import does_more
+from teachkit.engine import modules
+from teachkit.engine.axes import (
+    Ids,
+    MisfitError,
+    Size,
+    StrangeError,
+    UnclearError,
+    Value,
+    plain,
+    strange,
+    unknown,
 )
+from teachkit.engine.calls import AWARE, CALLS, SIZES, Opaque, Rule, Shape
+from teachkit.engine.ties import Ties
+from teachkit.engine.tracing import call_name, graphs
 
-# Where the channels of a tensor lie; images by their dimensions beside samples and channels.
-LAST, FLATTENED, UNKNOWN = "channels last", "flattened image", "unknown"
-IMAGES = {1: "1-d image", 2: "2-d image", 3: "3-d image"}
-
-
-class Flow(NamedTuple):
-    """A tensor between two calls: the space of its channels, and where they lie in it.
-
-    ``layout`` is "channels last" (..., C); "2-d image" (n, C, height, width), and so for 1 and 3;
-    "flattened image" (n, C · places); or "unknown".
-    """
-
-    space: int
-    layout: str
-
-
-class Inputs(NamedTuple):
-    """The space that a layer reads, and how many neighbouring inputs belong to one channel, or 0.
-
-    There are none where a layer has one number for all channels.
-    """
-
-    space: int
-    per_channel: int
+RANKS, INPUTS = range(1, 6), 2  # numbers of dimensions that are tried, for so many inputs at most
+STRANGE = "is not understood"
 
 
 class Channels:
-    """The spaces of a network.
+    """The units of a network.
 
-    ``outputs`` and ``inputs`` say by layer which space it makes and reads; ``sizes`` how many channels
-    a space has; ``fixed`` why a space cannot be cut; ``graph`` is the traced graph.
+    ``ties`` is their register; ``outputs`` says by layer which units it puts out, in the order of the
+    network; ``graphs`` are the traced graphs, and ``reads_sizes`` says if the code reads its layers' sizes.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = dict(checks.model(model).named_modules(remove_duplicate=False))
-        self.outputs: dict[str, int] = {}
-        self.inputs: dict[str, Inputs] = {}
-        self.sizes: list[int] = []
-        self.fixed: dict[int, str] = {}
-        self._parent: list[int] = []
-        self._flows: dict[fx.Node, Flow] = {}
+        self.ties = Ties()
         for name, module in self.modules.items():
             if does_more(module):
                 raise ValueError(
                     f"module {name!r} ({type(module).__name__}) has hooks or a replaced forward, "
                     "whose effect is not known; remove them first"
                 )
-        self.graph = trace(model)
-        for node in self.graph.nodes:
-            self._flows[node] = self._visit(node)
-        self._fix_shared(model)
+        self.graphs, self.reads_sizes = graphs(model)
+        for graph in self.graphs:
+            self._follow(graph)
 
-    def root(self, space: int) -> int:
-        """The number that stands for a space and all that turned out to be the same."""
-        while self._parent[space] != space:
-            space = self._parent[space]
-        return space
+    @property
+    def outputs(self) -> dict[str, Ids]:
+        """By layer the units that it puts out."""
+        return self.ties.made
 
-    def why_fixed(self, space: int) -> str | None:
-        """The reason why a space cannot be cut, None if it can."""
-        alike = (why for s, why in self.fixed.items() if self.root(s) == self.root(space))
-        return next(alike, None)
+    def why_fixed(self, ids: Ids) -> str | None:
+        """The reason why one of these units cannot be removed, None if all can."""
+        known = (self.ties.reasons.get(int(each)) for each in self.ties.classes[ids[ids >= 0]])
+        return next((why for why in known if why), None)
 
-    def coupled(self) -> dict[int, list[str]]:
-        """The layers that make channels, by space, in the order of the network; fixed spaces too."""
-        layers: dict[int, list[str]] = {}
-        for name, space in self.outputs.items():
-            if kind(self.modules[name]).role in ("linear", "conv"):
-                layers.setdefault(self.root(space), []).append(name)
-        return layers
+    @cached_property
+    def groups(self) -> list[tuple[str, ...]]:
+        """Layers with the same classes of units in the same order, in the order of the network."""
+        rows: dict[bytes, list[str]] = {}
+        for name, ids in self.outputs.items():
+            rows.setdefault(self.ties.classes[ids].tobytes(), []).append(name)
+        return [tuple(names) for names in rows.values()]
 
-    def _space(self, size: int, layout: str) -> Flow:
-        self._parent.append(len(self._parent))
-        self.sizes.append(size)
-        return Flow(len(self.sizes) - 1, layout)
+    def coupled(self) -> list[tuple[str, ...]]:
+        """The groups whose outputs can be removed, all of them, and at least one stays."""
+        free = [names for names in self.groups if self.why_fixed(self.outputs[names[0]]) is None]
+        return [names for names in free if len(set(self._classes(names))) > 1 or self._single(names)]
 
-    def _fix(self, spaces: Iterable[int], reason: str) -> Flow:
-        """Fix spaces; what comes of them is a space that is fixed for the same reason."""
-        made = self._space(0, UNKNOWN)
-        for space in (*spaces, made.space):
-            self.fixed.setdefault(space, reason)
-        return made
+    def _classes(self, names: tuple[str, ...]) -> list[int]:
+        return [int(each) for each in self.ties.classes[self.outputs[names[0]]]]
 
-    def _around(self, name: str) -> list[int]:
-        """The space that a layer makes, and the one that it reads."""
-        return [self.outputs[name], self.inputs[name].space]
+    def _single(self, names: tuple[str, ...]) -> bool:
+        return len(self.outputs[names[0]]) == 1
 
-    def _visit(self, node: fx.Node) -> Flow:
-        flows = [self._flows[read] for read in node.all_input_nodes]
-        spaces = [flow.space for flow in flows]
-        if node.op in ("placeholder", "output"):
-            side = {"placeholder": "input", "output": "output"}[node.op]
-            return self._fix(spaces, f"it is an {side} of the network")
+    def _follow(self, graph: fx.Graph) -> None:
+        """Walk; where the number of dimensions of an input matters, once for each that fits."""
+        mark, fits = self.ties.mark(), False
+        inputs = [node for node in graph.nodes if node.op == "placeholder" and _is_used(node)]
+        try:
+            Walk(self, {}, (StrangeError, MisfitError)).run(graph)
+            return
+        except UnclearError:
+            self.ties.back(mark)
+        for ranks in product(RANKS, repeat=len(inputs)) if len(inputs) <= INPUTS else ():
+            mark = self.ties.mark()
+            guess = dict(zip(inputs, ranks, strict=True))
+            try:
+                Walk(self, guess, (StrangeError, UnclearError)).run(graph)
+                fits = True
+            except MisfitError:
+                self.ties.back(mark)
+        if not fits:
+            Walk(self, {}, (StrangeError, MisfitError, UnclearError)).run(graph)
+
+
+class Walk:
+    """One walk through a graph, with ``ranks`` of inputs that are known, and errors that fix."""
+
+    def __init__(
+        self, channels: Channels, ranks: dict[fx.Node, int], errors: tuple[type[Exception], ...]
+    ) -> None:
+        self.ties, self.modules = channels.ties, channels.modules
+        self.ranks, self.errors = ranks, (*errors, *ODD)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run(self, graph: fx.Graph) -> None:
+        """Visit every call."""
+        for node in graph.nodes:
+            self.values[node] = self._visit(node)
+
+    def _visit(self, node: fx.Node) -> Any:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        if node.op == "placeholder":
+            rank = self.ranks.get(node)
+            rest = [None] if rank is None else [plain() for _ in range(rank - 1)]
+            return Value([plain(), *rest])
+        if node.op == "output":
+            return self._fix([*args], "it is an output of the network")
+        if node.op == "get_attr":
+            return self._owned(str(node.target))
         if node.op == "call_module":
-            return self._module(str(node.target), flows)
-        called, first = node.target, flows[0] if len(flows) == 1 else None
-        if first and (called in POINTWISE_CALLS or called in TOGETHER):  # together with a number
-            return first
-        if first and first.layout == IMAGES.get(POOLING_CALLS.get(called, 0)):
-            return first
-        if first and called in (torch.flatten, "flatten") and flattens_all(node):
-            return self._flatten(first)
-        if len(flows) == 2 and called in TOGETHER:
-            return self._join(flows[0], flows[1], node)
-        return self._fix(spaces, f"{call_name(node)} is not understood")
+            return self._module(str(node.target), args, kwargs)
+        return self._call(node, args, kwargs)
 
-    def _module(self, name: str, flows: list[Flow]) -> Flow:
-        module, flow, spaces = self.modules[name], flows[0], [flow.space for flow in flows]
-        role, dims, _ = kind(module)
-        if name in self.outputs:
-            spaces += self._around(name)
-            return self._fix(spaces, f"module {name!r} is called more than once")
-        if role in ("linear", "conv"):
-            return self._layer(name, flow, IMAGES[dims] if role == "conv" else LAST)
-        if role in ("norm", "prelu"):
-            return self._scales(name, flow)
-        if role == "flatten" and (module.start_dim, module.end_dim) == (1, -1):
-            return self._flatten(flow)
-        inside = flow.layout in (IMAGES.get(dims), UNKNOWN)  # not across the channels
-        pools = role in ("max pool", "mean pool", "pad") and inside
-        if role in ("pointwise", "nothing") or (pools and not getattr(module, "return_indices", 0)):
-            return flow
-        name_kind = f"module {name!r} ({type(module).__name__})"
-        return self._fix(spaces, f"{name_kind} is not understood there")
+    def _owned(self, key: str) -> Value:
+        """A parameter or a buffer that the code reads; any other tensor cannot be cut."""
+        name, _, attribute = key.rpartition(".")
+        module = self.modules.get(name)
+        tables = [] if module is None else [module._parameters, module._buffers]
+        for table in tables:
+            tensor = table.get(attribute)
+            if tensor is not None:
+                return self.ties.value(tensor)
+        return strange()
 
-    def _layer(self, name: str, flow: Flow, layout: str) -> Flow:
-        """A Linear or Conv layer reads one space and makes another, a depthwise one the same."""
+    def _module(self, name: str, args: Any, kwargs: Any) -> Any:
         module = self.modules[name]
-        groups = 1 if layout == LAST else int(module.groups)
-        makes, reads = len(module.weight), module.weight.shape[1] * groups
-        self._reads(name, flow, reads, (LAST, FLATTENED) if layout == LAST else (layout,))
-        made = self._space(makes, layout)
-        if groups > 1:
-            if not groups == reads == makes:
-                both = (flow.space, made.space)
-                self._fix(both, f"module {name!r} is a convolution in groups")
-            elif flow.layout == layout:
-                made = flow
-            else:
-                self._fix([made.space], f"module {name!r} is a depthwise convolution of it")
-        self.outputs[name] = made.space
+        call = f"module {name!r} ({type(module).__name__})"
+        layer = modules.Layer(name, module, call)
+        try:
+            rule = modules.rule_of(module)
+            if rule is None or not _binds(rule, 2 + len(args), tuple(kwargs)):
+                raise StrangeError
+            return rule(self.ties, layer, *args, **kwargs)
+        except self.errors as error:
+            misfit = isinstance(error, MisfitError)
+            why = f"module {name!r} reads it along another dimension" if misfit else ""
+            modules.close(self.ties, module, why or f"{call} {STRANGE} there")
+            return self._fix([args, kwargs], why or f"{call} {STRANGE} there")
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        call, target = call_name(node), node.target
+        sized = target in SIZES and not any(isinstance(each, Value) for each in _leaves(args))
+        rule: Rule | None = (SIZES if sized else CALLS).get(target)
+        try:
+            if rule is None or not _binds(rule, 2 + len(args), tuple(kwargs)):
+                raise StrangeError
+            args, kwargs = self._plain([args, kwargs], rule, call)
+            made = rule(self.ties, call, *args, **kwargs)
+            return self._in_place(node, args, made)
+        except self.errors:
+            fixed = self._fix([args, kwargs], f"{call} {STRANGE}")
+            return Opaque() if sized or _of_numbers(target) else fixed
+
+    def _plain(self, given: Any, rule: Rule, call: str) -> Any:
+        """The arguments of a rule, which knows tensors, sizes and constants."""
+        for each in _leaves(given):
+            if isinstance(each, Size) and rule not in AWARE:
+                self.ties.fix(each.units, f"{call} computes with how many there are")
+        return _mapped(given)
+
+    def _in_place(self, node: fx.Node, args: Any, made: Any) -> Any:
+        """What overwrites its input changes what others read: it must not forget which are 0."""
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        inside = name.endswith("_") or node.kwargs.get("inplace") or name in INTO
+        if inside and args and isinstance(args[0], Value) and isinstance(made, Value):
+            if _zeros(args[0]) != _zeros(made):
+                self.ties.fix(args[0].units, f"{call_name(node)} {STRANGE}: it overwrites it")
         return made
 
-    def _scales(self, name: str, flow: Flow) -> Flow:
-        """A batch normalisation or a PReLU has numbers of its own for each channel, or one for all."""
-        module = self.modules[name]
-        norm = kind(module).role == "norm"
-        numbers = module.num_features if norm else module.num_parameters
-        if norm or numbers > 1:
-            self._reads(name, flow, numbers, (flow.layout,))
-        else:
-            self.inputs[name] = Inputs(flow.space, 0)
-        self.outputs[name] = flow.space
-        return flow
+    def _fix(self, given: Any, why: str) -> Value:
+        for each in _leaves(given):
+            if isinstance(each, Shape):
+                each = each.of
+            if isinstance(each, (Value, Size)):
+                self.ties.fix(each.units, why)
+        return strange()
 
-    def _reads(self, name: str, flow: Flow, inputs: int, layouts: tuple[str, ...]) -> None:
-        """Note what a layer reads, and fix it where its channels do not lie along the inputs."""
-        size = self.sizes[self.root(flow.space)]
-        per_channel = inputs // size if flow.layout == FLATTENED else 1
-        fits = flow.layout in layouts and inputs == per_channel * size
-        if flow.layout != UNKNOWN and not fits:
-            self._fix([flow.space], f"module {name!r} reads it along another dimension")
-        self.inputs[name] = Inputs(flow.space, max(per_channel, 1))
 
-    def _flatten(self, flow: Flow) -> Flow:
-        """Channels come first, so each becomes height · width neighbours; rows stay as they are."""
-        return Flow(flow.space, FLATTENED if flow.layout in IMAGES.values() else flow.layout)
+# What a rule raises that is given something that torch would refuse, or that nobody thought of.
+ODD = (TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError)
+INTO = ("iadd", "isub", "imul", "itruediv", "setitem")
 
-    def _join(self, a: Flow, b: Flow, node: fx.Node) -> Flow:
-        """What is added or multiplied entry by entry must be cut alike."""
-        first, second = self.root(a.space), self.root(b.space)
-        if not (a.layout == b.layout != UNKNOWN and self.sizes[first] == self.sizes[second]):
-            reason = f"{call_name(node)} joins it with other channels or with an input"
-            return self._fix([a.space, b.space], reason)
-        self._parent[second] = first
-        return a
 
-    def _fix_shared(self, model: nn.Module) -> None:
-        """Tensors that two modules own, or that the code reads without calling their module."""
-        parameters = model.named_parameters(remove_duplicate=False)
-        owned = [*parameters, *model.named_buffers(remove_duplicate=False)]
-        owners = Counter(id(tensor) for _, tensor in owned)
-        read = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
-        for key, tensor in owned:
-            name = key.rpartition(".")[0]
-            if name in self.outputs and (owners[id(tensor)] > 1 or key in read):
-                self._fix(self._around(name), f"{key!r} is used in more than one place")
+def _is_used(node: fx.Node) -> bool:
+    """True for an input that more than checks look at."""
+    names = {call_name(user) for user in node.users}
+    return not all(" 'eq'" in name or "assert" in name for name in names)
+
+
+def _of_numbers(target: object) -> bool:
+    """True for arithmetic of Python, whose result of numbers is a number."""
+    return getattr(target, "__module__", "") in ("_operator", "math", "builtins")
+
+
+def _zeros(value: Value) -> list[bool]:
+    """Which of the axes with units keep removed ones 0."""
+    return [axis.zero for axis in value.axes if axis is not None and not axis.plain]
+
+
+def _nested(given: Any) -> bool:
+    return isinstance(given, (list, tuple)) and not isinstance(given, (Size, Shape))
+
+
+def _leaves(given: Any) -> Iterator[Any]:
+    """All that stands in nested lists, tuples, slices and dictionaries."""
+    if isinstance(given, dict):
+        given = list(given.values())
+    if isinstance(given, slice):
+        given = [given.start, given.stop, given.step]
+    if not _nested(given):
+        yield given
+        return
+    for each in given:
+        yield from _leaves(each)
+
+
+def _mapped(given: Any) -> Any:
+    """Sizes that are numbers as numbers, and those of which nothing is known as unknown ones."""
+    if isinstance(given, dict):
+        return {key: _mapped(each) for key, each in given.items()}
+    if isinstance(given, slice):
+        return slice(*map(_mapped, (given.start, given.stop, given.step)))
+    if _nested(given):
+        made = map(_mapped, given)
+        return tuple(made) if isinstance(given, tuple) else list(made)
+    if isinstance(given, Size) and given.known is not None:
+        return given.known
+    return unknown() if isinstance(given, Opaque) else given
+
+
+@lru_cache(maxsize=4096)
+def _binds(rule: Rule, count: int, names: tuple[str, ...]) -> bool:
+    """True if a rule takes so many arguments by place, and these by name."""
+    try:
+        inspect.signature(rule).bind(*[None] * count, **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def rows(ids: Ids, classes: Ids, gone: Ids) -> Ids:
+    """Which of these entries stay, given which classes go."""
+    return ~gone[np.where(ids < 0, 0, classes[ids])] | (ids < 0)

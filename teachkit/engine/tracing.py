@@ -1,41 +1,39 @@
-"""The calls of a network as a graph of torch.fx, and which calls of functions are understood.
-
-What a module does is asked of the one table, :mod:`teachkit.core.layers`. Calls that code makes itself,
-``torch.relu(x)`` or ``x + y``, are no modules: their tables stand here. Only exact functions count.
+"""The calls of a network as graphs of torch.fx.
 
 The graph of a plain Sequential is known without tracing, and without a copy. The code of any other
-network is run once by torch.fx on a copy, with a symbol in place of the data. It must not decide by the
-data; then the graph says what happens for every input.
+network is run by torch.fx on a copy that shares the parameters, with a symbol in place of the data. It
+must not decide by the data; then the graph says what happens for every input. A network whose inputs have
+default values is run with these, and with symbols too where its code allows: it may take another way.
 """
 
 import copy
-import operator
+import inspect
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from teachkit.core.layers import UncoveredError, chain
 
-POINTWISE_CALLS: set[object] = {
-    *(functional.relu, functional.leaky_relu, functional.elu, functional.gelu, functional.silu),
-    *(functional.softplus, functional.tanh, functional.sigmoid, functional.dropout),
-    *(torch.relu, torch.tanh, torch.sigmoid, operator.neg),
-    *("relu", "relu_", "tanh", "sigmoid", "contiguous"),
-}
-# By the dimensions that they run over: over fewer than there are, they would mix the channels.
-POOLING_CALLS: dict[object, int] = {
-    **dict.fromkeys((functional.avg_pool1d, functional.adaptive_avg_pool1d), 1),
-    **dict.fromkeys((functional.avg_pool2d, functional.adaptive_avg_pool2d), 2),
-    functional.max_pool1d: 1,
-    functional.max_pool2d: 2,
-}
-TOGETHER: set[object] = {
-    *(operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul),
-    *("add", "add_", "mul", "mul_"),
-}
+SIZES = frozenset(
+    ("out_features", "in_features", "out_channels", "in_channels", "num_features", "num_channels")
+) | {"num_parameters", "embedding_dim", "groups", "num_groups"}
+
+
+class Tracer(fx.Tracer):
+    """Traces, and notes whether the code read a size of one of its layers."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads_sizes = False
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What the code gets for an attribute that lies in a module's tables."""
+        self.reads_sizes |= attr in SIZES
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def trace(model: nn.Module) -> fx.Graph:
@@ -44,14 +42,46 @@ def trace(model: nn.Module) -> fx.Graph:
     >>> [node.op for node in trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).nodes]
     ['placeholder', 'call_module', 'call_module', 'output']
     """
+    return graphs(model)[0][0]
+
+
+def graphs(model: nn.Module) -> tuple[list[fx.Graph], bool]:
+    """All graphs of a network, and whether its code reads sizes of its layers."""
     if type(model) is nn.Sequential:
         with suppress(UncoveredError):
-            return _one_after_the_other([name for name, _ in chain(model)])
+            return [_one_after_the_other([name for name, _ in chain(model)])], False
+    tracer, defaults = Tracer(), _defaults(model)
+    own = _own(model)
     try:
-        return fx.Tracer().trace(copy.deepcopy(model).eval())  # it may keep what it computes
+        made = [tracer.trace(own, concrete_args=defaults or None)]
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
+    if defaults:
+        with suppress(Exception):  # what is given may decide on the way
+            made.append(tracer.trace(_own(model)))
+    return made, tracer.reads_sizes
+
+
+def same(graph: fx.Graph, other: fx.Graph) -> bool:
+    """True if two graphs make the same calls with the same numbers."""
+    return str(graph) == str(other)
+
+
+def _own(model: nn.Module) -> nn.Module:
+    """A copy to trace, for it may keep what it computes; sizes lie where reading them is noticed."""
+    own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
+    for module in own.modules():
+        if type(module).__module__.startswith("torch.nn"):
+            for name in SIZES.intersection(vars(module)):
+                module._buffers[name] = vars(module).pop(name)
+    return own
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """The inputs that may be left out, with what they are then."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _one_after_the_other(names: list[str]) -> fx.Graph:
@@ -63,14 +93,9 @@ def _one_after_the_other(names: list[str]) -> fx.Graph:
     return graph
 
 
-def flattens_all(node: fx.Node) -> bool:
-    """True for flatten(x, 1), which keeps the samples apart and nothing else."""
-    given: dict[str, Any] = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False))
-    given |= node.kwargs
-    return given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
-
-
 def call_name(node: fx.Node) -> str:
     """A call as an error message names it."""
     called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return f"{node.op} {called!r}"
+
+

@@ -31,7 +31,7 @@ from teachkit.engine.groups import (
     keep_groups,
     wide,
 )
-from teachkit.engine.shrinking import Keep, coupled, removal, shrink, silence
+from teachkit.engine.shrinking import Inputs, Keep, coupled, removal, shrink, silence
 from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
@@ -195,7 +195,7 @@ def count(model: nn.Module) -> Count:
     return Count(sum(p.numel() for p in model.parameters()), size)
 
 
-def predict(model: nn.Module, keep: Keep) -> Count:
+def predict(model: nn.Module, keep: Keep, x: Inputs = None) -> Count:
     """What :func:`count` will say of ``shrink(model, keep)``, by arithmetic alone.
 
     A layer keeps (outputs left) · (inputs left) · (kernel size) weights.
@@ -205,7 +205,7 @@ def predict(model: nn.Module, keep: Keep) -> Count:
     Count(parameters=9, bytes=36)
     """
     parameters, size = count(model)
-    for part in removal(model, keep):
+    for part in removal(model, keep, x):
         gone = part.tensor.numel() - part.left
         parameters -= gone * isinstance(part.tensor, nn.Parameter)
         size -= gone * part.tensor.element_size()

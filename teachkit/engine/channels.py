@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from teachkit.core import checks
 from teachkit.core.layers import does_more
@@ -36,7 +36,7 @@ from teachkit.engine.axes import (
 )
 from teachkit.engine.calls import AWARE, CALLS, SIZES, Opaque, Rule, Shape
 from teachkit.engine.ties import Ties
-from teachkit.engine.tracing import call_name, graphs
+from teachkit.engine.tracing import call_name, graphs, shapes
 
 RANKS, INPUTS = range(1, 6), 2  # numbers of dimensions that are tried, for so many inputs at most
 STRANGE = "is not understood"
@@ -49,7 +49,7 @@ class Channels:
     network; ``graphs`` are the traced graphs, and ``reads_sizes`` says if the code reads its layers' sizes.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, x: Tensor | tuple[Tensor, ...] | None = None) -> None:
         self.modules = dict(checks.model(model).named_modules(remove_duplicate=False))
         self.ties = Ties()
         for name, module in self.modules.items():
@@ -59,8 +59,8 @@ class Channels:
                     "whose effect is not known; remove them first"
                 )
         self.graphs, self.reads_sizes = graphs(model)
-        for graph in self.graphs:
-            self._follow(graph)
+        for graph in self.graphs if x is None else self.graphs[:1]:
+            self._follow(graph, _sized(graph, model, x))
 
     @property
     def outputs(self) -> dict[str, Ids]:
@@ -91,48 +91,54 @@ class Channels:
     def _single(self, names: tuple[str, ...]) -> bool:
         return len(self.outputs[names[0]]) == 1
 
-    def _follow(self, graph: fx.Graph) -> None:
+    def _guesses(self, inputs: list[fx.Node], sizes: dict[fx.Node, Any]) -> bool:
+        return not sizes and len(inputs) <= INPUTS
+
+    def _follow(self, graph: fx.Graph, sizes: dict[fx.Node, Any]) -> None:
         """Walk; where the number of dimensions of an input matters, once for each that fits."""
         mark, fits = self.ties.mark(), False
         inputs = [node for node in graph.nodes if node.op == "placeholder" and _is_used(node)]
         try:
-            Walk(self, {}, (StrangeError, MisfitError)).run(graph)
+            Walk(self, sizes, (StrangeError, MisfitError)).run(graph)
             return
         except UnclearError:
             self.ties.back(mark)
-        for ranks in product(RANKS, repeat=len(inputs)) if len(inputs) <= INPUTS else ():
+        for ranks in product(RANKS, repeat=len(inputs)) if self._guesses(inputs, sizes) else ():
             mark = self.ties.mark()
-            guess = dict(zip(inputs, ranks, strict=True))
+            guess = {node: (None,) * rank for node, rank in zip(inputs, ranks, strict=True)}
             try:
                 Walk(self, guess, (StrangeError, UnclearError)).run(graph)
                 fits = True
             except MisfitError:
                 self.ties.back(mark)
         if not fits:
-            Walk(self, {}, (StrangeError, MisfitError, UnclearError)).run(graph)
+            Walk(self, sizes, (StrangeError, MisfitError, UnclearError)).run(graph)
 
 
 class Walk:
-    """One walk through a graph, with ``ranks`` of inputs that are known, and errors that fix."""
+    """One walk through a graph, with the ``shapes`` that are known, and errors that fix."""
 
     def __init__(
-        self, channels: Channels, ranks: dict[fx.Node, int], errors: tuple[type[Exception], ...]
+        self, channels: Channels, shapes: dict[fx.Node, Any], errors: tuple[type[Exception], ...]
     ) -> None:
         self.ties, self.modules = channels.ties, channels.modules
-        self.ranks, self.errors = ranks, (*errors, *ODD)
+        self.shapes, self.errors = shapes, (*errors, *ODD)
         self.values: dict[fx.Node, Any] = {}
 
     def run(self, graph: fx.Graph) -> None:
         """Visit every call."""
         for node in graph.nodes:
-            self.values[node] = self._visit(node)
+            made = self._visit(node)
+            if isinstance(made, Value) and node in self.shapes:
+                made = _known(made, self.shapes[node])
+            if isinstance(made, Shape) and "unpacked" in node.meta:
+                made.of.refine(node.meta["unpacked"])
+            self.values[node] = made
 
     def _visit(self, node: fx.Node) -> Any:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         if node.op == "placeholder":
-            rank = self.ranks.get(node)
-            rest = [None] if rank is None else [plain() for _ in range(rank - 1)]
-            return Value([plain(), *rest])
+            return Value([plain(), None])
         if node.op == "output":
             return self._fix([*args], "it is an output of the network")
         if node.op == "get_attr":
@@ -209,6 +215,24 @@ class Walk:
 # What a rule raises that is given something that torch would refuse, or that nobody thought of.
 ODD = (TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError)
 INTO = ("iadd", "isub", "imul", "itruediv", "setitem")
+
+
+def _sized(graph: fx.Graph, model: nn.Module, x: Any) -> dict[fx.Node, Any]:
+    """The shapes between calls, if inputs are given."""
+    return {} if x is None else shapes(graph, model, x if isinstance(x, tuple) else (x,))
+
+
+def _known(value: Value, shape: tuple[int | None, ...]) -> Value:
+    """A value whose number of dimensions, and the lengths of those without units, are given."""
+    if value.strange:
+        return Value([plain(n) for n in shape])
+    value.refine(len(shape)) if shape else None
+    axes = [
+        plain(n) if n is not None and axis is not None and axis.plain else axis
+        for axis, n in zip(value.axes, shape, strict=True)
+    ]
+    value.axes[:] = axes
+    return value
 
 
 def _is_used(node: fx.Node) -> bool:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from teachkit.engine.axes import (
+    NONE,
     Axis,
     Ids,
     MisfitError,
@@ -77,11 +78,14 @@ def _alike(x: Axis | None, y: Axis | None) -> bool:
 
 def paired(ties: Ties, call: str, x: Axis | None, y: Axis | None, zero: Zero) -> Axis:
     """What two axes make that are paired, of which one may be missing, or of length 1."""
-    if x is None or y is None or x.size.known == 1 or y.size.known == 1:
-        one = x is None or (y is not None and x.size.known == 1)
-        axis = y if one else x
+    one = next((a for a in (x, y) if a is None or a.size.known == 1), x if _short(x, y) else y)
+    if one is None or one.size.known == 1 or _short(x, y) or _short(y, x):
+        axis = y if one is x else x
         assert axis is not None  # noqa: S101 -- of two that are paired one is there
-        return axis._replace(zero=zero(False, axis.zero) if one else zero(axis.zero, False))
+        ties.fix(one.units if one else NONE, f"{call} joins it with other channels")
+        return axis._replace(zero=zero(*(a is axis and a.zero for a in (x, y))))
+    assert x is not None  # noqa: S101 -- a missing one is the short one
+    assert y is not None  # noqa: S101
     if x.plain and y.plain:
         return _plain(x, y)
     why = f"{call} joins it with other channels or with an input"
@@ -92,6 +96,13 @@ def paired(ties: Ties, call: str, x: Axis | None, y: Axis | None, zero: Zero) ->
         joined = x if len(x.units) >= len(y.units) else y
     flags = [axis.zero and not axis.plain for axis in (x, y)]
     return joined._replace(zero=zero(*flags))
+
+
+def _short(x: Axis | None, y: Axis | None) -> bool:
+    """True if one axis is a single unit, which is repeated along many of the other."""
+    if x is None or y is None or x.plain or y.plain or x.size.now != 1:
+        return False
+    return (y.size.now or 2) > 1
 
 
 def _plain(x: Axis, y: Axis) -> Axis:

@@ -133,10 +133,13 @@ def _middle(ties: Ties, call: str, axes: list[Axis | None], wanted: list[Any]) -
 
 def _rest(axes: Sequence[Axis | None], wanted: Sequence[Any]) -> Axis:
     """What −1 stands for among dimensions without units."""
-    if any(axis is None or axis.size.known is None for axis in axes):
+    sizes = [axis.size for axis in axes if axis is not None]
+    total, others = product(sizes).known, product(n for n in wanted if isinstance(n, Size)).known
+    if total is None or others is None:
         return plain()
-    total = product(axis.size for axis in axes if axis is not None)
-    return plain(total.times(product(n for n in wanted if isinstance(n, Size)), -1))
+    if others == 0 or total % others:
+        raise MisfitError
+    return plain(total // others)
 
 
 def _split(ties: Ties, call: str, axis: Axis, wanted: list[Any]) -> list[Axis]:

@@ -26,6 +26,7 @@ from teachkit.engine.channels import Channels
 from teachkit.engine.tracing import graphs, same
 
 Keep = Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | None
 
 
 class Cut(NamedTuple):
@@ -43,7 +44,7 @@ class Cut(NamedTuple):
         return prod(int(masks[d].sum()) if d in masks else n for d, n in shape)
 
 
-def coupled(model: nn.Module) -> list[tuple[str, ...]]:
+def coupled(model: nn.Module, x: Inputs = None) -> list[tuple[str, ...]]:
     """The Linear and Conv layers whose outputs can be removed; those that share a fate together.
 
     An addition, as in a residual block, couples the layers whose outputs it adds.
@@ -51,10 +52,10 @@ def coupled(model: nn.Module) -> list[tuple[str, ...]]:
     >>> coupled(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     [('0',)]
     """
-    return Channels(model).coupled()
+    return Channels(model, x).coupled()
 
 
-def shrink(model: nn.Module, keep: Keep) -> nn.Module:
+def shrink(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     """A smaller network without the outputs that ``keep`` marks False; it is dense and of the same class.
 
     A removed output takes with it its row in its layer, its entries in a batch normalisation, and
@@ -80,7 +81,7 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     )
 
     """
-    channels = Channels(model)
+    channels = Channels(model, x)
     gone = resolve(channels, keep)
     memo: dict[int, object] = {id(cut.tensor): _without(cut) for cut in cuts(channels, gone)}
     small = copy.deepcopy(model, memo)
@@ -92,7 +93,7 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     return small
 
 
-def silence(model: nn.Module, keep: Keep) -> nn.Module:
+def silence(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     """The masked network: the same size, and zeros where :func:`shrink` removes.
 
     The weights that read a removed output are zero, too: a sigmoid unit without incoming weights
@@ -103,7 +104,7 @@ def silence(model: nn.Module, keep: Keep) -> nn.Module:
     [[True, False]]
     """
     masked = copy.deepcopy(model)
-    for cut in removal(model, keep):
+    for cut in removal(model, keep, x):
         if not cut.name.startswith("running"):
             tensor: Tensor = getattr(masked.get_submodule(cut.layer), cut.name).detach()
             for dimension, stay in cut.stay.items():
@@ -111,14 +112,14 @@ def silence(model: nn.Module, keep: Keep) -> nn.Module:
     return masked
 
 
-def removal(model: nn.Module, keep: Keep) -> Iterator[Cut]:
+def removal(model: nn.Module, keep: Keep, x: Inputs = None) -> Iterator[Cut]:
     """The tensors of a network that :func:`shrink` makes smaller, and what stays of each.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> [cut.name for cut in removal(net, {"0": torch.tensor([True, False, True])})]
     ['weight', 'bias', 'weight']
     """
-    channels = Channels(model)
+    channels = Channels(model, x)
     return cuts(channels, resolve(channels, keep))
 
 

@@ -8,11 +8,13 @@ default values is run with these, and with symbols too where its code allows: it
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from types import GeneratorType
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from teachkit.core.layers import UncoveredError, chain
 
@@ -29,6 +31,14 @@ class Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self.reads_sizes = False
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """What the code gets that unpacks a value; how many it takes is noted."""
+        parts = super().iter(obj)
+        if isinstance(parts, GeneratorType):
+            parts = list(parts)
+            obj.node.meta["unpacked"] = len(parts)
+        return iter(parts)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """What the code gets for an attribute that lies in a module's tables."""
@@ -61,6 +71,23 @@ def graphs(model: nn.Module) -> tuple[list[fx.Graph], bool]:
         with suppress(Exception):  # what is given may decide on the way
             made.append(tracer.trace(_own(model)))
     return made, tracer.reads_sizes
+
+
+def shapes(graph: fx.Graph, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
+    """The shape of every tensor between two calls, from one run in evaluation mode."""
+    seen: dict[fx.Node, Any] = {}
+
+    class Run(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                seen[n] = tuple(result.shape)
+            return result
+
+    own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
+    with torch.no_grad():
+        Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
+    return seen
 
 
 def same(graph: fx.Graph, other: fx.Graph) -> bool:

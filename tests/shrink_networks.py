@@ -88,9 +88,9 @@ for _title, _way in {
     "view(len by size, C * H * W)": lambda m, x: x.view(
         x.size(0), x.size(1) * x.size(2) * x.size(3)
     ),
-    "reshape(N, -1) of unpacked sizes": lambda m, x: (
-        lambda n, c, h, w: x.reshape(n, c * h * w)
-    )(*[x.size(i) for i in range(4)]),
+    "reshape(N, -1) of unpacked sizes": lambda m, x: (lambda n, c, h, w: x.reshape(n, c * h * w))(
+        *[x.size(i) for i in range(4)]
+    ),
     "reshape((n, -1))": lambda m, x: x.reshape((x.size(0), -1)),
     "flatten(1)": lambda m, x: x.flatten(1),
     "flatten(2).flatten(1)": lambda m, x: torch.flatten(x.flatten(2), 1),
@@ -117,7 +117,9 @@ for _title, _way in {
     "mean(dim=[-1, -2], keepdim) and flatten": lambda m, x: x.mean(
         dim=[-1, -2], keepdim=True
     ).flatten(1),
-    "adaptive pooling and squeeze": lambda m, x: F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1),
+    "adaptive pooling and squeeze": lambda m, x: (
+        F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)
+    ),
     "adaptive pooling and squeeze()": lambda m, x: F.adaptive_avg_pool2d(x, 1).squeeze(),
     "adaptive pooling and view": lambda m, x: F.adaptive_max_pool2d(x, (1, 1)).view(x.size(0), -1),
     "sum over places": lambda m, x: x.sum((2, 3)),
@@ -198,9 +200,7 @@ def _inception():
 
 @cut("input joined with features")
 def _with_input():
-    return Net(
-        lambda m, x: m.out(torch.cat([x, m.a(x).relu()], 1)), a=conv(2, 5), out=conv(7, 2)
-    )
+    return Net(lambda m, x: m.out(torch.cat([x, m.a(x).relu()], 1)), a=conv(2, 5), out=conv(7, 2))
 
 
 @cut("rows joined along 1", ROW)
@@ -294,9 +294,7 @@ def _option_a():
         short = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
         return m.out((m.b(m.a(x).relu()) + short).mean((2, 3)))
 
-    return Net(
-        forward, stem=conv(2, 4), a=conv(4, 5, stride=2), b=conv(5, 6), out=nn.Linear(6, 2)
-    )
+    return Net(forward, stem=conv(2, 4), a=conv(4, 5, stride=2), b=conv(5, 6), out=nn.Linear(6, 2))
 
 
 # Gates and scales ------------------------------------------------------------------------------
@@ -329,14 +327,18 @@ cut("squeeze and excite with Linear and view")(
 cut("squeeze and excite with b, c, _, _ = x.size()")(
     _excite(
         lambda m, x: (
-            lambda b, c: m.up(
-                m.down(F.adaptive_avg_pool2d(x, 1).view(b, c)).relu()
-            ).sigmoid().view(b, c, 1, 1)
+            lambda b, c: (
+                m.up(m.down(F.adaptive_avg_pool2d(x, 1).view(b, c)).relu())
+                .sigmoid()
+                .view(b, c, 1, 1)
+            )
         )(x.size(0), x.size(1))
     )
 )
 cut("squeeze and excite with expand_as")(
-    _excite(lambda m, x: m.up(m.down(x.mean((2, 3))).relu()).sigmoid()[:, :, None, None].expand_as(x))
+    _excite(
+        lambda m, x: m.up(m.down(x.mean((2, 3))).relu()).sigmoid()[:, :, None, None].expand_as(x)
+    )
 )
 cut("squeeze and excite with convolutions")(
     _excite(lambda m, x: m.up_conv(m.down_conv(x.mean((2, 3), keepdim=True)).relu()).sigmoid())
@@ -638,8 +640,10 @@ for _first in (True, False):
             made = getattr(nn, f"Transformer{layer}Layer")(
                 6, 2, 9, batch_first=True, norm_first=first
             )
-            way = (lambda m, x: m.out(m.t(x))) if layer == "Encoder" else (
-                lambda m, x: m.out(m.t(x, x))
+            way = (
+                (lambda m, x: m.out(m.t(x)))
+                if layer == "Encoder"
+                else (lambda m, x: m.out(m.t(x, x)))
             )
             return Net(way, t=made, out=nn.Linear(6, 2))
 
@@ -677,7 +681,9 @@ def _attention_block():
     )
 
 
-@refused("what nn.MultiheadAttention reads", "a", r"\(MultiheadAttention\) is not understood", WORDS)
+@refused(
+    "what nn.MultiheadAttention reads", "a", r"\(MultiheadAttention\) is not understood", WORDS
+)
 def _attention_reads():
     def forward(m, x):
         y = m.a(x)

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from coupled_networks import dice
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shrink_networks import CUT, REFUSED, conv, draw
 from torch import nn
@@ -39,7 +39,9 @@ def tensors(made):
     """All tensors of a nested output."""
     if isinstance(made, dict):
         made = list(made.values())
-    return [t for each in made for t in tensors(each)] if isinstance(made, (list, tuple)) else [made]
+    return (
+        [t for each in made for t in tensors(each)] if isinstance(made, (list, tuple)) else [made]
+    )
 
 
 def wishes(model, x, share, seed):
@@ -102,7 +104,9 @@ def test_a_kind_is_refused_by_name(kind):
     keep = {layer: torch.arange(len(model.get_submodule(layer).weight)) > 0}
     for x in (None, inputs):
         assert not any(layer in names for names in structured.coupled(model, x))
-        with pytest.raises(ValueError, match=f"outputs of layer '{layer}' cannot be removed") as error:
+        with pytest.raises(
+            ValueError, match=f"outputs of layer '{layer}' cannot be removed"
+        ) as error:
             structured.shrink(model, keep, x)
         assert x is None or re.search(says, str(error.value))
 
@@ -202,7 +206,9 @@ class Composed(nn.Module):
         self.steps, self.ways = nn.ModuleList(), []
         for step in steps:
             parts, way, wider = STEPS[step](channels)
-            if wider < 2 or (step in ("in groups", "halves", "shuffle", "group norm") and channels % 2):
+            if wider < 2 or (
+                step in ("in groups", "halves", "shuffle", "group norm") and channels % 2
+            ):
                 continue
             named = nn.Module()
             for at, part in enumerate(parts):
@@ -220,7 +226,7 @@ class Composed(nn.Module):
         return self.out(self.hidden(self.end(y)).relu())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     st.lists(st.sampled_from(list(STEPS)), max_size=6),
     st.sampled_from(list(ENDS)),
@@ -230,6 +236,10 @@ class Composed(nn.Module):
 def test_random_compositions_are_equal_or_refused(steps, end, seed, with_x):
     model, inputs = randomised(Composed(steps, end), seed), draw((2, 2, 4, 4))
     x = inputs if with_x else None
+    try:
+        model(*inputs)
+    except RuntimeError:
+        assume(False)  # a view of what does not lie in a row
     check(model, inputs, wishes(model, x, 0.4, seed), x)
     g = dice(seed)
     keep = {

@@ -11,7 +11,6 @@ axes with units. Two sizes are the same for every input, and before and after a 
 and atoms are the same.
 """
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,9 +44,13 @@ class Size(NamedTuple):
 
     def times(self, other: "Size", sign: int = 1) -> "Size":
         """The product, or with the sign −1 the quotient."""
-        powers = Counter(dict(self.atoms))
+        if other is ONE:
+            return self
+        if self is ONE and sign > 0:
+            return other
+        powers = dict(self.atoms)
         for atom, power in other.atoms:
-            powers[atom] += sign * power
+            powers[atom] = powers.get(atom, 0) + sign * power
         atoms = frozenset((atom, power) for atom, power in powers.items() if power)
         return Size(self.factor * other.factor**sign, atoms)
 

@@ -83,7 +83,9 @@ class Channels:
     def coupled(self) -> list[tuple[str, ...]]:
         """The groups whose outputs can be removed, all of them, and at least one stays."""
         free = [names for names in self.groups if self.why_fixed(self.outputs[names[0]]) is None]
-        return [names for names in free if len(set(self._classes(names))) > 1 or self._single(names)]
+        return [
+            names for names in free if len(set(self._classes(names))) > 1 or self._single(names)
+        ]
 
     def _classes(self, names: tuple[str, ...]) -> list[int]:
         return [int(each) for each in self.ties.classes[self.outputs[names[0]]]]

@@ -78,6 +78,8 @@ def _alike(x: Axis | None, y: Axis | None) -> bool:
 
 def paired(ties: Ties, call: str, x: Axis | None, y: Axis | None, zero: Zero) -> Axis:
     """What two axes make that are paired, of which one may be missing, or of length 1."""
+    if x is y and x is not None and x.plain:
+        return x
     one = next((a for a in (x, y) if a is None or a.size.known == 1), x if _short(x, y) else y)
     if one is None or one.size.known == 1 or _short(x, y) or _short(y, x):
         axis = y if one is x else x

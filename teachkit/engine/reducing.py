@@ -21,8 +21,8 @@ from teachkit.engine.axes import (
     plain,
     size,
 )
-from teachkit.engine.elementwise import EITHER, contract, never, together
 from teachkit.engine.cutting import chunk
+from teachkit.engine.elementwise import EITHER, contract, never, together
 from teachkit.engine.shaping import listed
 from teachkit.engine.ties import Ties
 
@@ -227,7 +227,7 @@ def attended(
     enable_gqa: bool = False,
 ) -> Value:
     """Scaled dot-product attention: without a scale the code's is one over the root of the size."""
-    if enable_gqa or dropout_p or isinstance(attn_mask, Value) and len(attn_mask.units):
+    if enable_gqa or dropout_p or (isinstance(attn_mask, Value) and len(attn_mask.units)):
         raise StrangeError
     if scale is None:
         for each in (query, key):

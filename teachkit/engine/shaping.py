@@ -14,7 +14,6 @@ import numpy as np
 from teachkit.engine.axes import (
     NONE,
     Axis,
-    Ids,
     MisfitError,
     Size,
     StrangeError,
@@ -26,7 +25,6 @@ from teachkit.engine.axes import (
     size,
     unknown,
 )
-from teachkit.engine.elementwise import paired
 from teachkit.engine.ties import Ties
 
 

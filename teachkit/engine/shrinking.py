@@ -133,7 +133,9 @@ def resolve(channels: Channels, keep: Keep) -> Ids:
     for number, (name, mask) in enumerate(keep.items()):
         if name not in channels.outputs:
             known = sorted(channels.outputs)
-            raise ValueError(f"keep has the key {name!r}; layers whose outputs are followed are {known}")
+            raise ValueError(
+                f"keep has the key {name!r}; layers whose outputs are followed are {known}"
+            )
         ids = classes[channels.outputs[name]]
         _refuse(channels, name, mask, ids)
         goes = ~mask.cpu().numpy()
@@ -149,7 +151,9 @@ def resolve(channels: Channels, keep: Keep) -> Ids:
 
 def _disagree(first: str, second: str) -> str:
     if first == second:
-        return f"outputs of layer {first!r} are coupled to each other; keep must say the same of them"
+        return (
+            f"outputs of layer {first!r} are coupled to each other; keep must say the same of them"
+        )
     return (
         f"layers {first!r} and {second!r} are coupled, their outputs are added or multiplied; "
         "keep must say the same of both"

@@ -85,8 +85,12 @@ def shapes(graph: fx.Graph, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.
             return result
 
     own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
-    with torch.no_grad():
-        Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
+    try:
+        with torch.no_grad():
+            Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
+    except Exception as error:  # whatever torch or the network's own code raises
+        why = str(error).split("\n")[0]
+        raise ValueError(f"{type(model).__name__} does not run on x: {why}") from error
     return seen
 
 
@@ -97,12 +101,20 @@ def same(graph: fx.Graph, other: fx.Graph) -> bool:
 
 def _own(model: nn.Module) -> nn.Module:
     """A copy to trace, for it may keep what it computes; sizes lie where reading them is noticed."""
-    own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
-    for module in own.modules():
-        if type(module).__module__.startswith("torch.nn"):
-            for name in SIZES.intersection(vars(module)):
-                module._buffers[name] = vars(module).pop(name)
-    return own
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
+    for module in model.modules():
+        if not module._modules and type(module).__module__.startswith("torch.nn.modules"):
+            memo[id(module)] = _shell(module)  # its code does not run
+    return copy.deepcopy(model, memo).eval()
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """A layer that shares all with another, but for its sizes, which lie where reads are noticed."""
+    shell = object.__new__(type(module))
+    vars(shell).update(vars(module), _buffers=dict(module._buffers))
+    for name in SIZES.intersection(vars(shell)):
+        shell._buffers[name] = vars(shell).pop(name)
+    return shell
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:
@@ -124,5 +136,3 @@ def call_name(node: fx.Node) -> str:
     """A call as an error message names it."""
     called = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return f"{node.op} {called!r}"
-
-

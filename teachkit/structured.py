@@ -32,6 +32,7 @@ from teachkit.engine.groups import (
     wide,
 )
 from teachkit.engine.shrinking import Inputs, Keep, coupled, removal, shrink, silence
+from teachkit.engine.weighted import outputs_first
 from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
@@ -126,7 +127,7 @@ def unit_scores(
         w = {name: w[name] * g for name, g in taylor.gradient(model, batch, loss).items()}
     scores = {}
     for names in coupled(model):
-        rows = [w[f"{name}.weight"].flatten(1) for name in names]
+        rows = [outputs_first(model.get_submodule(n), w[f"{n}.weight"]) for n in names]
         scores[names[0]] = METHODS[method](torch.cat(rows, 1))
     return scores
 

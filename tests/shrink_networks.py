@@ -7,7 +7,7 @@ can lose outputs; ``REFUSED`` are kinds whose named layer cannot, with words of 
 import torch
 from coupled_networks import dice
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 CUT, REFUSED = {}, {}
 IMAGE, ROW, WORDS = (3, 2, 8, 8), (3, 6), (3, 5, 6)
@@ -76,7 +76,7 @@ def head(way, width=8, **parts):
 
 def ends(way, features=8 * 16):
     return lambda: Net(
-        lambda m, x: m.out(way(m, F.max_pool2d(m.stem(x).relu(), 2))),
+        lambda m, x: m.out(way(m, functional.max_pool2d(m.stem(x).relu(), 2))),
         stem=conv(2, 8),
         out=nn.Linear(features, 3),
     )
@@ -118,17 +118,21 @@ for _title, _way in {
         dim=[-1, -2], keepdim=True
     ).flatten(1),
     "adaptive pooling and squeeze": lambda m, x: (
-        F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)
+        functional.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)
     ),
-    "adaptive pooling and squeeze()": lambda m, x: F.adaptive_avg_pool2d(x, 1).squeeze(),
-    "adaptive pooling and view": lambda m, x: F.adaptive_max_pool2d(x, (1, 1)).view(x.size(0), -1),
+    "adaptive pooling and squeeze()": lambda m, x: functional.adaptive_avg_pool2d(x, 1).squeeze(),
+    "adaptive pooling and view": lambda m, x: functional.adaptive_max_pool2d(x, (1, 1)).view(
+        x.size(0), -1
+    ),
     "sum over places": lambda m, x: x.sum((2, 3)),
     "amax over places": lambda m, x: x.flatten(2).amax(-1),
     "indexing a place": lambda m, x: x[:, :, 0, 0],
     "slicing places": lambda m, x: x[..., ::2, 1:].mean((2, 3)),
     "unsqueeze and squeeze": lambda m, x: x.mean(3).mean(2).unsqueeze(-1).squeeze(-1),
-    "interpolate": lambda m, x: F.interpolate(x, scale_factor=2).mean((2, 3)),
-    "strided slices padded": lambda m, x: F.pad(x[:, :, ::2, ::2], (1, 1, 0, 0)).mean((2, 3)),
+    "interpolate": lambda m, x: functional.interpolate(x, scale_factor=2).mean((2, 3)),
+    "strided slices padded": lambda m, x: functional.pad(x[:, :, ::2, ::2], (1, 1, 0, 0)).mean(
+        (2, 3)
+    ),
     "clamp, abs, power": lambda m, x: x.clamp(-1, 1).abs().pow(2).mean((2, 3)),
     "stack and sum": lambda m, x: torch.stack([x, x.relu()], 1).sum(1).mean((2, 3)),
     "maximum": lambda m, x: torch.maximum(x, x.relu() * 0.5).mean((2, 3)),
@@ -146,7 +150,7 @@ def _dense():
         seen = [m.stem(x)]
         for layer, norm in ((m.a, m.norm_a), (m.b, m.norm_b)):
             seen.append(layer(norm(torch.cat(seen, 1)).relu()))
-        return m.out(F.adaptive_avg_pool2d(m.last(torch.cat(seen, 1)), 1).flatten(1))
+        return m.out(functional.adaptive_avg_pool2d(m.last(torch.cat(seen, 1)), 1).flatten(1))
 
     return Net(
         forward,
@@ -164,7 +168,7 @@ def _dense():
 def _unet():
     def forward(m, x):
         a = m.down1(x).relu()
-        b = m.down2(F.max_pool2d(a, 2)).relu()
+        b = m.down2(functional.max_pool2d(a, 2)).relu()
         up = torch.cat([m.up(b), a], dim=1)
         return m.out(m.merge(up).relu())
 
@@ -182,7 +186,7 @@ def _unet():
 def _unet_added():
     def forward(m, x):
         a = m.down1(x).relu()
-        return m.out(m.up(m.down2(F.max_pool2d(a, 2)).relu()) + a)
+        return m.out(m.up(m.down2(functional.max_pool2d(a, 2)).relu()) + a)
 
     up = nn.Upsample(scale_factor=2, mode="bilinear")
     return Net(forward, down1=conv(2, 5), down2=conv(5, 5), up=up, out=conv(5, 1, 1))
@@ -191,7 +195,7 @@ def _unet_added():
 @cut("Inception: branches of several widths, flattened and joined")
 def _inception():
     def forward(m, x):
-        y = torch.cat([m.a(x), m.b(x).relu(), F.avg_pool2d(m.c(x), 3, 1, 1)], 1)
+        y = torch.cat([m.a(x), m.b(x).relu(), functional.avg_pool2d(m.c(x), 3, 1, 1)], 1)
         return m.out(m.norm(y).mean((2, 3)))
 
     parts = {"a": conv(2, 3, 1), "b": conv(2, 4), "c": conv(2, 5)}
@@ -272,7 +276,7 @@ def _resnet():
         x = m.norm(m.stem(x)).relu()
         y = m.norm_b(m.b(m.norm_a(m.a(x)).relu()))
         y += m.short(x)
-        return m.out(torch.flatten(F.adaptive_avg_pool2d(y.relu_(), 1), 1))
+        return m.out(torch.flatten(functional.adaptive_avg_pool2d(y.relu_(), 1), 1))
 
     return Net(
         forward,
@@ -291,7 +295,7 @@ def _resnet():
 def _option_a():
     def forward(m, x):
         x = m.stem(x).relu()
-        short = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
+        short = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))
         return m.out((m.b(m.a(x).relu()) + short).mean((2, 3)))
 
     return Net(forward, stem=conv(2, 4), a=conv(4, 5, stride=2), b=conv(5, 6), out=nn.Linear(6, 2))
@@ -320,7 +324,7 @@ def _excite(gate):
 cut("squeeze and excite with Linear and view")(
     _excite(
         lambda m, x: torch.sigmoid(
-            m.up(m.down(F.adaptive_avg_pool2d(x, 1).view(x.size(0), -1)).relu())
+            m.up(m.down(functional.adaptive_avg_pool2d(x, 1).view(x.size(0), -1)).relu())
         ).view(x.size(0), -1, 1, 1)
     )
 )
@@ -328,7 +332,7 @@ cut("squeeze and excite with b, c, _, _ = x.size()")(
     _excite(
         lambda m, x: (
             lambda b, c: (
-                m.up(m.down(F.adaptive_avg_pool2d(x, 1).view(b, c)).relu())
+                m.up(m.down(functional.adaptive_avg_pool2d(x, 1).view(b, c)).relu())
                 .sigmoid()
                 .view(b, c, 1, 1)
             )
@@ -352,8 +356,7 @@ def _spatial():
 
 @cut("a scale for each channel (ConvNeXt's layer scale)")
 def _layer_scale():
-    net = head(lambda m, x: x * m.gamma.view(1, -1, 1, 1), gamma=nn.Parameter(torch.ones(8)))
-    return net
+    return head(lambda m, x: x * m.gamma.view(1, -1, 1, 1), gamma=nn.Parameter(torch.ones(8)))
 
 
 @cut("a scale of shape (C, 1, 1) and a shift of (1, C, 1, 1)")
@@ -393,11 +396,11 @@ def _glu():
     return head(lambda m, x: m.glu(x), 4, glu=nn.GLU(1))
 
 
-@cut("F.glu and SwiGLU over rows", ROW)
+@cut("functional.glu and SwiGLU over rows", ROW)
 def _swiglu():
     def forward(m, x):
         a, b = m.a(x).chunk(2, -1)
-        return m.out(F.silu(a) * b + F.glu(m.b(x), -1))
+        return m.out(functional.silu(a) * b + functional.glu(m.b(x), -1))
 
     return Net(forward, a=nn.Linear(6, 10), b=nn.Linear(6, 10), out=nn.Linear(5, 2))
 
@@ -511,7 +514,7 @@ for _title, _part in {
 @cut("ShuffleNet: channels shuffled by view and transpose")
 def _shuffled():
     def forward(m, x):
-        n, c, h, w = (x.size(i) for i in range(4))
+        n, h, w = x.size(0), x.size(2), x.size(3)
         y = m.stem(x)
         y = y.view(n, 4, -1, h, w).transpose(1, 2).reshape(n, -1, h, w)
         return m.out(m.deep(y).mean((2, 3)))
@@ -602,8 +605,8 @@ def _optional():
 @cut("MLP-Mixer without norms", WORDS)
 def _mixer():
     def forward(m, x):
-        x = x + m.t2(F.gelu(m.t1(x.transpose(1, 2)))).transpose(1, 2)
-        return m.out(x + m.c2(F.gelu(m.c1(x)))).mean(1)
+        x = x + m.t2(functional.gelu(m.t1(x.transpose(1, 2)))).transpose(1, 2)
+        return m.out(x + m.c2(functional.gelu(m.c1(x)))).mean(1)
 
     return Net(
         forward,
@@ -622,10 +625,12 @@ def _matrix():
     return net
 
 
-@cut("F.linear and einsum with parameters", ROW)
+@cut("functional.linear and einsum with parameters", ROW)
 def _functional():
     net = Net(
-        lambda m, x: torch.einsum("nj,ij->ni", F.linear(m.a(x).relu(), m.W, m.c).relu(), m.V),
+        lambda m, x: torch.einsum(
+            "nj,ij->ni", functional.linear(m.a(x).relu(), m.W, m.c).relu(), m.V
+        ),
         a=nn.Linear(6, 5),
     )
     net.W, net.c = nn.Parameter(torch.ones(4, 5)), nn.Parameter(torch.ones(4))
@@ -669,7 +674,7 @@ def _attention_block():
     def forward(m, x):
         y = m.norm(x)
         x = x + m.attention(y, y, y, need_weights=False)[0]
-        return m.out(x + m.down(F.gelu(m.up(m.norm(x)))))
+        return m.out(x + m.down(functional.gelu(m.up(m.norm(x)))))
 
     return Net(
         forward,
@@ -731,7 +736,7 @@ def _sdpa():
     def forward(m, x):
         n, t, _ = x.shape
         q, k, v = (f(x).view(n, t, -1, 2).transpose(1, 2) for f in (m.q, m.k, m.v))
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = functional.scaled_dot_product_attention(q, k, v)
         return m.out(y.transpose(1, 2).reshape(n, t, -1))
 
     parts = {name: nn.Linear(6, 8) for name in "qkv"}
@@ -743,7 +748,9 @@ def _sdpa_width():
     def forward(m, x):
         n, t, _ = x.shape
         q, k, v = (f(x).view(n, t, 4, -1).transpose(1, 2) for f in (m.q, m.k, m.v))
-        return m.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1))
+        return m.out(
+            functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
+        )
 
     parts = {name: nn.Linear(6, 8) for name in "qkv"}
     return Net(forward, out=nn.Linear(8, 2), **parts)
@@ -755,9 +762,9 @@ def _gpt():
         n, t, c = x.size()
         q, k, v = m.qkv(m.norm(x)).split(6, dim=2)
         q, k, v = (y.view(n, t, 2, c // 2).transpose(1, 2) for y in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + m.project(y.transpose(1, 2).contiguous().view(n, t, c))
-        return m.out(x + m.down(F.gelu(m.up(m.norm(x)))))
+        return m.out(x + m.down(functional.gelu(m.up(m.norm(x)))))
 
     return Net(
         forward,
@@ -775,7 +782,7 @@ def _vit():
     def forward(m, x):
         x = m.patch(x).flatten(2).transpose(1, 2)
         x = torch.cat([m.token.expand(x.size(0), -1, -1), x], 1) + m.places
-        x = x + m.down(F.gelu(m.up(m.norm(x))))
+        x = x + m.down(functional.gelu(m.up(m.norm(x))))
         return m.out(m.norm(x)[:, 0])
 
     return Net(

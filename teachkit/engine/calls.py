@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 
 from teachkit.engine import cutting, elementwise, reducing, shaping
-from teachkit.engine.axes import Size, StrangeError, Value, plain, size
+from teachkit.engine.axes import StrangeError, Value, plain
 from teachkit.engine.elementwise import BOTH, EITHER, never, together
+from teachkit.engine.sizes import Size, size
 from teachkit.engine.ties import Ties
 
 Rule = Callable[..., Any]
@@ -187,7 +188,7 @@ for _name in SINGLE:
     _function = next((getattr(h, _name) for h in _homes if hasattr(h, _name)), None)
     if _function is not None:
         _named(_name, keywords(_function))
-for _names, _rule in {
+RULES: dict[str, Rule] = {
     "add add_ sub sub_ iadd isub maximum minimum subtract rsub": several(BOTH),
     "mul mul_ imul multiply logical_and": several(EITHER),
     "eq ne lt gt le ge logical_or": several(never),
@@ -195,7 +196,8 @@ for _names, _rule in {
     "masked_fill masked_fill_": chosen,
     "where": where,
     "pow": reducing.power,
-    "to float double half type_as dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout": reducing.dropped,
+    "to float double half type_as": reducing.dropped,
+    "dropout dropout1d dropout2d dropout3d alpha_dropout": reducing.dropped,
     "sum": reducing.reduced("sum"),
     "mean amax amin argmax argmin all any logsumexp prod": reducing.reduced("other"),
     "softmax log_softmax": reducing.softmax,
@@ -233,7 +235,8 @@ for _names, _rule in {
     "linear": elementwise.linear,
     "arange": counted,
     "zeros ones rand randn": made,
-}.items():
+}
+for _names, _rule in RULES.items():
     _named(_names, _rule)
 CALLS[getattr] = attribute
 for _dims in (1, 2, 3):

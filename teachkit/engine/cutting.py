@@ -1,14 +1,16 @@
 """Rules for calls that join tensors along a dimension, and cut them into pieces; see ``elementwise``."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
-from teachkit.engine.axes import Axis, Ids, Size, StrangeError, UnclearError, Value, along, plain
+from teachkit.engine.axes import Axis, StrangeError, UnclearError, Value, along, plain
 from teachkit.engine.elementwise import BOTH, paired
 from teachkit.engine.shaping import unsqueeze
+from teachkit.engine.sizes import Ids, Size
 from teachkit.engine.ties import Ties
 
 
@@ -52,7 +54,7 @@ def pieces(ties: Ties, call: str, input: Value, dim: int, lengths: Sequence[int]
     at, axis = input.place(dim), input.axis(dim)
     ids = axis.ids(sum(lengths))
     ends = np.cumsum([0, *lengths])
-    cuts = [ids[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    cuts = [ids[start:end] for start, end in pairwise(ends.tolist())]
     made = [plain(len(c)) if axis.plain else along(c, axis.zero) for c in cuts]
     return [Value([*input.axes[:at], each, *input.axes[at + 1 :]]) for each in made]
 

@@ -10,16 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from teachkit.engine.axes import (
-    NONE,
-    Axis,
-    Ids,
-    MisfitError,
-    StrangeError,
-    UnclearError,
-    Value,
-    plain,
-)
+from teachkit.engine.axes import Axis, MisfitError, StrangeError, UnclearError, Value, plain
+from teachkit.engine.sizes import NONE, Ids
 from teachkit.engine.ties import Ties
 
 Zero = Callable[[bool, bool], bool]

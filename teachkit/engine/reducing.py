@@ -10,20 +10,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from teachkit.engine.axes import (
-    Axis,
-    MisfitError,
-    Size,
-    StrangeError,
-    UnclearError,
-    Value,
-    along,
-    plain,
-    size,
-)
+from teachkit.engine.axes import Axis, MisfitError, StrangeError, UnclearError, Value, along, plain
 from teachkit.engine.cutting import chunk
 from teachkit.engine.elementwise import EITHER, contract, never, together
 from teachkit.engine.shaping import listed
+from teachkit.engine.sizes import Size, size
 from teachkit.engine.ties import Ties
 
 

@@ -11,20 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from teachkit.engine.axes import (
-    NONE,
-    Axis,
-    MisfitError,
-    Size,
-    StrangeError,
-    UnclearError,
-    Value,
-    along,
-    plain,
-    product,
-    size,
-    unknown,
-)
+from teachkit.engine.axes import Axis, MisfitError, StrangeError, UnclearError, Value, along, plain
+from teachkit.engine.sizes import NONE, Size, product, size, unknown
 from teachkit.engine.ties import Ties
 
 

@@ -1,9 +1,9 @@
 """Real removal: smaller dense layers that compute what the masked network computes.
 
-Which channels share a fate is known from :mod:`teachkit.engine.channels`. :func:`resolve` turns the wish,
-a mask for each layer, into a mask for each space of channels, and refuses by name what cannot be done;
-:func:`selections` says for every layer which outputs and inputs stay; :func:`cuts` lists the tensors that
-lose entries, and along which dimension. Removal, zeros and the prediction of sizes read this one list.
+Which units share a fate is known from :mod:`teachkit.engine.channels`. :func:`resolve` turns the wish, a
+mask for each layer, into the classes of units that go, and refuses by name what cannot be done;
+:func:`cuts` lists the tensors that lose entries, and along which dimension. Removal, zeros and the
+prediction of sizes read this one list.
 
 The smaller network comes from ``copy.deepcopy`` with the smaller tensors put into its memo, as if they
 were copied already: no large tensor is copied only to be thrown away, whatever else the network holds
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit.core import checks
-from teachkit.engine.axes import Ids
 from teachkit.engine.channels import Channels
+from teachkit.engine.sizes import Ids
 from teachkit.engine.tracing import graphs, same
 
 Keep = Mapping[str, Tensor]
@@ -63,10 +63,12 @@ def shrink(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     :func:`silence` computes, and the surviving weights are bit-identical.
 
     Args:
-        model: made of Linear, Conv1d-3d (plain or depthwise), batch normalisation, pooling,
-            ``flatten(x, 1)``, activations, dropout, additions and products. Shapes are not traced:
-            inputs come in batches, and a batch normalisation after Linear reads (n, features).
+        model: any that torch.fx can trace. Its inputs come in batches, and a batch normalisation or a
+            PReLU after Linear reads (n, features). What is understood of it stands in
+            :mod:`teachkit.engine.modules` and :mod:`teachkit.engine.calls`.
         keep: by layer name, boolean (outputs,), True keeps. One name stands for all layers coupled to it.
+        x: an input, or a tuple of them, like those that the network gets. Where how many dimensions
+            they have matters, or how large an image is, more can be removed with it.
 
     Raises:
         ValueError: a layer would be emptied, or something that touches its outputs is not

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from teachkit.engine.axes import Axis, Ids, Value, along, plain
+from teachkit.engine.axes import Axis, Value, along, plain
+from teachkit.engine.sizes import Ids
 
 
 class Mark(NamedTuple):

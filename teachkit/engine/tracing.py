@@ -35,10 +35,11 @@ class Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """What the code gets that unpacks a value; how many it takes is noted."""
         parts = super().iter(obj)
-        if isinstance(parts, GeneratorType):
-            parts = list(parts)
-            obj.node.meta["unpacked"] = len(parts)
-        return iter(parts)
+        if not isinstance(parts, GeneratorType):
+            return parts
+        known = list(parts)
+        obj.node.meta["unpacked"] = len(known)
+        return iter(known)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """What the code gets for an attribute that lies in a module's tables."""

@@ -59,10 +59,16 @@ class Axis(NamedTuple):
         return all(part.ids is NONE or (part.ids < 0).all() for part in self.parts)
 
     @property
+    def single(self) -> bool:
+        """True if it is of length 1 and without units, so that it can be repeated."""
+        return self.parts[0].ids is NONE and self.size.known == 1
+
+    @property
     def size(self) -> Size:
         """How long it is."""
         if len(self.parts) == 1:
-            return self.parts[0].size
+            part = self.parts[0]
+            return part.outer if part.ids is NONE and part.inner is ONE else part.size
         return Size(Fraction(1), frozenset([(self.parts, 1)])) if self.plain else unknown()
 
     def ids(self, count: int | None = None) -> Ids:

@@ -72,9 +72,9 @@ def paired(ties: Ties, call: str, x: Axis | None, y: Axis | None, zero: Zero) ->
     """What two axes make that are paired, of which one may be missing, or of length 1."""
     if x is y and x is not None and x.plain:
         return x
-    one = next((a for a in (x, y) if a is None or a.size.known == 1), x if _short(x, y) else y)
-    if one is None or one.size.known == 1 or _short(x, y) or _short(y, x):
-        axis = y if one is x else x
+    first = x is None or x.single or _short(x, y)
+    if first or y is None or y.single or _short(y, x):
+        one, axis = (x, y) if first else (y, x)
         assert axis is not None  # noqa: S101 -- of two that are paired one is there
         ties.fix(one.units if one else NONE, f"{call} joins it with other channels")
         return axis._replace(zero=zero(*(a is axis and a.zero for a in (x, y))))

@@ -7,6 +7,7 @@ and atoms are the same.
 
 from collections.abc import Hashable, Iterable
 from fractions import Fraction
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ def units_of(atom: Hashable) -> Ids:
     return np.frombuffer(atom, dtype=np.int64)
 
 
+@lru_cache(maxsize=1024)
 def size(number: int) -> Size:
     """A known size."""
     return Size(Fraction(number))

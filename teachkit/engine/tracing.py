@@ -8,9 +8,10 @@ default values is run with these, and with symbols too where its code allows: it
 
 import copy
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from types import GeneratorType
+from types import GeneratorType, ModuleType
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ class Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, modules: tuple[ModuleType, ...]) -> None:
+        super().__init__(autowrap_modules=modules)
         self.reads_sizes = False
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
@@ -61,10 +62,14 @@ def graphs(model: nn.Module) -> tuple[list[fx.Graph], bool]:
     if type(model) is nn.Sequential:
         with suppress(UncoveredError):
             return [_one_after_the_other([name for name, _ in chain(model)])], False
-    tracer, defaults = Tracer(), _defaults(model)
-    own = _own(model)
+    defaults = _defaults(model)
     try:
-        made = [tracer.trace(own, concrete_args=defaults or None)]
+        try:
+            tracer = Tracer(())
+            made = [tracer.trace(_own(model), concrete_args=defaults or None)]
+        except Exception:  # slower, and the code may call functions of math on sizes
+            tracer = Tracer((math,))
+            made = [tracer.trace(_own(model), concrete_args=defaults or None)]
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error

@@ -1,6 +1,7 @@
 """Real removal: what shrinks to what, what is coupled, and what is refused."""
 
 import copy
+from typing import NamedTuple
 
 import oracles
 import pytest
@@ -158,6 +159,13 @@ def test_the_networks_of_the_course_train_after_shrinking(name):
     batch = (batch[0].to(next(model.parameters()).dtype), batch[1])
     trained, _ = lab.training.fit(small, batch, epochs=1, progress=False)
     assert structured.count(trained) == structured.count(small) == structured.predict(model, keep)
+
+
+class Pairing(NamedTuple):
+    """An output with names."""
+
+    one: torch.Tensor
+    other: torch.Tensor
 
 
 class Uses(nn.Module):
@@ -521,3 +529,70 @@ def test_an_empty_part_of_a_chain_changes_nothing():
     net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(), nn.Sequential(nn.Tanh()), nn.Linear(4, 2))
     assert coupled(net) == [("0",)]
     assert shrink(net, {"0": torch.arange(4) < 1})[3].in_features == 1
+
+
+# --- inputs that are given ---------------------------------------------------------------------
+
+
+def test_an_input_says_how_many_dimensions_there_are():
+    net = randomised(Uses(lambda m, y: y.view(y.size(0), y.size(1), 2, -1).flatten(2)))
+    keep = {"first": torch.tensor([True, False, True] * 2)}
+    with pytest.raises(ValueError, match="not known: give it as x"):
+        shrink(net, keep)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=dice())
+    small = shrink(net, keep, x)
+    torch.testing.assert_close(small(x), silence(net, keep, x)(x))
+    assert structured.predict(net, keep, x) == structured.count(small)
+    with pytest.raises(ValueError, match="'first' are coupled to each other"):
+        shrink(net, GONE, x)
+
+
+@pytest.mark.parametrize("x", [torch.ones(2, 5), torch.ones(2, 4, dtype=torch.long), ()])
+def test_an_input_that_does_not_fit_is_refused(x):
+    with pytest.raises(ValueError, match="Uses does not run on x"):
+        shrink(Uses(lambda m, y: y.relu()), GONE, x)
+
+
+def test_a_tensor_made_of_a_size_is_refused():
+    width = Uses(lambda m, y: y * torch.tensor(float(m.first.out_features)))
+    with pytest.raises(ValueError, match="'first' cannot be removed: .* joins it with"):
+        shrink(width, GONE)
+    with pytest.raises(ValueError, match="computes with the sizes of its layers"):
+        shrink(width, GONE, torch.ones(2, 4))
+
+
+def test_what_a_sum_of_exponentials_says_of_zeros_is_not_zero():
+    def way(m, y):
+        places = torch.stack([y, y], 1).logsumexp(1)
+        return m.parts[0](places.sum(-1, keepdim=True))
+
+    with pytest.raises(ValueError, match="'sum' is not understood over it"):
+        shrink(Uses(way, nn.Linear(1, 6)), GONE, torch.ones(2, 4))
+
+
+def test_attention_after_an_input_keeps_its_dimensions():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.b(torch.cat([self.a(self.attention(x, x, x)[0])] * 2, 1))
+
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=dice())
+    equal(Words(), {"a": torch.arange(6) < 3}, x)
+
+
+def test_outputs_in_any_nest_stay():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.a(x)
+            return {"deep": ([Pairing(y, self.b(y))],)}
+
+    with pytest.raises(ValueError, match="'Pairing' is not understood"):
+        shrink(Named(), {"a": torch.arange(4) < 2})

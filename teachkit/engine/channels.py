@@ -45,6 +45,7 @@ class Channels:
                     "whose effect is not known; remove them first"
                 )
         self.graphs, self.reads_sizes = graphs(model)
+        self._guessed = False
         for graph in self.graphs if x is None else self.graphs[:1]:
             self._follow(graph, _sized(graph, model, x))
 
@@ -56,7 +57,9 @@ class Channels:
     def why_fixed(self, ids: Ids) -> str | None:
         """The reason why one of these units cannot be removed, None if all can."""
         known = (self.ties.reasons.get(int(each)) for each in self.ties.classes[ids[ids >= 0]])
-        return next((why for why in known if why), None)
+        why = next((why for why in known if why), None)
+        more = "; how many dimensions the input has is not known: give it as x"
+        return why and why + more * self._guessed
 
     @cached_property
     def groups(self) -> list[tuple[str, ...]]:
@@ -91,6 +94,7 @@ class Channels:
             return
         except UnclearError:
             self.ties.back(mark)
+        self._guessed = True
         for ranks in product(RANKS, repeat=len(inputs)) if self._guesses(inputs, sizes) else ():
             mark = self.ties.mark()
             guess = {node: (None,) * rank for node, rank in zip(inputs, ranks, strict=True)}

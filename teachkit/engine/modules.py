@@ -90,6 +90,7 @@ def attention(ties: Ties, layer: Layer, query: Value, *rest: Any, **more: Any) -
         if isinstance(value, Value):
             ties.fix(value.units, f"{layer.call} is not understood there")
     width: Axis = plain(int(layer.module.embed_dim))
+    query.refine(max(3, len(query.whole) if query.gap is None else 0))
     return [Value([*query.axes[:-1], width]), Value([None], strange=True)]
 
 

@@ -49,7 +49,7 @@ def power(ties: Ties, call: str, input: Value, exponent: Any) -> Value:
     return input
 
 
-def reduced(kind: str) -> Callable[..., Value]:
+def reduced(kind: str, keeps: bool = True) -> Callable[..., Value]:
     """The rule of a reduction: "sum" is exact over units that are 0, no other is."""
 
     def rule(
@@ -65,7 +65,9 @@ def reduced(kind: str) -> Callable[..., Value]:
             if axis is not None and not (kind == "sum" and axis.zero):
                 ties.fix(axis.units, f"{call} is not understood over it")
         made = [plain(1) if at in dims else axis for at, axis in enumerate(input.axes)]
-        return Value([axis for at, axis in enumerate(made) if keepdim or at not in dims])
+        return through(
+            Value([axis for at, axis in enumerate(made) if keepdim or at not in dims]), keeps
+        )
 
     return rule
 

@@ -40,10 +40,13 @@ class Walk:
         """Visit every call."""
         for node in graph.nodes:
             made = self._visit(node)
-            if isinstance(made, Value) and node in self.shapes:
-                made = _known(made, self.shapes[node])
-            if isinstance(made, Shape) and "unpacked" in node.meta:
-                made.of.refine(node.meta["unpacked"])
+            try:
+                if isinstance(made, Value) and node in self.shapes:
+                    made = _known(made, self.shapes[node])
+                if isinstance(made, Shape) and "unpacked" in node.meta:
+                    made.of.refine(node.meta["unpacked"])
+            except self.errors:
+                made = self._fix(made, f"{call_name(node)} {STRANGE}")
             self.values[node] = made
 
     def _visit(self, node: fx.Node) -> Any:
@@ -129,7 +132,7 @@ def _known(value: Value, shape: tuple[int | None, ...]) -> Value:
     """A value whose number of dimensions, and the lengths of those without units, are given."""
     if value.strange:
         return Value([plain(n) for n in shape])
-    value.refine(len(shape)) if shape else None
+    value.refine(len(shape))
     axes = [
         plain(n) if n is not None and axis is not None and axis.plain else axis
         for axis, n in zip(value.axes, shape, strict=True)

@@ -22,7 +22,7 @@ from teachkit.core.layers import does_more
 from teachkit.engine.axes import MisfitError, StrangeError, UnclearError
 from teachkit.engine.sizes import Ids
 from teachkit.engine.ties import Ties
-from teachkit.engine.tracing import call_name, graphs, shapes
+from teachkit.engine.tracing import call_name, shapes, traced
 from teachkit.engine.walking import Walk
 
 RANKS, INPUTS = range(1, 6), 2  # numbers of dimensions that are tried, for so many inputs at most
@@ -32,7 +32,7 @@ class Channels:
     """The units of a network.
 
     ``ties`` is their register; ``outputs`` says by layer which units it puts out, in the order of the
-    network; ``graphs`` are the traced graphs, and ``reads_sizes`` says if the code reads its layers' sizes.
+    network; ``traced`` are its graphs.
     """
 
     def __init__(self, model: nn.Module, x: Tensor | tuple[Tensor, ...] | None = None) -> None:
@@ -44,10 +44,12 @@ class Channels:
                     f"module {name!r} ({type(module).__name__}) has hooks or a replaced forward, "
                     "whose effect is not known; remove them first"
                 )
-        self.graphs, self.reads_sizes = graphs(model)
-        self._guessed = False
-        for graph in self.graphs if x is None else self.graphs[:1]:
-            self._follow(graph, _sized(graph, model, x))
+        self.traced, self._guessed = traced(model), False
+        sizes: dict[fx.Node, Any] = {}
+        if x is not None:
+            sizes = shapes(self.traced, model, x if isinstance(x, tuple) else (x,))
+        for graph in self.traced.graphs[: 1 if sizes else None]:
+            self._follow(graph, sizes)
 
     @property
     def outputs(self) -> dict[str, Ids]:
@@ -107,11 +109,6 @@ class Channels:
             Walk(self.ties, self.modules, sizes, (StrangeError, MisfitError, UnclearError)).run(
                 graph
             )
-
-
-def _sized(graph: fx.Graph, model: nn.Module, x: Any) -> dict[fx.Node, Any]:
-    """The shapes between calls, if inputs are given."""
-    return {} if x is None else shapes(graph, model, x if isinstance(x, tuple) else (x,))
 
 
 def _is_used(node: fx.Node) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from teachkit.core import checks
 from teachkit.engine.channels import Channels
 from teachkit.engine.sizes import Ids
-from teachkit.engine.tracing import graphs, same
+from teachkit.engine.tracing import same, traced
 
 Keep = Mapping[str, Tensor]
 Inputs = Tensor | tuple[Tensor, ...] | None
@@ -88,7 +88,8 @@ def shrink(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     memo: dict[int, object] = {id(cut.tensor): _without(cut) for cut in cuts(channels, gone)}
     small = copy.deepcopy(model, memo)
     _resize(small, channels, gone)
-    if channels.reads_sizes and not all(map(same, channels.graphs, graphs(small)[0])):
+    known = channels.traced
+    if known.reads_sizes and not all(map(same, known.graphs, traced(small).graphs)):
         raise ValueError(
             f"the code of {type(model).__name__} computes with the sizes of its layers"
         )

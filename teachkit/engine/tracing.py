@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,14 @@ from teachkit.core.layers import UncoveredError, chain
 SIZES = frozenset(
     ("out_features", "in_features", "out_channels", "in_channels", "num_features", "num_channels")
 ) | {"num_parameters", "embedding_dim", "groups", "num_groups"}
+
+
+class Traced(NamedTuple):
+    """The graphs of a network, whether its code reads sizes of its layers, and the tensors it makes."""
+
+    graphs: list[fx.Graph]
+    reads_sizes: bool
+    constants: dict[str, Any]
 
 
 class Tracer(fx.Tracer):
@@ -54,14 +62,14 @@ def trace(model: nn.Module) -> fx.Graph:
     >>> [node.op for node in trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).nodes]
     ['placeholder', 'call_module', 'call_module', 'output']
     """
-    return graphs(model)[0][0]
+    return traced(model).graphs[0]
 
 
-def graphs(model: nn.Module) -> tuple[list[fx.Graph], bool]:
-    """All graphs of a network, and whether its code reads sizes of its layers."""
+def traced(model: nn.Module) -> Traced:
+    """All graphs of a network: where inputs have default values, with them, and with symbols."""
     if type(model) is nn.Sequential:
         with suppress(UncoveredError):
-            return [_one_after_the_other([name for name, _ in chain(model)])], False
+            return Traced([_one_after_the_other([n for n, _ in chain(model)])], False, {})
     defaults = _defaults(model)
     try:
         try:
@@ -73,13 +81,15 @@ def graphs(model: nn.Module) -> tuple[list[fx.Graph], bool]:
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
+    attributes = vars(tracer.root).items()
+    constants = {name: each for name, each in attributes if name.startswith("_tensor_constant")}
     if defaults:
         with suppress(Exception):  # what is given may decide on the way
             made.append(tracer.trace(_own(model)))
-    return made, tracer.reads_sizes
+    return Traced(made, tracer.reads_sizes, constants)
 
 
-def shapes(graph: fx.Graph, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
+def shapes(known: Traced, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
     """The shape of every tensor between two calls, from one run in evaluation mode."""
     seen: dict[fx.Node, Any] = {}
 
@@ -91,9 +101,10 @@ def shapes(graph: fx.Graph, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.
             return result
 
     own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
+    vars(own).update(known.constants)
     try:
         with torch.no_grad():
-            Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
+            Run(own, garbage_collect_values=False, graph=known.graphs[0]).run(*inputs)
     except Exception as error:  # whatever torch or the network's own code raises
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} does not run on x: {why}") from error

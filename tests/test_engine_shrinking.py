@@ -596,3 +596,19 @@ def test_outputs_in_any_nest_stay():
 
     with pytest.raises(ValueError, match="'Pairing' is not understood"):
         shrink(Named(), {"a": torch.arange(4) < 2})
+
+
+def test_each_way_through_optional_inputs_counts():
+    class Maybe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, y=None):
+            z = self.a(x)
+            return self.b(z if y is None else (z + y).softmax(-1))
+
+    x, y = torch.ones(2, 3), torch.ones(2, 1)
+    for given_x in (None, x, (x, y)):
+        with pytest.raises(ValueError, match="'a' cannot be removed"):
+            shrink(Maybe(), {"a": torch.arange(4) < 2}, given_x)

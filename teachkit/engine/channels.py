@@ -48,8 +48,8 @@ class Channels:
         sizes: dict[fx.Node, Any] = {}
         if x is not None:
             sizes = shapes(self.traced, model, x if isinstance(x, tuple) else (x,))
-        for graph in self.traced.graphs[: 1 if sizes else None]:
-            self._follow(graph, sizes)
+        for graph in self.traced.graphs:
+            self._follow(graph, sizes if next(iter(graph.nodes)) in sizes else {})
 
     @property
     def outputs(self) -> dict[str, Ids]:

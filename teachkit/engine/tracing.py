@@ -102,9 +102,11 @@ def shapes(known: Traced, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.No
 
     own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
     vars(own).update(known.constants)
+    places = [node for node in known.graphs[0].nodes if node.op == "placeholder"]
+    graph = known.graphs[0 if len(inputs) <= len(places) - len(_defaults(model)) else -1]
     try:
         with torch.no_grad():
-            Run(own, garbage_collect_values=False, graph=known.graphs[0]).run(*inputs)
+            Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
     except Exception as error:  # whatever torch or the network's own code raises
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} does not run on x: {why}") from error

@@ -795,3 +795,64 @@ def _vit():
         down=nn.Linear(9, 6),
         out=nn.Linear(6, 2),
     )
+
+
+# What mixes units in other ways -----------------------------------------------------------------
+
+
+def _mixes(way, width=7, back=7):
+    def make():
+        return Net(lambda m, x: m.b(way(m.a(x))), a=nn.Linear(6, width), b=nn.Linear(back, 2))
+
+    return make
+
+
+for _title, _says, _way in (
+    ("a softmax times the units", "'softmax' is not understood", lambda y: y * y.softmax(-1)),
+    ("the largest units", "'topk' is not understood", lambda y: y.topk(7)[0]),
+    ("sorted units", "'sort' is not understood", lambda y: y.sort(-1)[0]),
+    ("running sums of units", "'cumsum' is not understood", lambda y: y.cumsum(-1)),
+    ("rolled units", "'roll' is not understood", lambda y: y.roll(1, -1)),
+    ("units below the line", "not understood below the line", lambda y: y / (y.abs() + 1)),
+    ("a logarithm of units", "'log' is not understood", lambda y: y.abs().log()),
+    ("units of length one", "'normalize' is not", lambda y: functional.normalize(y, dim=-1)),
+):
+    refused(_title, "a", _says, ROW)(_mixes(_way))
+
+for _title, _back, _way in (
+    ("units twice", 14, lambda y: y.repeat(1, 2)),
+    ("a logarithm of one and more", 7, lambda y: y.abs().log1p()),
+    ("units and their squares", 14, lambda y: torch.cat([y, y**2], -1)),
+):
+    cut(_title, ROW)(_mixes(_way, back=_back))
+
+
+@cut("weights that are read back (tied autoencoder)", ROW)
+def _autoencoder():
+    return Net(lambda m, x: functional.linear(m.a(x).relu(), m.a.weight.t()), a=nn.Linear(6, 5))
+
+
+@cut("means and spreads side by side")
+def _spreads():
+    def forward(m, x):
+        y = m.a(x)
+        return m.b(torch.cat([y.mean((2, 3)), y.std(dim=(2, 3))], 1))
+
+    return Net(forward, a=conv(2, 5), b=nn.Linear(10, 2))
+
+
+@cut("FiLM: scales and shifts from a branch")
+def _film():
+    def forward(m, x):
+        scale, shift = m.a(x.mean((2, 3))).chunk(2, 1)
+        return m.b((m.c(x) * scale[..., None, None] + shift[..., None, None]).mean((2, 3)))
+
+    return Net(forward, a=nn.Linear(2, 8), c=conv(2, 4), b=nn.Linear(4, 2))
+
+
+@cut("linear attention", WORDS)
+def _linear_attention():
+    def forward(m, x):
+        return m.b(m.q(x).sigmoid() @ (m.k(x).relu().transpose(1, 2) @ m.a(x)))
+
+    return Net(forward, q=nn.Linear(6, 4), k=nn.Linear(6, 4), a=nn.Linear(6, 7), b=nn.Linear(7, 2))

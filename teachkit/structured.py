@@ -32,7 +32,8 @@ from teachkit.engine.groups import (
     keep_groups,
     wide,
 )
-from teachkit.engine.shrinking import Keep, coupled, removal, shrink, silence
+from teachkit.engine.shrinking import Inputs, Keep, coupled, removal, shrink, silence
+from teachkit.engine.weighted import outputs_first
 from teachkit.lab.storage import stored
 from teachkit.lab.timing import break_even, csr, latencies
 
@@ -133,7 +134,7 @@ def unit_scores(
         w = {name: w[name] * g for name, g in taylor.gradient(model, batch, loss).items()}
     scores = {}
     for names in coupled(model):
-        rows = [w[f"{name}.weight"].flatten(1) for name in names]
+        rows = [outputs_first(model.get_submodule(n), w[f"{n}.weight"]) for n in names]
         scores[names[0]] = METHODS[method](torch.cat(rows, 1))
     return scores
 
@@ -202,7 +203,7 @@ def count(model: nn.Module) -> Count:
     return Count(sum(p.numel() for p in model.parameters()), size)
 
 
-def predict(model: nn.Module, keep: Keep) -> Count:
+def predict(model: nn.Module, keep: Keep, x: Inputs = None) -> Count:
     """What :func:`count` will say of ``shrink(model, keep)``, by arithmetic alone.
 
     A layer keeps (outputs left) · (inputs left) · (kernel size) weights.
@@ -212,7 +213,7 @@ def predict(model: nn.Module, keep: Keep) -> Count:
     Count(parameters=9, bytes=36)
     """
     parameters, size = count(model)
-    for part in removal(model, keep):
+    for part in removal(model, keep, x):
         gone = part.tensor.numel() - part.left
         parameters -= gone * isinstance(part.tensor, nn.Parameter)
         size -= gone * part.tensor.element_size()

@@ -1,6 +1,7 @@
 """Real removal: what shrinks to what, what is coupled, and what is refused."""
 
 import copy
+from typing import NamedTuple
 
 import oracles
 import pytest
@@ -160,6 +161,13 @@ def test_the_networks_of_the_course_train_after_shrinking(name):
     assert structured.count(trained) == structured.count(small) == structured.predict(model, keep)
 
 
+class Pairing(NamedTuple):
+    """An output with names."""
+
+    one: torch.Tensor
+    other: torch.Tensor
+
+
 class Uses(nn.Module):
     """Two layers and a way between them."""
 
@@ -174,17 +182,22 @@ class Uses(nn.Module):
         return self.last(self.way(self, self.first(x)))
 
 
+EQUAL = {
+    "view": ((3, 4), lambda m, y: y.view(y.size(0), -1)),
+    "transpose": ((3, 4), lambda m, y: y.t().t()),
+    "cat of words": ((3, 2, 4), lambda m, y: torch.cat([y, y.relu()], 1)),
+    "parameter": ((3, 4), lambda m, y: y * m.scale),
+    "flatten to 1": ((3, 4), lambda m, y: y.flatten(1, 1)),
+    "own weight": ((3, 4), lambda m, y: y + m.first.weight.sum()),
+    "group norm": ((3, 4), lambda m, y: functional.relu(m.parts[0](y))),
+    "sizes of a layer": ((3, 4), lambda m, y: y.view(-1, m.first.weight.shape[0])),
+}
 REFUSED = {
     "softmax": ("'softmax' is not understood", lambda m, y: y.softmax(1)),
-    "view": ("'size' is not understood", lambda m, y: y.view(y.size(0), -1)),
-    "transpose": ("'t' is not understood", lambda m, y: y.t().t()),
-    "cat": ("'cat' is not understood", lambda m, y: torch.cat([y, y.relu()], 1)),
     "reshape": ("'reshape' is not understood", lambda m, y: y.reshape(-1, 6)),
     "index": ("'getitem' is not understood", lambda m, y: y[:, torch.arange(6)]),
-    "parameter": ("'mul' joins it", lambda m, y: y * m.scale),
-    "flatten from 0": ("'flatten' is not understood", lambda m, y: y.flatten(0).reshape(-1, 6)),
-    "flatten to 1": ("'flatten' is not understood", lambda m, y: y.flatten(1, 1)),
-    "own weight": ("'add' joins it", lambda m, y: y + m.first.weight.sum()),
+    "flatten from 0": ("'reshape' is not understood", lambda m, y: y.flatten(0).reshape(-1, 6)),
+    "own weight": ("'mean' is not understood", lambda m, y: y * m.first.weight.mean()),
     "functional": (
         "'linear' is not understood",
         lambda m, y: functional.linear(y, m.last.weight.T),
@@ -194,15 +207,26 @@ REFUSED = {
 
 PARTS = {
     "layer norm": (nn.LayerNorm(6), r"'parts.0' \(LayerNorm\) is not understood"),
-    "group norm": (nn.GroupNorm(2, 6), r"\(GroupNorm\) is not understood"),
+    "group norm": (nn.GroupNorm(1, 6), r"\(GroupNorm\) is not understood"),
+    "group norm in threes": (nn.GroupNorm(3, 6), "'first' are coupled to each other"),
     "softmax module": (nn.Softmax(1), r"\(Softmax\) is not understood"),
     "pooling over units": (nn.AvgPool1d(1), r"\(AvgPool1d\) is not understood there"),
     "two-parameter norm": (nn.BatchNorm1d(3), "'parts.0' reads it along another dimension"),
-    "unflatten": (nn.Unflatten(1, (6, 1)), r"\(Unflatten\) is not understood"),
+    "unflatten": (nn.Unflatten(-1, (2, 3)), r"\(Unflatten\) is not understood: the code says"),
 }
 
 
 GONE = {"first": torch.arange(6) < 3}
+
+
+@pytest.mark.parametrize("case", EQUAL)
+def test_what_moves_units_lets_them_go(case):
+    shape, way = EQUAL[case]
+    model = randomised(Uses(way, nn.GroupNorm(2, 6)))
+    x = torch.randn(shape, dtype=torch.float64, generator=dice())
+    small = shrink(model, GONE)
+    assert small.first.weight.shape == (3, 4)
+    torch.testing.assert_close(small(x), silence(model, GONE)(x), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -267,16 +291,27 @@ def test_one_activation_may_stand_in_many_places():
     torch.testing.assert_close(small(x), silence(net, keep)(x))
     assert structured.count(small).parameters == 3 * 4 + 2 * 4 + 2 * 3
     layer = nn.Linear(4, 4)
-    with pytest.raises(ValueError, match="used in more than one place"):
+    with pytest.raises(ValueError, match="reads it together with an input"):
         shrink(nn.Sequential(layer, relu, layer, nn.Linear(4, 2)), {"0": torch.arange(4) < 3})
 
 
-def test_statistics_that_two_normalisations_share_are_refused():
+def equal(net, keep, *inputs):
+    """Check the smaller network, in float64, and return it."""
+    net = randomised(net)
+    small = shrink(net, keep)
+    torch.testing.assert_close(small(*inputs), silence(net, keep)(*inputs), rtol=0, atol=1e-10)
+    return small
+
+
+def test_statistics_that_two_normalisations_share_couple_them():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4))
     net[3].running_mean = net[1].running_mean
     net.append(nn.Linear(4, 1))
-    with pytest.raises(ValueError, match="'1.running_mean' is used in more than one place"):
-        shrink(net, {"0": torch.arange(4) < 3})
+    assert coupled(net) == [("0", "2")]
+    x = torch.randn(5, 3, dtype=torch.float64, generator=dice())
+    small = equal(net, {"0": torch.arange(4) < 3}, x)
+    assert small[3].running_mean is small[1].running_mean
+    assert small[3].num_features == 3
 
 
 def test_looking_at_a_network_leaves_it_as_it_is():
@@ -312,27 +347,17 @@ def test_a_single_slope_cuts_nothing_from_itself():
     torch.testing.assert_close(small(x), silence(net, {"0": torch.arange(4) < 2})(x))
 
 
-def test_a_layer_called_twice_is_refused():
+def test_a_layer_called_twice_makes_and_reads_the_same_units():
+    x = torch.randn(5, 4, dtype=torch.float64, generator=dice())
     twice = Uses(lambda m, y: m.parts[0](m.parts[0](y)), nn.Linear(6, 6))
-    for name in ("first", "parts.0"):
-        with pytest.raises(ValueError, match="'parts.0' is called more than once"):
-            shrink(twice, {name: torch.arange(6) < 3})
+    assert coupled(twice) == [("first", "parts.0")]
+    assert equal(twice, {"parts.0": torch.arange(6) < 3}, x).parts[0].weight.shape == (3, 3)
     norm = Uses(lambda m, y: m.parts[0](m.parts[0](y)), nn.BatchNorm1d(6))
-    with pytest.raises(ValueError, match="'parts.0' is called more than once"):
-        shrink(norm, GONE)
+    equal(norm, GONE, x)
     tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 1))
     tied[2].weight = tied[0].weight
-    with pytest.raises(ValueError, match="'0.weight' is used in more than one place"):
+    with pytest.raises(ValueError, match="'0' cannot be removed: .* together with an input"):
         shrink(tied, {"0": torch.arange(3) < 2})
-
-
-def test_a_weight_that_the_code_reads_as_well_is_refused():
-    class Reads(Uses):
-        def forward(self, x):
-            return self.last(self.first(x).relu()) * self.first.weight.mean()
-
-    with pytest.raises(ValueError, match="'first.weight' is used in more than one place"):
-        shrink(Reads(None), GONE)
 
 
 def test_channels_that_only_look_alike_are_not_joined():
@@ -350,7 +375,7 @@ def test_channels_that_only_look_alike_are_not_joined():
             shrink(Mixed(), {name: torch.arange(4) < 2})
 
 
-def test_one_channel_that_is_added_to_many_is_not_one_of_them():
+def test_one_channel_that_is_added_to_many_stays():
     class Broadcast(nn.Module):
         def __init__(self):
             super().__init__()
@@ -363,8 +388,9 @@ def test_one_channel_that_is_added_to_many_is_not_one_of_them():
         def forward(self, x):
             return self.out(self.many(x) + self.one(x))
 
-    with pytest.raises(ValueError, match="'many' cannot be removed: .*'add' joins it with other"):
-        shrink(Broadcast(), {"many": torch.arange(4) < 2})
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, generator=dice())
+    assert coupled(Broadcast()) == [("many",)]
+    assert equal(Broadcast(), {"many": torch.arange(4) < 2}, x).many.out_channels == 2
 
 
 def test_constants_of_the_code_leave_no_trace_in_the_model():
@@ -408,19 +434,17 @@ def test_code_that_reads_sizes_or_data_is_refused():
             [nn.Conv2d(2, 4, 1), nn.Linear(5, 5), nn.Flatten(), nn.Linear(100, 1)],
             "0",
             4,
-            "'1' reads",
+            r"'2' \(Flatten\) is not understood: it merges it with other channels",
         ),
-        ([nn.Linear(2, 4), nn.Flatten(), nn.Linear(8, 1)], "0", 4, "'2' reads it along another"),
-        ([nn.Linear(2, 4), nn.Conv1d(1, 2, 1), nn.Linear(4, 1)], "0", 4, "'1' reads it along"),
+        ([nn.Linear(2, 4), nn.Conv1d(1, 2, 1), nn.Linear(4, 1)], "0", 4, r"'1' \(Conv1d\)"),
         ([nn.Linear(2, 4), nn.BatchNorm1d(3), nn.Linear(4, 1)], "0", 4, "'1' reads it along"),
         (
             [nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 1, 1)],
             "0",
             4,
-            "in groups",
+            "'0' are coupled to each other",
         ),
-        ([nn.Conv2d(2, 4, 1), nn.ConvTranspose2d(4, 2, 1)], "0", 4, "ConvTranspose2d"),
-        ([nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 1, 1)], "0", 4, "a depthwise convolution"),
+        ([nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 1, 1)], "0", 4, "a convolution in groups"),
         ([nn.Conv2d(2, 4, 1), nn.MaxPool2d(1, return_indices=True)], "0", 4, "MaxPool2d"),
         ([nn.Linear(2, 4), nn.ReLU()], "0", 4, "it is an output of the network"),
         (
@@ -505,3 +529,86 @@ def test_an_empty_part_of_a_chain_changes_nothing():
     net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(), nn.Sequential(nn.Tanh()), nn.Linear(4, 2))
     assert coupled(net) == [("0",)]
     assert shrink(net, {"0": torch.arange(4) < 1})[3].in_features == 1
+
+
+# --- inputs that are given ---------------------------------------------------------------------
+
+
+def test_an_input_says_how_many_dimensions_there_are():
+    net = randomised(Uses(lambda m, y: y.view(y.size(0), y.size(1), 2, -1).flatten(2)))
+    keep = {"first": torch.tensor([True, False, True] * 2)}
+    with pytest.raises(ValueError, match="not known: give it as x"):
+        shrink(net, keep)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=dice())
+    small = shrink(net, keep, x)
+    torch.testing.assert_close(small(x), silence(net, keep, x)(x))
+    assert structured.predict(net, keep, x) == structured.count(small)
+    with pytest.raises(ValueError, match="'first' are coupled to each other"):
+        shrink(net, GONE, x)
+
+
+@pytest.mark.parametrize("x", [torch.ones(2, 5), torch.ones(2, 4, dtype=torch.long), ()])
+def test_an_input_that_does_not_fit_is_refused(x):
+    with pytest.raises(ValueError, match="Uses does not run on x"):
+        shrink(Uses(lambda m, y: y.relu()), GONE, x)
+
+
+def test_a_tensor_made_of_a_size_is_refused():
+    width = Uses(lambda m, y: y * torch.tensor(float(m.first.out_features)))
+    with pytest.raises(ValueError, match="'first' cannot be removed: .* joins it with"):
+        shrink(width, GONE)
+    with pytest.raises(ValueError, match="computes with the sizes of its layers"):
+        shrink(width, GONE, torch.ones(2, 4))
+
+
+def test_what_a_sum_of_exponentials_says_of_zeros_is_not_zero():
+    def way(m, y):
+        places = torch.stack([y, y], 1).logsumexp(1)
+        return m.parts[0](places.sum(-1, keepdim=True))
+
+    with pytest.raises(ValueError, match="'sum' is not understood over it"):
+        shrink(Uses(way, nn.Linear(1, 6)), GONE, torch.ones(2, 4))
+
+
+def test_attention_after_an_input_keeps_its_dimensions():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.b(torch.cat([self.a(self.attention(x, x, x)[0])] * 2, 1))
+
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=dice())
+    equal(Words(), {"a": torch.arange(6) < 3}, x)
+
+
+def test_outputs_in_any_nest_stay():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            y = self.a(x)
+            return {"deep": ([Pairing(y, self.b(y))],)}
+
+    with pytest.raises(ValueError, match="'Pairing' is not understood"):
+        shrink(Named(), {"a": torch.arange(4) < 2})
+
+
+def test_each_way_through_optional_inputs_counts():
+    class Maybe(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, y=None):
+            z = self.a(x)
+            return self.b(z if y is None else (z + y).softmax(-1))
+
+    x, y = torch.ones(2, 3), torch.ones(2, 1)
+    for given_x in (None, x, (x, y)):
+        with pytest.raises(ValueError, match="'a' cannot be removed"):
+            shrink(Maybe(), {"a": torch.arange(4) < 2}, given_x)

@@ -1,9 +1,9 @@
 """Real removal: smaller dense layers that compute what the masked network computes.
 
-Which channels share a fate is known from :mod:`teachkit.engine.channels`. :func:`resolve` turns the wish,
-a mask for each layer, into a mask for each space of channels, and refuses by name what cannot be done;
-:func:`selections` says for every layer which outputs and inputs stay; :func:`cuts` lists the tensors that
-lose entries, and along which dimension. Removal, zeros and the prediction of sizes read this one list.
+Which units share a fate is known from :mod:`teachkit.engine.channels`. :func:`resolve` turns the wish, a
+mask for each layer, into the classes of units that go, and refuses by name what cannot be done;
+:func:`cuts` lists the tensors that lose entries, and along which dimension. Removal, zeros and the
+prediction of sizes read this one list.
 
 The smaller network comes from ``copy.deepcopy`` with the smaller tensors put into its memo, as if they
 were copied already: no large tensor is copied only to be thrown away, whatever else the network holds
@@ -16,30 +16,17 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from teachkit.core import checks
-from teachkit.core.layers import kind
 from teachkit.engine.channels import Channels
-from teachkit.engine.tracing import trace
+from teachkit.engine.sizes import Ids
+from teachkit.engine.tracing import same, traced
 
 Keep = Mapping[str, Tensor]
-# The tensors of a layer that have a dimension of channels, and the attributes that say its size.
-TENSORS = ("weight", "bias", "running_mean", "running_var")
-SIZES = {
-    "linear": ("out_features", "in_features"),
-    "conv": ("out_channels", "in_channels"),
-    "norm": ("num_features",),
-    "prelu": ("num_parameters",),
-}
-
-
-class Stay(NamedTuple):
-    """Which outputs and which inputs of a layer stay, boolean; None where all do."""
-
-    outputs: Tensor | None
-    inputs: Tensor | None
+Inputs = Tensor | tuple[Tensor, ...] | None
 
 
 class Cut(NamedTuple):
@@ -57,7 +44,7 @@ class Cut(NamedTuple):
         return prod(int(masks[d].sum()) if d in masks else n for d, n in shape)
 
 
-def coupled(model: nn.Module) -> list[tuple[str, ...]]:
+def coupled(model: nn.Module, x: Inputs = None) -> list[tuple[str, ...]]:
     """The Linear and Conv layers whose outputs can be removed; those that share a fate together.
 
     An addition, as in a residual block, couples the layers whose outputs it adds.
@@ -65,12 +52,10 @@ def coupled(model: nn.Module) -> list[tuple[str, ...]]:
     >>> coupled(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     [('0',)]
     """
-    channels = Channels(model)
-    groups = channels.coupled().items()
-    return [tuple(names) for space, names in groups if channels.why_fixed(space) is None]
+    return Channels(model, x).coupled()
 
 
-def shrink(model: nn.Module, keep: Keep) -> nn.Module:
+def shrink(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     """A smaller network without the outputs that ``keep`` marks False; it is dense and of the same class.
 
     A removed output takes with it its row in its layer, its entries in a batch normalisation, and
@@ -78,10 +63,12 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     :func:`silence` computes, and the surviving weights are bit-identical.
 
     Args:
-        model: made of Linear, Conv1d-3d (plain or depthwise), batch normalisation, pooling,
-            ``flatten(x, 1)``, activations, dropout, additions and products. Shapes are not traced:
-            inputs come in batches, and a batch normalisation after Linear reads (n, features).
+        model: any that torch.fx can trace. Its inputs come in batches, and a batch normalisation or a
+            PReLU after Linear reads (n, features). What is understood of it stands in
+            :mod:`teachkit.engine.modules` and :mod:`teachkit.engine.calls`.
         keep: by layer name, boolean (outputs,), True keeps. One name stands for all layers coupled to it.
+        x: an input, or a tuple of them, like those that the network gets. Where how many dimensions
+            they have matters, or how large an image is, more can be removed with it.
 
     Raises:
         ValueError: a layer would be emptied, or something that touches its outputs is not
@@ -96,20 +83,20 @@ def shrink(model: nn.Module, keep: Keep) -> nn.Module:
     )
 
     """
-    channels = Channels(model)
-    stays = selections(channels, resolve(channels, keep))
-    memo: dict[int, object] = {id(cut.tensor): _without(cut) for cut in cuts(channels, stays)}
+    channels = Channels(model, x)
+    gone = resolve(channels, keep)
+    memo: dict[int, object] = {id(cut.tensor): _without(cut) for cut in cuts(channels, gone)}
     small = copy.deepcopy(model, memo)
-    for name, stay in stays.items():
-        _resize(small.get_submodule(name), stay)
-    if str(trace(small)) != str(channels.graph):
+    _resize(small, channels, gone)
+    known = channels.traced
+    if known.reads_sizes and not all(map(same, known.graphs, traced(small).graphs)):
         raise ValueError(
             f"the code of {type(model).__name__} computes with the sizes of its layers"
         )
     return small
 
 
-def silence(model: nn.Module, keep: Keep) -> nn.Module:
+def silence(model: nn.Module, keep: Keep, x: Inputs = None) -> nn.Module:
     """The masked network: the same size, and zeros where :func:`shrink` removes.
 
     The weights that read a removed output are zero, too: a sigmoid unit without incoming weights
@@ -120,7 +107,7 @@ def silence(model: nn.Module, keep: Keep) -> nn.Module:
     [[True, False]]
     """
     masked = copy.deepcopy(model)
-    for cut in removal(model, keep):
+    for cut in removal(model, keep, x):
         if not cut.name.startswith("running"):
             tensor: Tensor = getattr(masked.get_submodule(cut.layer), cut.name).detach()
             for dimension, stay in cut.stay.items():
@@ -128,89 +115,87 @@ def silence(model: nn.Module, keep: Keep) -> nn.Module:
     return masked
 
 
-def removal(model: nn.Module, keep: Keep) -> Iterator[Cut]:
+def removal(model: nn.Module, keep: Keep, x: Inputs = None) -> Iterator[Cut]:
     """The tensors of a network that :func:`shrink` makes smaller, and what stays of each.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> [cut.name for cut in removal(net, {"0": torch.tensor([True, False, True])})]
     ['weight', 'bias', 'weight']
     """
-    channels = Channels(model)
-    return cuts(channels, selections(channels, resolve(channels, keep)))
+    channels = Channels(model, x)
+    return cuts(channels, resolve(channels, keep))
 
 
-def resolve(channels: Channels, keep: Keep) -> dict[int, Tensor]:
-    """What stays of each space that is cut; everything that cannot be done is refused here."""
+def resolve(channels: Channels, keep: Keep) -> Ids:
+    """Which classes of units go, boolean by unit; everything that cannot be done is refused here."""
     if not isinstance(keep, Mapping):
         raise TypeError(f"keep must be a dict of masks by layer name, got {type(keep).__name__}")
-    spaces = {name: space for space, names in channels.coupled().items() for name in names}
-    masks: dict[int, Tensor] = {}
-    named: dict[int, str] = {}
-    for name, mask in keep.items():
-        if name not in spaces:
+    classes, count = channels.ties.classes, channels.ties.count
+    gone, said = np.zeros(count, dtype=bool), np.full(count, -1)
+    names = list(keep)
+    for number, (name, mask) in enumerate(keep.items()):
+        if name not in channels.outputs:
+            known = sorted(channels.outputs)
             raise ValueError(
-                f"keep has the key {name!r}; layers whose outputs are followed are {sorted(spaces)}"
+                f"keep has the key {name!r}; layers whose outputs are followed are {known}"
             )
-        space = spaces[name]
-        _refuse(channels, name, mask, space)
-        first, mask = named.setdefault(space, name), mask.cpu()
-        if not torch.equal(masks.setdefault(space, mask), mask):
-            raise ValueError(
-                f"layers {first!r} and {name!r} are coupled, their outputs are added or "
-                "multiplied; keep must say the same of both"
-            )
-    return {space: mask for space, mask in masks.items() if not mask.all()}
+        ids = classes[channels.outputs[name]]
+        _refuse(channels, name, mask, ids)
+        goes = ~mask.cpu().numpy()
+        odd = (said[ids] >= 0) & (gone[ids] != goes)
+        if odd.any():
+            raise ValueError(_disagree(names[said[ids][odd][0]], name))
+        gone[ids], said[ids] = goes, number
+        if (gone[ids] != goes).any():
+            raise ValueError(_disagree(name, name))
+    _refuse_empty(channels, gone)
+    return gone
 
 
-def _refuse(channels: Channels, name: str, mask: Tensor, space: int) -> None:
+def _disagree(first: str, second: str) -> str:
+    if first == second:
+        return (
+            f"outputs of layer {first!r} are coupled to each other; keep must say the same of them"
+        )
+    return (
+        f"layers {first!r} and {second!r} are coupled, their outputs are added or multiplied; "
+        "keep must say the same of both"
+    )
+
+
+def _refuse(channels: Channels, name: str, mask: Tensor, ids: Ids) -> None:
     """Refuse a mask that does not fit its layer, empties it, or cuts what cannot be cut."""
-    checks.masks({name: mask}, {name: torch.empty(channels.sizes[space], device="meta")})
+    checks.masks({name: mask}, {name: torch.empty(len(ids), device="meta")})
     if not mask.any():
         raise ValueError(f"nothing would be left of layer {name!r}: keep one output or more")
-    why = channels.why_fixed(space)
-    if why and not mask.all():
+    why = channels.why_fixed(ids[~mask.cpu().numpy()])
+    if why:
         raise ValueError(f"outputs of layer {name!r} cannot be removed: {why}")
 
 
-def selections(channels: Channels, masks: Mapping[int, Tensor]) -> dict[str, Stay]:
-    """By layer what stays of its outputs and of its inputs; layers that stay whole are left out.
-
-    After a flatten a layer reads height · width neighbours for each channel, so its mask repeats each
-    entry as often. Where each output comes from the input of the same number, inputs follow outputs.
-    """
-    stays = {}
-    for name, made in channels.outputs.items():
-        space, per_channel = channels.inputs[name]
-        outputs, inputs = masks.get(channels.root(made)), masks.get(channels.root(space))
-        if one_for_one(channels.modules[name]):
-            outputs, inputs = _repeated(outputs, per_channel), None
-        inputs = _repeated(inputs, per_channel)
-        if outputs is not None or inputs is not None:
-            stays[name] = Stay(outputs, inputs)
-    return stays
+def _refuse_empty(channels: Channels, gone: Ids) -> None:
+    """Refuse to leave nothing of a layer that is coupled in part, or one where there must be more."""
+    classes = channels.ties.classes
+    for name, ids in channels.outputs.items():
+        if gone[classes[ids]].all():
+            raise ValueError(f"nothing would be left of layer {name!r}: keep one output or more")
+    for ids, why in channels.ties.uneven:
+        if gone[classes[ids]].any() and (~gone[classes[ids]]).sum() < 2:
+            raise ValueError(f"keep two outputs or more where {why}")
 
 
-def cuts(channels: Channels, stays: Mapping[str, Stay]) -> Iterator[Cut]:
-    """The tensors that lose entries. Weights have outputs and inputs, all other tensors channels."""
-    for layer, both in stays.items():
-        module = channels.modules[layer]
-        weights = kind(module).role in ("linear", "conv")
-        for name in TENSORS:
-            tensor = getattr(module, name, None)
-            masks = both if weights and name == "weight" else both[:1]
-            stay = {dimension: mask for dimension, mask in enumerate(masks) if mask is not None}
-            if isinstance(tensor, Tensor) and stay:
+def cuts(channels: Channels, gone: Ids) -> Iterator[Cut]:
+    """The tensors that lose entries: those along one of whose dimensions units go."""
+    classes, owned, seen = channels.ties.classes, channels.ties.owned, set[int]()
+    for layer, module in channels.modules.items():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or id(tensor) in seen or id(tensor) not in owned:
+                continue
+            seen.add(id(tensor))
+            goes = {dim: gone[classes[ids]] for dim, ids in sorted(owned[id(tensor)].items())}
+            stay = {dim: torch.from_numpy(~each) for dim, each in goes.items() if each.any()}
+            if stay:
                 yield Cut(layer, name, tensor, stay)
-
-
-def one_for_one(module: nn.Module) -> bool:
-    """True where each output comes from the input of the same number: normalisation, depthwise."""
-    return kind(module).role not in ("linear", "conv") or getattr(module, "groups", 1) > 1
-
-
-def _repeated(mask: Tensor | None, times: int) -> Tensor | None:
-    """Each entry so many times in turn; None if that is never."""
-    return None if mask is None or not times else mask.repeat_interleave(times)
 
 
 def _places(mask: Tensor, like: Tensor) -> Tensor:
@@ -228,12 +213,10 @@ def _without(cut: Cut) -> Tensor:
     return small
 
 
-def _resize(module: nn.Module, stay: Stay) -> None:
-    """Set the attributes of a layer that say its size."""
-    role = kind(module).role
-    sizes = dict(zip(SIZES[role], stay, strict=False))
-    if role == "conv" and one_for_one(module):
-        sizes = dict.fromkeys((*SIZES["conv"], "groups"), stay.outputs)
-    for attribute, mask in sizes.items():
-        if mask is not None:
-            setattr(module, attribute, int(mask.sum()))
+def _resize(small: nn.Module, channels: Channels, gone: Ids) -> None:
+    """Set the attributes of layers that say their sizes."""
+    classes = channels.ties.classes
+    for module, attribute, ids in channels.ties.resized:
+        goes = gone[classes[ids]] & (ids >= 0)
+        if goes.any():
+            setattr(small.get_submodule(module), attribute, int((~goes).sum()))

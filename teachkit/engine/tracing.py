@@ -1,41 +1,59 @@
-"""The calls of a network as a graph of torch.fx, and which calls of functions are understood.
-
-What a module does is asked of the one table, :mod:`teachkit.core.layers`. Calls that code makes itself,
-``torch.relu(x)`` or ``x + y``, are no modules: their tables stand here. Only exact functions count.
+"""The calls of a network as graphs of torch.fx.
 
 The graph of a plain Sequential is known without tracing, and without a copy. The code of any other
-network is run once by torch.fx on a copy, with a symbol in place of the data. It must not decide by the
-data; then the graph says what happens for every input.
+network is run by torch.fx on a copy that shares the parameters, with a symbol in place of the data. It
+must not decide by the data; then the graph says what happens for every input. A network whose inputs have
+default values is run with these, and with symbols too where its code allows: it may take another way.
 """
 
 import copy
-import operator
+import inspect
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from types import GeneratorType
+from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
-from torch.nn import functional
+from torch import Tensor, fx, nn
 
 from teachkit.core.layers import UncoveredError, chain
 
-POINTWISE_CALLS: set[object] = {
-    *(functional.relu, functional.leaky_relu, functional.elu, functional.gelu, functional.silu),
-    *(functional.softplus, functional.tanh, functional.sigmoid, functional.dropout),
-    *(torch.relu, torch.tanh, torch.sigmoid, operator.neg),
-    *("relu", "relu_", "tanh", "sigmoid", "contiguous"),
-}
-# By the dimensions that they run over: over fewer than there are, they would mix the channels.
-POOLING_CALLS: dict[object, int] = {
-    **dict.fromkeys((functional.avg_pool1d, functional.adaptive_avg_pool1d), 1),
-    **dict.fromkeys((functional.avg_pool2d, functional.adaptive_avg_pool2d), 2),
-    functional.max_pool1d: 1,
-    functional.max_pool2d: 2,
-}
-TOGETHER: set[object] = {
-    *(operator.add, operator.iadd, operator.mul, operator.imul, torch.add, torch.mul),
-    *("add", "add_", "mul", "mul_"),
-}
+SIZES = frozenset(
+    ("out_features", "in_features", "out_channels", "in_channels", "num_features", "num_channels")
+) | {"num_parameters", "embedding_dim", "groups", "num_groups"}
+
+
+class Traced(NamedTuple):
+    """The graphs of a network, whether its code reads sizes of its layers, and the tensors it makes."""
+
+    graphs: list[fx.Graph]
+    reads_sizes: bool
+    constants: dict[str, Any]
+
+
+class Tracer(fx.Tracer):
+    """Traces, and notes whether the code read a size of one of its layers."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, modules: Any) -> None:
+        super().__init__(autowrap_modules=modules)
+        self.reads_sizes = False
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """What the code gets that unpacks a value; how many it takes is noted."""
+        parts = super().iter(obj)
+        if not isinstance(parts, GeneratorType):
+            return parts
+        known = list(parts)
+        obj.node.meta["unpacked"] = len(known)
+        return iter(known)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What the code gets for an attribute that lies in a module's tables."""
+        self.reads_sizes |= attr in SIZES
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def trace(model: nn.Module) -> fx.Graph:
@@ -44,14 +62,84 @@ def trace(model: nn.Module) -> fx.Graph:
     >>> [node.op for node in trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU())).nodes]
     ['placeholder', 'call_module', 'call_module', 'output']
     """
+    return traced(model).graphs[0]
+
+
+def traced(model: nn.Module) -> Traced:
+    """All graphs of a network: where inputs have default values, with them, and with symbols."""
     if type(model) is nn.Sequential:
         with suppress(UncoveredError):
-            return _one_after_the_other([name for name, _ in chain(model)])
+            return Traced([_one_after_the_other([n for n, _ in chain(model)])], False, {})
+    defaults = _defaults(model)
     try:
-        return fx.Tracer().trace(copy.deepcopy(model).eval())  # it may keep what it computes
+        try:
+            tracer = Tracer(())
+            made = [tracer.trace(_own(model), concrete_args=defaults or None)]
+        except Exception:  # slower, and the code may call functions of math on sizes
+            tracer = Tracer((math,))
+            made = [tracer.trace(_own(model), concrete_args=defaults or None)]
     except Exception as error:  # whatever the network's own code raises on a symbolic input
         why = str(error).split("\n")[0]
         raise ValueError(f"{type(model).__name__} cannot be traced: {why}") from error
+    attributes = vars(tracer.root).items()
+    constants = {name: each for name, each in attributes if name.startswith("_tensor_constant")}
+    if defaults:
+        with suppress(Exception):  # what is given may decide on the way
+            made.append(tracer.trace(_own(model)))
+    return Traced(made, tracer.reads_sizes, constants)
+
+
+def shapes(known: Traced, model: nn.Module, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
+    """The shape of every tensor between two calls, from one run in evaluation mode."""
+    seen: dict[fx.Node, Any] = {}
+
+    class Run(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                seen[n] = tuple(result.shape)
+            return result
+
+    own = copy.deepcopy(model, {id(p): p for p in model.parameters()}).eval()
+    vars(own).update(known.constants)
+    places = [node for node in known.graphs[0].nodes if node.op == "placeholder"]
+    graph = known.graphs[0 if len(inputs) <= len(places) - len(_defaults(model)) else -1]
+    try:
+        with torch.no_grad():
+            Run(own, garbage_collect_values=False, graph=graph).run(*inputs)
+    except Exception as error:  # whatever torch or the network's own code raises
+        why = str(error).split("\n")[0]
+        raise ValueError(f"{type(model).__name__} does not run on x: {why}") from error
+    return seen
+
+
+def same(graph: fx.Graph, other: fx.Graph) -> bool:
+    """True if two graphs make the same calls with the same numbers, and with no tensors of the code."""
+    return str(graph) == str(other) and "_tensor_constant" not in str(graph)
+
+
+def _own(model: nn.Module) -> nn.Module:
+    """A copy to trace, for it may keep what it computes; sizes lie where reading them is noticed."""
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
+    for module in model.modules():
+        if not module._modules and type(module).__module__.startswith("torch.nn.modules"):
+            memo[id(module)] = _shell(module)  # its code does not run
+    return copy.deepcopy(model, memo).eval()
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """A layer that shares all with another, but for its sizes, which lie where reads are noticed."""
+    shell = object.__new__(type(module))
+    vars(shell).update(vars(module), _buffers=dict(module._buffers))
+    for name in SIZES.intersection(vars(shell)):
+        shell._buffers[name] = vars(shell).pop(name)
+    return shell
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """The inputs that may be left out, with what they are then."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _one_after_the_other(names: list[str]) -> fx.Graph:
@@ -61,13 +149,6 @@ def _one_after_the_other(names: list[str]) -> fx.Graph:
         value = graph.call_module(name, (value,))
     graph.output(value)
     return graph
-
-
-def flattens_all(node: fx.Node) -> bool:
-    """True for flatten(x, 1), which keeps the samples apart and nothing else."""
-    given: dict[str, Any] = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False))
-    given |= node.kwargs
-    return given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
 
 
 def call_name(node: fx.Node) -> str:

@@ -1,6 +1,7 @@
 """The public door: a loss on all data, labels of any whole type, draws that are owned, bad input by name."""
 
 import math
+from pathlib import Path
 
 import bad_inputs
 import pytest
@@ -339,6 +340,13 @@ def test_hints_are_held(hint, value, says):
 
 
 # Every public function, every bad input -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(obd.__file__).parent.glob("[a-z]*.py")), ids=lambda path: path.stem
+)
+def test_every_lesson_stands_behind_the_door(path):
+    assert path.read_text("utf-8").endswith("\n\ndoor.hold(globals())\n")
 
 
 def test_every_public_function_has_a_valid_call():

@@ -419,6 +419,11 @@ SPECIAL = {
         "Z": lambda: drawn(9, 2),
         "keep": lambda: torch.tensor([True, False, True]),
     },
+    "neurons.explained": {
+        "A": lambda: drawn(9, 3),
+        "keep": lambda: torch.tensor([True, False, True]),
+    },
+    "core.objective.mapped": {"f": lambda: torch.square},
     "neurons.costs": {},
     "neurons.elimination": {"count": lambda: 1, "bias": lambda: False},
     "neurons.teams": {"units": lambda: [0, 1]},

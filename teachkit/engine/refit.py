@@ -17,6 +17,7 @@ Dead inputs, always zero, have no row in the inverse: their weights cost nothing
 import torch
 from torch import Tensor
 
+from teachkit.core import checks
 from teachkit.core.ranking import keep_quota, keep_top, removed
 from teachkit.engine.surgeon import Trace, rows
 
@@ -163,6 +164,7 @@ def explained(A: Tensor, keep: Tensor) -> float:
     >>> explained(torch.tensor([[1.0, 2.0], [2.0, 4.0], [4.0, 8.0]]), torch.tensor([False, True]))
     1.0
     """
+    checks.masks({"keep": keep}, {"keep": A[0]})
     centred = A - A.mean(0)
     stay, gone = centred[:, keep], centred[:, ~keep]
     left, varied = gone - stay @ (torch.linalg.pinv(stay) @ gone), gone.square().sum()

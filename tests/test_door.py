@@ -364,3 +364,8 @@ def test_a_sum_may_be_told_apart_by_its_option():
     output, target = torch.zeros(2, 2), torch.zeros(2, 2)
     with pytest.raises(ValueError, match="reduction 'sum'"):
         objective.refuse_sum(nn.MSELoss(reduction="sum"), output, target)
+
+
+def test_a_lazy_module_is_no_function_to_differentiate():
+    with pytest.raises(ValueError, match="parameter 'weight' has no shape yet"):  # torch crashes
+        hessian.dense_naive(nn.LazyLinear(1), torch.zeros(2))

@@ -126,19 +126,19 @@ def batch(given: object, name: str = "the batch") -> Batch:
     return x, y.long() if labels else y  # a byte would be read as a mask where it is an index
 
 
-def model(given: object, x: Tensor | None = None) -> nn.Module:
+def model(given: object, x: Tensor | None = None, *, name: str = "model") -> nn.Module:
     """Return a module whose parameters are finite and, if x is given, of x's dtype."""
     if not isinstance(given, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(given).__name__}")
-    for name, parameter in given.named_parameters():
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(given).__name__}")
+    for key, parameter in given.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(
-                f"model's parameter {name!r} has no shape yet; run the model once on data, it is lazy"
+                f"{name}'s parameter {key!r} has no shape yet; run the model once on data, it is lazy"
             )
-        finite(f"parameter {name!r}", parameter)
+        finite(f"parameter {key!r}", parameter)
         if x is not None and x.is_floating_point() and parameter.dtype != x.dtype:
             raise TypeError(
-                f"the data is {x.dtype} but parameter {name!r} is {parameter.dtype}; convert one, "
+                f"the data is {x.dtype} but parameter {key!r} is {parameter.dtype}; convert one, "
                 f"e.g. model.to({x.dtype})"
             )
     return given

@@ -118,6 +118,10 @@ def _truth(name: str, value: Any, hint: Any) -> bool:
 def _function(name: str, value: Any, hint: Any) -> Any:
     if not callable(value):
         raise _wrong(name, "a function", value)
+    if isinstance(
+        value, nn.Module
+    ):  # one without shapes would be made inside the caller's derivatives
+        checks.model(value, name=name)
     return value
 
 

@@ -154,6 +154,7 @@ def naive(net: nn.Module, batch: Batch, chosen: Tensor) -> Callable[[], Params]:
 
 def _partly(weights: Params, chosen: Tensor, values: Tensor) -> Params:
     """Values at chosen positions of all weights in a row; NaN elsewhere."""
-    flat = torch.full((sum(w.numel() for w in weights.values()),), math.nan)
-    flat[chosen] = values.detach().to(flat)
-    return masks.split(flat, weights)
+    flat, taken = torch.zeros(2, sum(w.numel() for w in weights.values()))
+    flat[chosen], taken[chosen] = values.detach().to(flat), 1.0
+    parts, where = masks.split(flat, weights), masks.split(taken, weights)
+    return {name: part.masked_fill(where[name] == 0, math.nan) for name, part in parts.items()}

@@ -14,7 +14,7 @@ import torch
 from benchmarks import bench, cases, layers, report, second_order
 from benchmarks.cases import Case, Competitor, Section, Table
 from teachkit import lab, masks, obs
-from teachkit.course import cli, setup
+from teachkit.course import cli, processes, setup
 from teachkit.course.setup import Environment, SetupError
 from teachkit.lab import timing
 
@@ -240,7 +240,7 @@ def environment(tmp_path, monkeypatch):
     (tmp_path / "environment.yml").write_text(text, "utf-8")
     (tmp_path / "pyproject.toml").write_text("", "utf-8")
     asked = []
-    monkeypatch.setattr(Environment, "_pip", lambda self, *words: asked.append(words))
+    monkeypatch.setattr(Environment, "pip", lambda self, *words: asked.append(words))
     monkeypatch.setattr(Environment, "_index_for", lambda self, torch: ["--extra", *torch])
     made = Environment(tmp_path)
     made.venv.mkdir()
@@ -261,7 +261,7 @@ def test_an_optional_group_is_installed_once_beside_the_pinned_packages(environm
 def test_bench_goes_on_where_the_peers_cannot_be_fetched(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(Environment, "ensure", lambda self: None)
-    monkeypatch.setattr(cli, "call", lambda *words: calls.append(words) or 0)
+    monkeypatch.setattr(processes, "call", lambda *words: calls.append(words) or 0)
 
     def fails(self, extra):
         raise SetupError(f"no network for {extra}")

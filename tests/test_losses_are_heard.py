@@ -24,7 +24,10 @@ DEAF = {
     "neurons.magnitude",
 }
 GIVEN = {"t", "weights", "accuracy"}  # fields
-TRIED = {"engine.games.game"}  # by its twin, with a layer and masks of its own
+TRIED = {  # elsewhere
+    "engine.games.game",  # by its twin, with a layer and masks of its own
+    "core.objective.refuse_sum_of",  # gives nothing; what it refuses has a test of its own
+}
 OPTIONS = {
     "neurons.scores": {"method": "taylor"},
     "neurons.prune": {"method": "taylor"},

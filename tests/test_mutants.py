@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import mutants, mutation
 from benchmarks.mutation import Mutant
-from teachkit.course import cli
+from teachkit.course import cli, processes
 from teachkit.course.setup import ROOT, Environment, SetupError
 
 CODE = "LIMIT = 1\n\n\ndef f(x):\n    return x + LIMIT\n\n\ndef g(x):\n    return 2 * x\n"
@@ -154,7 +154,7 @@ def test_the_command_fetches_its_tool_and_hands_on_its_words(monkeypatch, capsys
     calls, asked = [], []
     monkeypatch.setattr(Environment, "ensure", lambda self: None)
     monkeypatch.setattr(Environment, "ensure_extra", lambda self, extra: asked.append(extra))
-    monkeypatch.setattr(cli, "call", lambda *words: calls.append(words) or 0)
+    monkeypatch.setattr(processes, "call", lambda *words: calls.append(words) or 0)
     assert cli.main(["mutants", "obd", "--sample", "3"]) == 0
     assert asked == ["mutants"]
     assert calls[0][0][1:] == ["-m", "benchmarks.mutants", "obd", "--sample", "3"]

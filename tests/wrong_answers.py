@@ -244,7 +244,7 @@ WRONG = {
     ],
     "05.1": [
         (lambda w, P: w**2 / P.diagonal(), "½"),
-        (lambda w, P: w**2 * P.diagonal() / 2, "multiplies by the diagonal"),
+        (lambda w, P: w**2 * P.diagonal() / 2, "upside down"),
         (lambda w, P: w**2 * torch.linalg.inv(P).diagonal() / 2, "OBD"),
     ],
     "05.2": [

@@ -86,13 +86,16 @@ def _symbolic(name: str, value: Any, kind: str) -> Any:
         return _number(name, value, float)
     else:
         parts = value if isinstance(value, (tuple, list)) else (value,)
-        fits = isinstance(value, str) or (
-            bool(parts) and all(type(each).__module__.startswith("sympy") for each in parts)
-        )
+        fits = isinstance(value, str) or (bool(parts) and all(map(_of_sympy, parts)))
     if fits:
         return value
     words = {"Expr": "sympy expression", "Symbol": "sympy Symbol"}
     raise _wrong(name, f"a {words.get(kind, 'sympy Matrix')}", value)
+
+
+def _of_sympy(value: Any) -> bool:
+    """Whether sympy has made this; an unknown function has a class of its own, which names no module."""
+    return any(str(kind.__module__).startswith("sympy") for kind in type(value).__mro__)
 
 
 def _whole(name: str, value: Any, hint: Any) -> int:

@@ -170,7 +170,7 @@ def patches(layer: nn.Module, x: Tensor) -> Tensor:
     Raises:
         UncoveredError: a layer of another kind.
 
-    >>> patches(nn.Conv2d(2, 1, 3, padding=1), torch.ones(4, 2, 5, 5)).shape
+    >>> patches(nn.Conv2d(2, 1, 3, padding=1), Tensor(4, 2, 5, 5).fill_(1)).shape
     torch.Size([4, 1, 25, 18])
 
     """
@@ -193,7 +193,7 @@ def patches(layer: nn.Module, x: Tensor) -> Tensor:
 def positions(layer: nn.Module, z: Tensor) -> Tensor:
     """A layer's output (n, ..., out, ...) as rows, (n, positions, out), to stand beside :func:`patches`.
 
-    >>> positions(nn.Conv2d(2, 3, 1), torch.ones(4, 3, 5, 5)).shape
+    >>> positions(nn.Conv2d(2, 3, 1), Tensor(4, 3, 5, 5).fill_(1)).shape
     torch.Size([4, 25, 3])
     """
     if isinstance(layer, nn.Linear):

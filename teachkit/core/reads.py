@@ -6,7 +6,7 @@ every operation passes through torch's dispatcher with its tensors, whoever aske
 compiled function or a script, with gradients or without. So that is where reads are seen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._names = {_place(t): name for name, t in tensors if t.numel()}
-        self._calling: list[int] = []
+        self._calling: list[Hashable] = []
         self._paused = False
         self.outside: set[str] = set()
 
@@ -74,9 +74,11 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calling.pop()
 
 
-def _place(tensor: Tensor) -> int:
-    """Where a tensor's numbers stand: the same for a weight and its ``.data``."""
-    return tensor.data_ptr() if tensor.layout is torch.strided else id(tensor)
+def _place(tensor: Tensor) -> Hashable:
+    """Where a tensor's numbers stand, or would stand: the same for a weight and its ``.data``."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    return tensor.data_ptr() or (tensor.untyped_storage()._cdata, tensor.storage_offset())
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

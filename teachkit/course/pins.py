@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from teachkit.core import files
@@ -172,12 +173,17 @@ def from_index(environment: Environment, before: dict[str, str]) -> LookUp:
             options = ["--dry-run", "--report", str(report), "-c", str(bounds)]
             if target != Target(sys.platform, "{}.{}".format(*sys.version_info)):
                 options += ["--no-deps", "--only-binary=:all:", "--target", folder]
+                options += ["--ignore-requires-python"]  # pip compares it with its own Python
                 options += ["--python-version", target.python]
                 options += [f"--platform={wheel}" for wheel in WHEELS[target.system]]
             environment.pip("install", *options, wanted.name + version)
             for each in json.loads(report.read_text("utf-8"))["install"]:
                 metadata: dict[str, Any] = each["metadata"]
                 if canonicalize_name(metadata["name"]) == canonicalize_name(wanted.name):
+                    if f"{target.python}.9" not in SpecifierSet(
+                        metadata.get("requires_python", "")
+                    ):
+                        raise SetupError(f"{wanted} {metadata['version']} is not for {target}")
                     return Package(public(metadata["version"]), metadata.get("requires_dist", []))
         raise SetupError(f"pip would not install {wanted}")
 

@@ -86,6 +86,7 @@ def operations_naive(mask: Tensor, rows: int, bias: bool) -> Operations:
     Operations(multiplications=4, additions=0)
     """
     checks.whole("rows", rows)
+    checks.masks({"mask": mask}, {"mask": mask})
     multiplications = additions = 0
     for _, kept in product(range(rows), mask.flatten(1).tolist()):
         multiplications += sum(kept)

@@ -154,6 +154,8 @@ def costs(W: Tensor, inverse: Tensor) -> Tensor:
     tensor([0.5000, 9.0000])
     """
     d = inverse.diagonal()
+    if float(d.min()) < -1e-10 * float(inverse.abs().max()):
+        raise ValueError(f"the inverse has a negative diagonal entry, {float(d.min()):.3g}")
     return torch.where(d > 0, (W**2).sum(0) / d, torch.inf)
 
 

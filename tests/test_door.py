@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as f
 
 from teachkit import fisher, hessian, lab, magnitude, masks, neurons, obd, paradox, schedule, taylor
-from teachkit.core import contract, door, objective
+from teachkit.core import contract, door, losses, objective
 
 
 def network(seed=0, inputs=4, classes=3):
@@ -369,3 +369,21 @@ def test_a_sum_may_be_told_apart_by_its_option():
 def test_a_lazy_module_is_no_function_to_differentiate():
     with pytest.raises(ValueError, match="parameter 'weight' has no shape yet"):  # torch crashes
         hessian.dense_naive(nn.LazyLinear(1), torch.zeros(2))
+
+
+SILENT = {
+    "labels": lambda: losses.derivatives(f.cross_entropy, torch.zeros(3, 2), torch.tensor([0, 1])),
+    "images": lambda: lab.data.as_batch(
+        torch.zeros(3, 2, 2, dtype=torch.uint8), torch.zeros(2).byte()
+    ),
+    "k must": lambda: lab.data.monks_rule(4, (1, 1, 1, 1, 1, 1)),
+    "boolean": lambda: masks.operations_naive(torch.full((2, 2), 1e300), 1, bias=False),
+    "negative diagonal": lambda: neurons.costs(torch.ones(1, 2), -torch.eye(2)),
+    "inputs must": lambda: lab.timing.break_even(2, 0, 1),
+}
+
+
+@pytest.mark.parametrize("says", SILENT)
+def test_what_would_be_wrong_in_silence_is_refused(says):
+    with pytest.raises((TypeError, ValueError), match="targets" if says == "labels" else says):
+        SILENT[says]()

@@ -141,7 +141,7 @@ def derivatives(loss: Loss, z: Tensor, y: Tensor) -> AtOutput:
         raise UncoveredError(
             f"the loss {loss!r} is not covered; these are, as means and without weights: {names}"
         )
-    if found is not _cross_entropy and z.shape != y.shape:
+    if (z.shape if found is not _cross_entropy else z.shape[:1]) != y.shape:
         raise UncoveredError(
             f"outputs {tuple(z.shape)} and targets {tuple(y.shape)} differ in shape"
         )

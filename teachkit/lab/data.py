@@ -77,6 +77,7 @@ def xor() -> Data:
 
 def monks_rule(k: int, a: Sequence[int]) -> bool:
     """The published rule of MONK's problem k for the attribute values a1…a6, counted from 1."""
+    checks.whole("k", k, 1, 3)
     if k == 1:
         return a[0] == a[1] or a[4] == 1
     if k == 2:
@@ -140,6 +141,8 @@ def as_batch(images: Tensor, labels: Tensor) -> Batch:
         raise TypeError(
             f"images must be bytes and labels whole, got {images.dtype}, {labels.dtype}"
         )
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images and {len(labels)} labels")
     return images[:, None].to(torch.get_default_dtype()) / 255, labels.long()
 
 

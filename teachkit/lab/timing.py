@@ -120,6 +120,8 @@ def break_even(
     Random weights (outputs, inputs) with zeros in random places, in CSR; or with a ``block`` zeros in
     random squares of this side, which divides both, in blocked rows. The sparsities rise.
     """
+    for name, number in {"outputs": outputs, "inputs": inputs, "batch": batch}.items():
+        checks.whole(name, number, 1)
     side = 1 if block is None else checks.whole("block", block, 1)
     if outputs % side or inputs % side:
         raise ValueError(f"block must divide outputs {outputs} and inputs {inputs}, got {block}")

@@ -379,6 +379,13 @@ SILENT = {
     "k must": lambda: lab.data.monks_rule(4, (1, 1, 1, 1, 1, 1)),
     "boolean": lambda: masks.operations_naive(torch.full((2, 2), 1e300), 1, bias=False),
     "negative diagonal": lambda: neurons.costs(torch.ones(1, 2), -torch.eye(2)),
+    "m must": lambda: masks.keep_n_of_m_naive(torch.ones(2, 4), 2, -1),
+    "form must": lambda: lab.storage.packed(torch.ones(2, 2), "csr "),
+    "target has": lambda: lab.levenberg.fit(
+        lambda theta: (theta @ torch.ones(1, 2), torch.ones(1, 2, 1)),
+        torch.zeros(1, 1),
+        torch.zeros(1),
+    ),
     "inputs must": lambda: lab.timing.break_even(2, 0, 1),
 }
 

@@ -75,6 +75,10 @@ def _quadratic(
     """Objective (B,), gradient (B, n) and Gauss-Newton matrix with decay (B, n, n)."""
     output, J = respond(theta)
     J = J * free[:, None, :]
+    if output.shape[1:] != target.shape:
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}, the outputs of a network {tuple(output.shape[1:])}"
+        )
     error = output - target
     n = len(target)
     value = error.square().mean(1) / 2 + decay / 2 * theta.square().sum(1)

@@ -52,6 +52,8 @@ def packed(weight: Tensor, form: str) -> bytes:
     >>> list(packed(torch.tensor([[0, 2], [3, 0]], dtype=torch.uint8), "bitmask"))
     [96, 2, 3]
     """
+    if form not in ("dense", "csr", "bitmask"):
+        raise ValueError(f"form must be 'dense', 'csr' or 'bitmask', got {form!r}")
     matrix, alive = _numbers(weight), _numbers(weight != 0)
     if form == "dense":
         return bytes(matrix)

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import bad_inputs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -339,25 +338,11 @@ def test_hints_are_held(hint, value, says):
         contract.fitting("n", value, hint)
 
 
-# Every public function, every bad input -----------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "path", sorted(Path(obd.__file__).parent.glob("[a-z]*.py")), ids=lambda path: path.stem
 )
 def test_every_lesson_stands_behind_the_door(path):
     assert path.read_text("utf-8").endswith("\n\ndoor.hold(globals())\n")
-
-
-def test_every_public_function_has_a_valid_call():
-    assert bad_inputs.missing() == []
-
-
-@pytest.mark.parametrize("name", sorted(bad_inputs.CALLS))
-def test_no_raw_error_leaves_the_house(name):
-    """A part of the bad calls, another one each day; ``python tests/bad_inputs.py`` tries them all."""
-    raw = [str(tried) for tried in bad_inputs.attempts(name, share=bad_inputs.SHARE) if tried.raw]
-    assert raw == []
 
 
 def test_a_sum_may_be_told_apart_by_its_option():

@@ -61,7 +61,7 @@ def diagonal_naive(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -
     """∂²L/∂w_i² for every prunable weight: one backward pass per weight, to read and to check with.
 
     First all gradients g_i in one pass, then ∂g_i/∂w_i, one pass for each i. For n weights that is
-    n + 1 passes; :func:`diagonal` needs the time of about two.
+    n + 1 passes; :func:`diagonal` takes two to three.
     """
     h: Params = {}
     for name, w, g in gradients(model, batch, loss):
@@ -133,7 +133,7 @@ LECUN = "LeCun, Denker & Solla 1989"
 criterion("OBD, recursion", passes=2, needs=NEEDS, source=LECUN, chains=True)(recursion)
 
 
-@criterion("OBD", passes=2, needs=NEEDS, source=LECUN)
+@criterion("OBD", passes=3, needs=NEEDS, source=LECUN)
 def scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
     """The saliency ½ h_ii w_i² of every prunable weight. Negative where the curvature is.
 
@@ -167,7 +167,7 @@ def hutchinson_scores(model: nn.Module, batch: Batch, loss: Loss = cross_entropy
     return {name: saliency(h[name], w.detach()) for name, w in masks.prunable(model).items()}
 
 
-@pruner("OBD", passes=2, needs=NEEDS, source=LECUN)
+@pruner("OBD", passes=3, needs=NEEDS, source=LECUN)
 def prune(
     model: nn.Module,
     batch: Batch,

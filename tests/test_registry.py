@@ -14,7 +14,7 @@ CURVED = ("data", "second order")
 # Of each name: passes, needs, whether it takes chains only, the scope of its number, the most weights.
 SCORES = {
     "OBD, recursion": (2, SECOND, True, "global", None),
-    "OBD": (2, SECOND, False, "global", None),
+    "OBD": (3, SECOND, False, "global", None),
     "OBD, row sums": (3, SECOND, False, "global", None),
     "OBD, Hutchinson": (6, SECOND, False, "global", None),
     "Wanda": (1, DATA, False, "global", None),
@@ -31,7 +31,7 @@ SCORES = {
     "MEAN + SD": (4, SECOND, False, "global", None),
 }
 PRUNES = {
-    "OBD": (2, SECOND, False, "global", None),
+    "OBD": (3, SECOND, False, "global", None),
     "OBS": (200, CURVED, False, "global", 5000),
     "OBS by layers": (1, CURVED, False, "global", None),
     "OBS by layers, each": (1, CURVED, False, "layer", None),

@@ -1,4 +1,4 @@
-"""The exact diagonal of the Hessian, of Gauss–Newton and of Fisher, in the time of about two passes.
+"""The exact diagonal of the Hessian, of Gauss–Newton and of Fisher, in the time of two to three passes.
 
 For one sample let z be the outputs of a layer, z = W a, and H_z the Hessian of that sample's loss
 with respect to z. Then W_ij has the curvature (H_z)_ii a_j², and over a batch the whole diagonal is

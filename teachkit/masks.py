@@ -63,7 +63,7 @@ def keep_n_of_m_naive(scores: Tensor, n: int, m: int) -> Tensor:
     >>> keep_n_of_m_naive(torch.tensor([[4.0, 1.0, 2.0, 3.0]]), 2, 4)
     tensor([[ True, False, False,  True]])
     """
-    checks.whole("n", n, 1, checks.whole("m", m, 1))
+    checks.whole("n", n, 0, checks.whole("m", m, 1))
     mask = torch.zeros_like(scores, dtype=torch.bool)
     outputs, inputs, *kernel = map(range, scores.shape)
     for o, start, *place in product(outputs, inputs[::m], *kernel):

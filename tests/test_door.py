@@ -1,8 +1,16 @@
 """The public door: a loss on all data, labels of any whole type, draws that are owned, bad input by name."""
 
+import collections
+import functools
+import json
 import math
+import pickle
+import queue
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +18,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as f
 
-from teachkit import fisher, hessian, lab, magnitude, masks, neurons, obd, paradox, schedule, taylor
+from teachkit import (
+    fisher,
+    hessian,
+    lab,
+    magnitude,
+    masks,
+    neurons,
+    obd,
+    obs,
+    paradox,
+    schedule,
+    taylor,
+)
 from teachkit.core import contract, door, losses, objective
 
 
@@ -272,8 +292,6 @@ def test_tensors_of_inference_mode_are_data_like_others():
 
 
 def test_numbers_of_numpy_are_numbers():
-    import numpy as np
-
     fitted = lab.training.fit(
         network(), (X, Y), epochs=np.int64(1), batch_size=np.int64(2), progress=False
     )[0]
@@ -379,3 +397,130 @@ SILENT = {
 def test_what_would_be_wrong_in_silence_is_refused(says):
     with pytest.raises((TypeError, ValueError), match="targets" if says == "labels" else says):
         SILENT[says]()
+
+
+# The door changes nothing but what is refused ------------------------------------------------------
+
+
+def pruning(criterion):
+    data = lab.data.Data(batch(), batch())
+    options = {"steps": 1, "epochs": 0, "progress": False}
+    return schedule.gradual(network(), data, criterion, schedule.constant(0.8), **options)
+
+
+def test_what_a_callback_gives_to_the_house_is_checked_too():
+    found = []
+
+    def walks_once(model, given, loss=f.cross_entropy):
+        found.append(magnitude.sensitivity(model, given, (s for s in (0.1, 0.5))))
+        return magnitude.scores(model)
+
+    def wrong(model, given, loss=f.cross_entropy):
+        return magnitude.sensitivity(model, given, [1.5])
+
+    pruning(walks_once)
+    assert all(len(each) == 2 for each in found[0].values())
+    with pytest.raises(ValueError, match=r"sparsities\[0\]|sparsity must lie"):
+        pruning(wrong)
+
+
+@pytest.mark.parametrize("error", [json.JSONDecodeError, queue.Empty])
+def test_an_error_that_a_callback_gets_from_python_passes_as_it_is(error):
+    def broken(model, given, loss=f.cross_entropy):
+        return json.loads("{") if error is json.JSONDecodeError else queue.Queue().get_nowait()
+
+    with pytest.raises(error):
+        pruning(broken)
+
+
+def test_memory_that_is_out_is_said_as_it_is():
+    def full(output, target):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        lab.evaluation.evaluate(network(), batch(), full)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_refusal_leaves_a_model_in_training_mode_as_it_is(n):
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    with pytest.raises(ValueError, match="loss cannot compare"):
+        lab.evaluation.evaluate(net, (X[:n], Y[:n] + 7))
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+    assert net.training
+
+
+def test_a_copy_of_a_function_by_wraps_is_another_function():
+    @functools.wraps(paradox.first_order)
+    def turned(model, given, loss=f.cross_entropy):
+        return {name: -t for name, t in paradox.first_order(model, given, loss).items()}
+
+    found, want = door.guard(turned)(network(), batch()), paradox.first_order(network(), batch())
+    assert all(torch.equal(found[name], -want[name]) for name in want)
+
+
+@pytest.mark.parametrize(
+    "lesson", [fisher, hessian, magnitude, masks, neurons, obd, obs, paradox, taylor]
+)
+def test_public_functions_go_to_other_processes(lesson):
+    for value in vars(lesson).values():
+        if hasattr(value, "__held__"):
+            assert pickle.dumps(value)
+
+
+Pair = collections.namedtuple("Pair", "a b")
+RIGHT = {
+    "a text of numpy": (Literal["row", "layer"], np.str_("row"), "row"),
+    "a named tuple": (Sequence[int], Pair(np.int64(1), 2), (1, 2)),
+    "a size": (Sequence[int], torch.Size([1, 2]), (1, 2)),
+    "a range": (Sequence[int], range(2), range(2)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_is_taken(name):
+    hint, value, want = RIGHT[name]
+    assert contract.fitting("n", value, hint) == want
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (float, 10**400),
+        (Sequence[float], np.array(3.0)),
+        (torch.Tensor, torch.ones(2).to(torch.float8_e4m3fn)),
+    ],
+)
+def test_what_python_or_torch_would_trip_over_is_refused_by_name(hint, value):
+    with pytest.raises((TypeError, ValueError), match="^n must be"):
+        contract.fitting("n", value, hint)
+
+
+def test_a_batch_may_be_the_list_that_a_loader_gives():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=9)
+    (given,) = loader
+    assert isinstance(given, list)
+    torch.testing.assert_close(obd.scores(network(), given), obd.scores(network(), (X, Y)))
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_an_accuracy_compares_each_prediction_with_its_own_target(n):
+    class Grid(nn.Module):
+        def forward(self, x):
+            return x[:, :3, None].expand(-1, -1, self.cells)
+
+    net, loss = Grid(), lambda z, y: f.cross_entropy(z.mean(2), y)
+    net.cells = 1
+    found = lab.evaluation.evaluate(net, (X[:n], Y[:n]), loss).accuracy
+    assert found == pytest.approx(float((X[:n, :3].argmax(1) == Y[:n]).double().mean()))
+    net.cells = 2
+    with pytest.raises(ValueError, match="one for each prediction"):
+        lab.evaluation.evaluate(net, (X[:n], Y[:n]), loss)
+
+
+@pytest.mark.parametrize("function", [lab.evaluation.evaluate, taylor.gradient, obd.diagonal])
+def test_a_model_that_gives_more_than_a_tensor_is_refused(function):
+    net = nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 3, batch_first=True)).double()
+    with pytest.raises(ValueError, match="model must give one tensor, got tuple"):
+        function(net, (X[:, None], Y))

@@ -259,3 +259,13 @@ def test_sums_are_refused(function):
         getattr(obd, function)(net, (x, Y), CE(reduction="sum"))
     with pytest.raises(ValueError, match="must be a mean over the samples"):
         paradox.first_order(net, (x, Y), CE(reduction="sum"))
+
+
+@pytest.mark.parametrize("function", [taylor.gradient, paradox.first_order, fisher.gradients])
+def test_the_rounding_of_bfloat16_makes_no_sum_of_a_mean(function):
+    net, x = network(nn.Tanh, 0)
+    for seed in range(20):
+        y = torch.randint(3, (12,), generator=torch.Generator().manual_seed(seed))
+        function(net.bfloat16(), (x.bfloat16(), y))
+    with pytest.raises(ValueError, match="must be a mean over the samples|must be the mean over"):
+        function(net, (x.bfloat16(), Y), lambda z, y: cross_entropy(z, y) * len(y))

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 
 import pytest
 import torch
@@ -373,3 +374,91 @@ def test_residual_sums_of_smooth_and_kinked_activations_take_the_exact_fast_way(
     h, truth = obd.diagonal(net, batch), Truth(net, batch)
     assert h.method == "backward"
     torch.testing.assert_close(flat(h), truth.H.diagonal(), rtol=1e-9, atol=1e-11)
+
+
+def held_lambda():
+    net = Odd(lambda net, x: net.head(x), a=nn.Linear(4, 3, bias=False))
+    net.head = lambda x: nn.functional.linear(x, net.a.weight)
+    return net
+
+
+def closed_over_twice():
+    net = nn.Sequential(nn.Linear(4, 3, bias=False))
+    inner = lambda x: nn.functional.linear(x, net[0].weight)  # noqa: E731
+    net.forward = lambda x: inner(x)
+    return net
+
+
+def closed_over_in_a_partial():
+    net = nn.Sequential(nn.Linear(4, 3, bias=False))
+    net.forward = functools.partial(lambda _, x: nn.functional.linear(x, net[0].weight), 1)
+    return net
+
+
+def closed_over_data():
+    net = nn.Sequential(nn.Linear(4, 3, bias=False))
+    w = net[0].weight.data
+    net.forward = lambda x: nn.functional.linear(x, w)
+    return net
+
+
+def held_view():
+    net = Odd(
+        lambda net, x: net.a(x) + nn.functional.linear(x, net.tail[0]).sum(1, keepdim=True),
+        a=nn.Linear(4, 3, bias=False),
+    )
+    net.tail = [net.a.weight.detach()[1:]]
+    return net
+
+
+def buffer_view():
+    net = Odd(
+        lambda net, x: net.a(x) + nn.functional.linear(x, net.tail), a=nn.Linear(4, 3, bias=False)
+    )
+    net.register_buffer("tail", net.a.weight.data)
+    return net
+
+
+HIDDEN = (held_lambda, closed_over_twice, closed_over_in_a_partial, closed_over_data)
+
+
+@pytest.mark.parametrize("build", [*HIDDEN, held_view, buffer_view])
+def test_what_a_copy_would_read_of_the_first_model_is_refused(build):
+    net, says = build(), "has closed over a part|holds a view of the weight"
+    batch = torch.randn(4, 4), torch.tensor([0, 1, 2, 1])
+    for call in (
+        lambda: masks.apply(net, masks.keep_all(net)),
+        lambda: taylor.gradient(net, batch),
+    ):
+        with pytest.raises(UncoveredError, match=says):
+            call()
+
+
+def test_a_view_that_was_taken_before_is_seen_where_it_is_read():
+    net = held_view()
+    with pytest.raises(UncoveredError, match=r"'a.weight' is read without a call of its layer"):
+        layer_grams(net, torch.randn(4, 4))
+
+
+def test_functions_that_read_no_weight_may_be_held():
+    net = Odd(lambda net, x: net.act(net.a(x)), a=nn.Linear(4, 3))
+    net.act = lambda x: torch.tanh(2 * x)
+    torch.testing.assert_close(
+        masks.apply(net, masks.keep_all(net))(torch.ones(1, 4)), net(torch.ones(1, 4))
+    )
+
+
+def test_weights_of_one_storage_are_told_apart():
+    net, flat = (
+        nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)),
+        torch.randn(32),
+    )
+    for layer, part in zip(net, flat.split(16), strict=True):
+        layer.weight = nn.Parameter(part.view(4, 4))
+    apart = copy.deepcopy(net)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(layer_grams(net, x), layer_grams(apart, x))
+    torch.testing.assert_close(
+        taylor.gradient(net, (x, torch.arange(5) % 4)),
+        taylor.gradient(apart, (x, torch.arange(5) % 4)),
+    )

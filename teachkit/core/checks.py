@@ -78,6 +78,8 @@ def finite(name: str, tensor: object) -> Tensor:
         raise TypeError(f"{name} must be real, got {tensor.dtype}")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense, got {tensor.layout}; use to_dense()")
+    if tensor.is_quantized or (tensor.is_floating_point() and tensor.element_size() < 2):
+        raise TypeError(f"{name} must be of 16 bits or more, got {tensor.dtype}; convert it")
     if tensor.is_meta or _wrapped(tensor):  # under vmap, too
         return tensor
     # A NaN or infinity survives every sum, so a finite sum, which is quick, proves all finite.
@@ -115,7 +117,9 @@ def usable(tensor: Tensor) -> Tensor:
 
 
 def batch(given: object, name: str = "the batch") -> Batch:
-    """Return ``(x, y)``: two non-empty tensors of one length, finite."""
+    """Return ``(x, y)``: two non-empty tensors of one length, finite; a DataLoader gives them as a list."""
+    if isinstance(given, list) and all(isinstance(part, Tensor) for part in given):
+        given = tuple(given)
     if not (isinstance(given, tuple) and len(given) == 2):
         raise TypeError(f"{name} must be a tuple (x, y), got {type(given).__name__}")
     x, y = (usable(finite(f"{name}'s {part}", t)) for part, t in zip("xy", given, strict=True))

@@ -107,8 +107,12 @@ def _whole(name: str, value: Any, hint: Any) -> int:
 def _number(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise _wrong(name, "a number", value)
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    try:
+        fits = math.isfinite(value)
+    except OverflowError:  # a whole number or a fraction beyond what a float holds
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be a finite number, got {quoted(value)}")
     return value
 
 
@@ -135,11 +139,12 @@ def _tensor(name: str, value: Any, hint: Any) -> Tensor:
 
 
 def _one_of(name: str, value: Any, hint: Any) -> Any:
-    if not any(
-        value is each or (type(value) is type(each) and value == each) for each in get_args(hint)
-    ):
-        raise ValueError(f"{name} must be one of {list(get_args(hint))}, got {quoted(value)}")
-    return value
+    for each in get_args(hint):
+        kind = str if isinstance(each, str) else type(each)  # numpy's texts are texts
+        alike = isinstance(value, kind) if kind is str else type(value) is kind
+        if value is each or (alike and value == each):
+            return each
+    raise ValueError(f"{name} must be one of {list(get_args(hint))}, got {quoted(value)}")
 
 
 def _either(name: str, value: Any, hint: Any) -> Any:
@@ -178,6 +183,8 @@ def _row(name: str, value: Any, hint: Any) -> Any:
     part = Any if mixed or not parts else parts[0]
     if isinstance(value, (str, bytes, Mapping, nn.Module)) or not isinstance(value, Iterable):
         raise _wrong(name, "a list", value)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        raise _wrong(name, "a list", value)
     if isinstance(value, Tensor):
         if value.ndim == 0 or part not in (int, float, Any, object, Tensor):
             raise _wrong(name, "a list", value)
@@ -193,13 +200,16 @@ def _row(name: str, value: Any, hint: Any) -> Any:
         return kept
     checked = [fitting(f"{name}[{i}]", each, part) for i, each in enumerate(kept)]
     same = all(a is b for a, b in zip(checked, kept, strict=True))
-    return kept if same or not isinstance(kept, (list, tuple)) else type(kept)(checked)
+    if same or not isinstance(kept, (list, tuple)):
+        return kept
+    return checked if isinstance(kept, list) else tuple(checked)
 
 
 def _batch(name: str, value: Any) -> Any:
     """The same tuple, unless a tensor had to be copied."""
     x, y = checks.batch(value, name)
-    return value if x is value[0] and y is value[1] else (x, y)
+    same = isinstance(value, tuple) and x is value[0] and y is value[1]
+    return value if same else (x, y)
 
 
 def _data(name: str, value: Any, hint: Any) -> Data:

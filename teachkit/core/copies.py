@@ -8,8 +8,10 @@ would run with the old weights; so both are found here, and refused by name.
 """
 
 import copy
+import dis
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
+from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -21,27 +23,31 @@ from teachkit.core.layers import UncoveredError, parameter_name
 from teachkit.core.reads import Reads
 from teachkit.core.types import Params
 
+TORCHS = frozenset(vars(nn.Module()))  # what every module holds; its hooks are looked at by name
+
 
 def independent_copy(model: nn.Module) -> nn.Module:
     """A deep copy of a model.
 
     Raises:
-        UncoveredError: a forward or a hook has closed over a module or a parameter of the model.
+        UncoveredError: a forward, a hook or a function that a module holds has closed over a module or
+            a parameter of the model; or a module holds a view of a parameter, which torch copies apart.
 
     >>> net = nn.Linear(1, 1)
     >>> independent_copy(net).weight is net.weight
     False
 
     """
-    own = {id(part) for part in (*model.modules(), *model.parameters())}
+    own = {_identity(part) for part in (*model.modules(), *model.parameters())}
     for name, module in model.named_modules():
         for what, function in _functions(module):
-            if any(id(value) in own for value in _reached(function)):
+            if any(_identity(value) in own for value in _reached(function)):
                 raise UncoveredError(
                     f"the {what} of {_where(name)} is a function that has closed over a part of the model, "
                     "so that a copy would still read the first one's weights; bind it to the "
                     "module, types.MethodType(function, module), or take the module as an argument"
                 )
+    _refuse_views(model)
     made = [t for module in model.modules() for t in module._buffers.values() if t is not None]
     # torch copies no tensor that carries a graph, as a buffer does that a forward pass has written
     written = {id(t): t.detach().clone() for t in made if t.grad_fn is not None}
@@ -58,19 +64,63 @@ def still_copy(model: nn.Module) -> nn.Module:
     return independent_copy(model).eval().requires_grad_(False)
 
 
+def _identity(part: object) -> int:
+    """A tensor is known by its storage, which a view or ``.data`` shares; all else by its id."""
+    if isinstance(part, Tensor) and part.layout is torch.strided:
+        return int(part.untyped_storage()._cdata)
+    return id(part)
+
+
+def _refuse_views(model: nn.Module) -> None:
+    """Refuse a tensor beside the parameters that has one's numbers: its copy would keep the old ones."""
+    params = {id(p) for p in model.parameters()}
+    storages = {_identity(p): name for name, p in model.named_parameters()}
+    for name, module in model.named_modules():
+        held = [(key, value) for key, value in vars(module).items() if key not in TORCHS]
+        for key, value in (*held, *module._buffers.items()):
+            for part in _members(value):
+                if id(part) not in params and _identity(part) in storages:
+                    raise UncoveredError(
+                        f"{key!r} of {_where(name)} holds a view of the weight "
+                        f"{storages[_identity(part)]!r}, which would keep the old numbers in a copy; "
+                        "take it in the forward"
+                    )
+
+
 def _functions(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """What runs when a module is called beside its class's code."""
-    if "forward" in vars(module):
-        yield "replaced forward", vars(module)["forward"]
+    """What may run when a module is called beside its class's code."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for hook in hooks.values():
             yield "forward hook", hook
+    for key, value in vars(module).items():
+        if key not in TORCHS:
+            for part in _members(value):
+                yield "replaced forward" if key == "forward" else f"attribute {key!r}", part
 
 
-def _reached(function: object) -> Iterator[object]:
-    """What a function has closed over: in its cells, its defaults and the globals that it names."""
-    if not isinstance(function, FunctionType):  # a bound method's or a partial's object is copied
-        return
+def _reached(held: object) -> Iterator[object]:
+    """What a function has closed over: in its cells, its defaults and the globals that it names.
+
+    What a bound method or a partial holds is copied with the model, but for the function inside.
+    """
+    while isinstance(held, (partial, MethodType)):
+        held = held.func if isinstance(held, partial) else held.__func__
+    waiting, seen = [held] if isinstance(held, FunctionType) else [], set()
+    while waiting:
+        function = waiting.pop()
+        if id(function) in seen or str(function.__module__).startswith("torch."):
+            continue
+        seen.add(id(function))
+        for value in _closed_over(function):
+            yield value
+            for inner in _inner(value):
+                if isinstance(inner, FunctionType):
+                    waiting.append(inner)
+                else:
+                    yield inner
+
+
+def _closed_over(function: FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             yield from _members(cell.cell_contents)
@@ -78,8 +128,27 @@ def _reached(function: object) -> Iterator[object]:
             continue
     for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield from _members(value)
-    for name in function.__code__.co_names:
+    for name in _globals(function.__code__):
         yield from _members(function.__globals__.get(name))
+
+
+def _globals(code: CodeType) -> Iterator[str]:
+    """The globals that a function names, and those of functions made in it."""
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_GLOBAL":
+            yield step.argval
+        elif isinstance(step.argval, CodeType):
+            yield from _globals(step.argval)
+
+
+def _inner(value: object) -> Iterator[object]:
+    """A function, and what a partial or a bound method of it holds."""
+    if isinstance(value, partial):
+        yield from (*value.args, *value.keywords.values(), *_inner(value.func))
+    elif isinstance(value, MethodType):
+        yield from (value.__self__, value.__func__)
+    elif isinstance(value, FunctionType):
+        yield value
 
 
 def _members(value: object) -> Iterable[object]:

@@ -1,19 +1,22 @@
 """The public door: one check of what a function is given, and one sentence where a library refuses it.
 
 ``hold(globals())`` is the last line of a module. From there on each public function of the module
-checks its arguments by their annotations (:mod:`core.contract`) when it is called from outside; what
-it calls inside is trusted. Where torch, numpy or sympy refuse the operands that they get from it, the
+checks its arguments by their annotations (:mod:`core.contract`) when it is called from outside, be it
+by a function of the caller's that the house calls; what the house calls itself is trusted.
+Where torch, numpy or sympy refuse the operands that they get from it, the
 door finds out which argument is to blame and says so: a model that cannot take x, a loss that cannot
 compare outputs with y, else all arguments by their shapes. Errors that the house raises itself, and
 those of the caller's own functions, pass as they are; so does what would be a fault of the house.
 """
 
+import copy
 import dis
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, get_type_hints
@@ -28,6 +31,7 @@ from teachkit.core.types import Data
 Function = TypeVar("Function", bound=Callable[..., Any])
 HOUSE = Path(__file__).parents[1]
 LIBRARY = (RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError)
+NUMERIC = ("torch", "numpy", "scipy", "sympy", "mpmath")  # libraries whose refusals are explained
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
@@ -35,25 +39,31 @@ def hold(names: dict[str, Any]) -> None:
     """Guard the public functions of a module, given its ``globals()``: its own, and those in ``__all__``."""
     listed = names.get("__all__", ())
     for name, value in list(names.items()):
-        own = isinstance(value, FunctionType) and value.__module__ == names["__name__"]
-        again = isinstance(value, FunctionType) and name in listed and not name.startswith("_")
-        if again or (own and not name.startswith("_")):
+        if not isinstance(value, FunctionType) or name.startswith("_"):
+            continue
+        if name in listed or value.__module__ == names["__name__"]:
             names[name] = guard(value)
+            home, key = vars(sys.modules[value.__module__]), value.__name__
+            if home.get(key) is value:  # pickle finds a function in its own module
+                home[key] = names[name]
 
 
 def guard(function: Function) -> Function:
     """The function behind the door; one that stands there already is given back as it is."""
     if isinstance(function, partial):
         return partial(guard(function.func), *function.args, **function.keywords)  # type: ignore[return-value]
-    if not isinstance(function, FunctionType) or hasattr(function, "__held__"):
-        return getattr(function, "__held__", function)
+    known = getattr(function, "__held__", None)
+    if not isinstance(function, FunctionType):
+        return known or function
+    if known and function in (known, getattr(known, "__wrapped__", None)):  # no copy by ``wraps``
+        return known  # type: ignore[no-any-return]
     signature, hints = inspect.signature(function), _hints(function)
     spread = {p.name for p in signature.parameters.values() if p.kind is p.VAR_POSITIONAL}
     free = {p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD}
 
     @wraps(function)
     def held(*given: Any, **named: Any) -> Any:
-        if _inside.get():
+        if _inside.get() and _owner(sys._getframe(1).f_code.co_filename) != "caller":
             return function(*given, **named)
         try:
             bound = signature.bind(*given, **named)
@@ -85,7 +95,12 @@ def own(function: Function) -> Function:
 def _hints(function: FunctionType) -> dict[str, Any]:
     try:
         return get_type_hints(function)
-    except NameError:  # a learner's criterion may speak of a class of its own
+    except (
+        NameError,
+        SyntaxError,
+        TypeError,
+        AttributeError,
+    ):  # of a class or in words of one's own
         return {}
 
 
@@ -127,23 +142,38 @@ def _within(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         _inside.reset(token)
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether an error is the house's own word, the file system's, or of a function of the caller's."""
-    if isinstance(error, OSError):
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return True
-    code = trace.tb_frame.f_code
-    place = Path(code.co_filename)
+@cache
+def _owner(file: str) -> str:
+    """Whose code a file holds: "house", "caller", else the library's name."""
+    place = Path(file)
     if HOUSE in place.parents:
-        word = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-        return word or not isinstance(error, LIBRARY)
-    return not any(part in ("site-packages", "dist-packages") for part in place.parts) and not (
-        place.is_relative_to(Path(dis.__file__).parent)
-    )
+        return "house"
+    for at, part in enumerate(place.parts[:-1]):
+        if part in ("site-packages", "dist-packages"):
+            return place.parts[at + 1]
+    standard = place.is_relative_to(Path(dis.__file__).parent) or file.startswith("<frozen ")
+    return "python" if standard else "caller"
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error is the house's own word, the system's, or of a function of the caller's.
+
+    Where the caller's code got it from one of the numeric libraries, as a model from torch, it is
+    explained like one that the house got.
+    """
+    if isinstance(error, (OSError, torch.OutOfMemoryError)):
+        return True
+    asked, told, trace, word = "house", "", error.__traceback__, True
+    while trace is not None:
+        owner, code = _owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
+        if owner in ("house", "caller"):
+            asked, told = owner, ""
+            word = code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+        told = told or (owner if owner != asked else "")
+        trace = trace.tb_next
+    if asked == "caller":
+        return told not in NUMERIC or not isinstance(error, LIBRARY)
+    return not told and (word or not isinstance(error, LIBRARY))
 
 
 def _explained(name: str, given: Mapping[str, Any], error: BaseException) -> Exception:
@@ -182,15 +212,19 @@ def _unfit(model: nn.Module, batch: Any, given: Mapping[str, Any]) -> str | None
         if t.is_meta or (p is not None and t.device != p.device):
             return f"the batch's {name} is on {t.device}, the model on {p.device if p is not None else '-'}"
     try:
+        model = copy.deepcopy(model).eval()  # in training mode, a try would write into its buffers
+    except Exception:  # whatever a module of the caller's raises
+        return None
+    try:
         with torch.no_grad():
-            output = model(x[:2])
+            output, whole = model(x[:2]), model(x)
     except Exception as error:  # whatever a module of the caller's raises
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         return f"model cannot take the batch's x, {quoted(x)}: {said}"
     loss = given.get("loss", nn.functional.cross_entropy)
     try:
         loss(output, y[:2])
-        loss(model(x), y)
+        loss(whole, y)
     except Exception as error:  # whatever a loss of the caller's raises
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         span = f" from {float(y.min()):g} to {float(y.max()):g}"

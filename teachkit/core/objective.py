@@ -67,6 +67,8 @@ def objective(
 
 def measured(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     """The loss, one number, where output and target fit: (n, 1) and (n,) would become n × n numbers."""
+    if not isinstance(output, Tensor):
+        raise ValueError(f"model must give one tensor, got {type(output).__name__}")
     shaped = any(loss is each or type(loss) is each for each in SHAPED)
     if shaped and output.shape != target.shape:
         advice = "; give the targets as y[:, None]" if output.shape[1:] == (1,) else ""
@@ -97,11 +99,16 @@ def refuse_sum(loss: Loss, output: Tensor, target: Tensor) -> None:
     once = measured(loss, output, target).detach()
     both = torch.cat([output, output]), torch.cat([target, target])
     twice = _on_others(lambda: measured(loss, *both), 2 * len(output)).detach()
-    if not torch.allclose(once, twice, rtol=1e-3, atol=1e-6, equal_nan=True):
+    if not torch.allclose(once, twice, rtol=_rough(once), atol=1e-6, equal_nan=True):
         raise ValueError(
             "the loss must be a mean over the samples; on the same samples twice it gives "
             f"{float(twice):.4g} instead of {float(once):.4g}"
         )
+
+
+def _rough(value: Tensor) -> float:
+    """How far two means of the same losses may be apart by rounding alone, of which bfloat16 does much."""
+    return max(1e-3, 4 * torch.finfo(value.dtype).eps)
 
 
 def refuse_sum_of(model: nn.Module, batch: Batch, loss: Loss) -> None:
@@ -127,7 +134,7 @@ def sample_gradients(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
         return measured(loss, at[None], label[None])
 
     gradients, values = _on_others(lambda: mapped(grad_and_value(single))(z, target), 1)
-    if not torch.allclose(together, values.mean(), rtol=1e-3, atol=1e-6):
+    if not torch.allclose(together, values.mean(), rtol=_rough(together), atol=1e-6):
         raise ValueError(
             f"the loss must be the mean over the samples: on {len(z)} samples it is "
             f"{float(together):.4g}, the mean of their single losses is {float(values.mean()):.4g}"

@@ -6,7 +6,8 @@ every operation passes through torch's dispatcher with its tensors, whoever aske
 compiled function or a script, with gradients or without. So that is where reads are seen.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,8 +32,9 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._names = {_place(t): name for name, t in tensors if t.numel()}
-        self._calling: list[Hashable] = []
+        self._spans = sorted((*_span(t), name) for name, t in tensors if t.numel())
+        self._longest = max((end - start for start, end, _ in self._spans), default=0)
+        self._calling: list[set[str]] = []
         self._paused = False
         self.outside: set[str] = set()
 
@@ -40,10 +42,15 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         for t in () if self._paused else _tensors((*args, *(kwargs or {}).values())):
-            place = _place(t)
-            if place in self._names and place not in self._calling:
-                self.outside.add(self._names[place])
+            self.outside.update(self._read(t).difference(*self._calling))
         return func(*args, **(kwargs or {}))
+
+    def _read(self, tensor: Tensor) -> set[str]:
+        """The names of the tensors whose numbers this one holds, or some of them, as a view does."""
+        start, end = _span(tensor)
+        first = bisect_left(self._spans, (start - self._longest,))
+        near = self._spans[first : bisect_left(self._spans, (end,), first)]
+        return {name for _, until, name in near if until > start}
 
     @contextmanager
     def calls(self, layers: Iterable[nn.Module]) -> Iterator[None]:
@@ -68,17 +75,21 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._paused = False
 
     def _enter(self, layer: nn.Module, *_: object) -> None:
-        self._calling.append(_place(layer.weight))  # type: ignore[arg-type]
+        self._calling.append(self._read(layer.weight))  # type: ignore[arg-type]
 
     def _leave(self, *_: object) -> None:
         self._calling.pop()
 
 
-def _place(tensor: Tensor) -> Hashable:
-    """Where a tensor's numbers stand, or would stand: the same for a weight and its ``.data``."""
-    if tensor.layout is not torch.strided:
-        return id(tensor)
-    return tensor.data_ptr() or (tensor.untyped_storage()._cdata, tensor.storage_offset())
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers stand, or would stand: first and last address."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return -id(tensor), -id(tensor) + 1
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    length = (1 + sum((n - 1) * step for n, step in steps)) * tensor.element_size()
+    offset = tensor.storage_offset() * tensor.element_size()
+    start = tensor.data_ptr() or (tensor.untyped_storage()._cdata << 64) + offset
+    return start, start + length
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -91,6 +91,8 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
     pairs = zip(torch.split(x, chunk), torch.split(y, chunk), strict=True)
     with eval_mode(model):
         parts = [(model(part.to(device)), target.to(device)) for part, target in pairs]
+    if not all(isinstance(output, Tensor) for output, _ in parts):
+        raise ValueError(f"model must give one tensor, got {type(parts[0][0]).__name__}")
     if any(len(output) != len(target) for output, target in parts):
         shape = tuple(parts[0][0].shape)
         raise ValueError(f"model must give one output a sample, got {shape} for {len(parts[0][1])}")
@@ -98,8 +100,16 @@ def _outputs(model: nn.Module, batch: Batch, chunk: int) -> list[Batch]:
 
 
 def _share_right(parts: list[Batch], threshold: float) -> float:
-    right = [predictions(output, threshold) == target.flatten() for output, target in parts]
-    return sum(int(part.sum()) for part in right) / sum(len(part) for part in right)
+    right = 0
+    for output, target in parts:
+        said = predictions(output, threshold).flatten()
+        if said.shape != target.flatten().shape:  # torch would compare all with all
+            raise ValueError(
+                f"targets must be one for each prediction, got {tuple(target.shape)} for outputs of "
+                f"shape {tuple(output.shape)}"
+            )
+        right += int((said == target.flatten()).sum())
+    return right / sum(len(target) for _, target in parts)
 
 
 door.hold(globals())

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import importlib
 import itertools
 import math
 import os
@@ -139,6 +140,46 @@ def with_helper(body):
     ).loss
 
 
+def negated(function):
+    """It takes the name of what it wraps."""
+
+    @functools.wraps(function)
+    def less(*given):
+        return -function(*given)
+
+    return less
+
+
+def wrapped_reading(name, value):
+    module = module_with(
+        f"import functools\n__file__ = 'mine.py'\n{name} = {value}\ndef wrap(f):\n"
+        f"    @functools.wraps(f)\n    def more(*a):\n        return f(*a) * {name}\n    return more"
+    )
+    return module.wrap(magnitude.scores)
+
+
+STRAIGHT = """
+import torch
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+    @staticmethod
+    def backward(ctx, g):
+        return {gradient}
+def loss(o, t):
+    return Straight.apply(o).sum()
+"""
+LOGGED = """
+import logging
+log = logging.getLogger("mine")
+def loss(o, t):
+    {doc!r}
+    log.info("called")
+    return "called" in str(o)
+"""
+
+
 def different():
     return {
         "an option of a loss": [nn.CrossEntropyLoss(ignore_index=k) for k in (-100, 0, 1)],
@@ -209,6 +250,17 @@ def different():
             nn.ModuleDict({"b": nn.Tanh(), "a": nn.ReLU()}),
         ],
         "cached": [functools.cache(make(k)) for k in (1, 2)],
+        "what wraps a function of the course or of torch": [
+            magnitude.scores,
+            negated(magnitude.scores),
+            wrapped_reading("POWER", 1),
+            wrapped_reading("POWER", 2),
+            F.cross_entropy,
+            negated(F.cross_entropy),
+        ],
+        "torch's functions with a gradient": [
+            module_with(STRAIGHT.format(gradient=k)).loss for k in ("g", "2 * g")
+        ],
     }
 
 
@@ -231,6 +283,9 @@ SAME = {
     "recipes": lambda: lab.rounds.by_criterion(Criterion(2.0), make(3), "layer"),
     "sets": lambda: {3, "a", 1.5, *map(str, range(50))},
     "numbers": lambda: np.float64(0.1),
+    "torch's functions with a gradient": lambda: module_with(STRAIGHT.format(gradient="g")).loss,
+    "what logs, and its docstring": lambda: module_with(LOGGED.format(doc=str(object()))).loss,
+    "wrapped functions of the course": lambda: negated(magnitude.scores),
     "classes": lambda: type("Own", (Criterion,), {"f": lambda self: 3}),
 }
 
@@ -238,6 +293,20 @@ SAME = {
 @pytest.mark.parametrize("kind", SAME)
 def test_what_is_made_anew_alike_is_the_same(kind):
     assert described(SAME[kind]()) == described(SAME[kind]())
+
+
+def test_a_file_of_the_users_may_have_the_name_of_one_of_pythons(tmp_path, monkeypatch):
+    (tmp_path / "xdrlib.py").write_text("def loss(o, t):\n    return o.sum()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "xdrlib", None)  # so that the end takes it away again
+    del sys.modules["xdrlib"]
+    mine = importlib.import_module("xdrlib")
+    assert not identity.library("xdrlib")
+    assert identity.library("json.decoder")
+    assert identity.library("_json")
+    assert described(mine.loss) == described(
+        module_with("def loss(o, t):\n    return o.sum()").loss
+    )
 
 
 def test_another_process_says_the_same():

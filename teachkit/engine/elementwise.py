@@ -72,7 +72,7 @@ def paired(ties: Ties, call: str, x: Axis | None, y: Axis | None, zero: Zero) ->
     """What two axes make that are paired, of which one may be missing, or of length 1."""
     if x is y and x is not None and x.plain:
         return x
-    first = x is None or x.single or _short(x, y)
+    first = x is None or (y is not None and (x.single or _short(x, y)))
     if first or y is None or y.single or _short(y, x):
         one, axis = (x, y) if first else (y, x)
         assert axis is not None  # noqa: S101 -- of two that are paired one is there

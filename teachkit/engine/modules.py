@@ -1,6 +1,7 @@
 """The table of the rules of modules, and the rules of layers without numbers; see ``weighted``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from teachkit.core.layers import kind
 from teachkit.engine import reducing, shaping
 from teachkit.engine.axes import Axis, StrangeError, Value, along, plain
+from teachkit.engine.calls import CALLS
 from teachkit.engine.ties import Ties
 from teachkit.engine.weighted import (
     Layer,
@@ -54,6 +56,8 @@ def shuffled(ties: Ties, layer: Layer, x: Value) -> Value:
     """Pixel (un)shuffle: r² neighbouring channels make one of an image r times as large, or back."""
     x.refine(4)
     axis, lead = x.axis(1), x.axes[0]
+    for place in x.whole[2:]:
+        ties.fix(place.units, f"{layer.call} is not understood there")
     if isinstance(layer.module, nn.PixelUnshuffle):
         ids = axis.ids().repeat(layer.module.downscale_factor**2)
     else:
@@ -120,8 +124,19 @@ def _hidden(ties: Ties, layer: Layer) -> None:
             raise StrangeError
         x = linear(ties, Layer(f"{layer.name}.{name}", part, call), x)
         if name == "linear1":
-            x = reducing.pointwise(ties, call, module.activation, x)
+            x = _activated(ties, call, module.activation, x)
     ties.fix(x.units, f"{call} is not understood there")
+
+
+def _activated(ties: Ties, call: str, function: Any, x: Value) -> Value:
+    """What a layer of a transformer does between the two: any function, but most are of single numbers."""
+    if isinstance(function, nn.Module):
+        single = rule_of(function) is pointwise
+    else:
+        single = isinstance(CALLS.get(function), partial)  # what ``calls.keywords`` made
+    if not single:
+        raise StrangeError
+    return reducing.pointwise(ties, call, function, x)
 
 
 Rule = Callable[..., Any]

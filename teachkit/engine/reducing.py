@@ -57,7 +57,9 @@ def reduced(kind: str, keeps: bool = True) -> Callable[..., Value]:
     ) -> Value:
         if rest.keys() - {"dtype"}:
             raise StrangeError
-        if dim is None:
+        if isinstance(dim, bool):  # std(x, unbiased)
+            raise StrangeError
+        if dim is None or dim in ((), []):
             dims = list(range(len(input.whole)))
         else:
             dims = [input.place(d) for d in (dim if isinstance(dim, (tuple, list)) else [dim])]

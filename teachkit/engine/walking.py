@@ -13,6 +13,7 @@ from torch import fx, nn
 from teachkit.engine import modules
 from teachkit.engine.axes import MisfitError, StrangeError, Value, plain, strange
 from teachkit.engine.calls import AWARE, CALLS, SIZES, Opaque, Rule, Shape
+from teachkit.engine.reducing import through
 from teachkit.engine.sizes import Size, unknown
 from teachkit.engine.ties import Ties
 from teachkit.engine.tracing import call_name
@@ -67,7 +68,10 @@ class Walk:
         module = self.modules.get(name)
         owned = {} if module is None else {**module._parameters, **module._buffers}
         tensor = owned.get(attribute)
-        return strange() if tensor is None else self.ties.value(tensor)
+        if tensor is None:
+            return strange()
+        value = self.ties.value(tensor)  # statistics stay as they are in the masked network
+        return through(value, not attribute.startswith("running"))
 
     def _module(self, name: str, args: Any, kwargs: Any) -> Any:
         module = self.modules[name]
@@ -77,7 +81,8 @@ class Walk:
             rule = modules.rule_of(module)
             if rule is None or not _binds(rule, 2 + len(args), tuple(kwargs)):
                 raise StrangeError
-            return rule(self.ties, layer, *args, **kwargs)
+            made = rule(self.ties, layer, *args, **kwargs)
+            return self._in_place(call, args, made) if getattr(module, "inplace", False) else made
         except self.errors as error:
             misfit = isinstance(error, MisfitError)
             why = f"module {name!r} reads it along another dimension" if misfit else ""
@@ -93,7 +98,7 @@ class Walk:
                 raise StrangeError
             args, kwargs = self._plain([args, kwargs], rule, call)
             made = rule(self.ties, call, *args, **kwargs)
-            return self._in_place(node, args, made)
+            return self._in_place(call, args, made) if _inside(node) else made
         except self.errors:
             fixed = self._fix([args, kwargs], f"{call} {STRANGE}")
             return Opaque() if sized or _of_numbers(target) else fixed
@@ -105,13 +110,11 @@ class Walk:
                 self.ties.fix(each.units, f"{call} computes with how many there are")
         return _mapped(given)
 
-    def _in_place(self, node: fx.Node, args: Any, made: Any) -> Any:
+    def _in_place(self, call: str, args: Any, made: Any) -> Any:
         """What overwrites its input changes what others read: it must not forget which are 0."""
-        name = node.target if isinstance(node.target, str) else node.target.__name__
-        inside = name.endswith("_") or node.kwargs.get("inplace") or name in INTO
         tensors = args and isinstance(args[0], Value) and isinstance(made, Value)
-        if inside and tensors and _zeros(args[0]) != _zeros(made):
-            self.ties.fix(args[0].units, f"{call_name(node)} {STRANGE}: it overwrites it")
+        if tensors and _zeros(args[0]) != _zeros(made):
+            self.ties.fix(args[0].units, f"{call} {STRANGE}: it overwrites it")
         return made
 
     def _fix(self, given: Any, why: str) -> Value:
@@ -126,6 +129,12 @@ class Walk:
 # What a rule raises that is given something that torch would refuse, or that nobody thought of.
 ODD = (TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError)
 INTO = ("iadd", "isub", "imul", "itruediv", "setitem")
+
+
+def _inside(node: fx.Node) -> bool:
+    """True for a call that writes into what it is given."""
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    return bool(name.endswith("_") or node.kwargs.get("inplace") or name in INTO)
 
 
 def _known(value: Value, shape: tuple[int | None, ...]) -> Value:

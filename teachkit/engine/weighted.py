@@ -57,7 +57,9 @@ def conv(ties: Ties, layer: Layer, x: Value) -> Value:
         ties.tie(ties.of(module.bias), makes, f"{layer.call} has it as a bias")
     layer.sizes(ties, out_channels=makes, in_channels=read if groups > 1 else reads)
     ties.made[layer.name] = makes
-    return Value([x.axes[0], along(makes), *(plain() for _ in range(dims))])
+    samples = x.whole[0]
+    first = samples._replace(zero=samples.zero and module.bias is None)
+    return Value([first, along(makes), *(plain() for _ in range(dims))])
 
 
 def grouped(ties: Ties, layer: Layer, read: Ids, groups: int, weight: tuple[Ids, Ids]) -> Ids:
@@ -91,7 +93,8 @@ def scaled(ties: Ties, layer: Layer, x: Value) -> Value:
     if single and len(x.axes) != dimensions(module) + 2:
         raise StrangeError
     axis, ids = x.axis(1), x.axis(1).ids(int(module.num_features))
-    for other in x.axes[2:]:
+    mixes = not single and module.running_mean is None  # the samples of a batch
+    for other in [*x.axes[:mixes], *x.axes[2:]]:
         if other is not None:
             ties.fix(other.units, f"{layer.call} is not understood there")
     _own(ties, layer, ids, ("weight", "bias", "running_mean", "running_var"))
@@ -153,7 +156,8 @@ def embedding(ties: Ties, layer: Layer, x: Value) -> Value:
     ties.fix(ties.of(layer.module.weight), "it is an input of the network")
     columns = ties.of(layer.module.weight, 1)
     layer.sizes(ties, embedding_dim=columns)
-    return Value([*x.axes, along(columns)])
+    rows = [axis and axis._replace(zero=False) for axis in x.axes]  # that of index 0 is a row, too
+    return Value([*rows, along(columns)])
 
 
 def close(ties: Ties, module: nn.Module, why: str, recurse: bool = True) -> None:

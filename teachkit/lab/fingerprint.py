@@ -10,6 +10,7 @@ Unseen stays what code looks up by a name that it makes itself, and torch's glob
 
 import copyreg
 import functools
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -65,6 +66,7 @@ class _Describer:
             (functools.cached_property, self._parts("func")),
             (ModuleType, self._module),
             (nn.Module, self._network),
+            (logging.Logger, self._parts("name")),
             (object, self._object),
         )
 
@@ -152,7 +154,8 @@ class _Describer:
         for name in ("__defaults__", "__kwdefaults__"):
             self.add(f"{path}.{name}", getattr(function, name))
         self._state(path, function)
-        if not (library(function.__module__) and "__file__" in function.__globals__):
+        outside = function.__globals__  # its __module__ may be that of a function it wraps
+        if not (library(outside.get("__name__")) and "__file__" in outside):
             self._outside(path, function)
 
     def _outside(self, path: str, function: FunctionType) -> None:
@@ -238,7 +241,8 @@ class _Describer:
     def _state(self, path: str, value: Any) -> None:
         """The attributes of an object, in its dict and in slots."""
         for name, each in sorted(getattr(value, "__dict__", {}).items()):
-            self.add(f"{path}.{name}", each)
+            if name not in identity.SILENT:
+                self.add(f"{path}.{name}", each)
         for base in type(value).__mro__:
             for name, member in vars(base).items():
                 if isinstance(member, MemberDescriptorType) and not library(base.__module__):

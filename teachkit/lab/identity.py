@@ -7,9 +7,9 @@ is the same, a file edited after it was imported is not yet another one.
 import dis
 import hashlib
 import importlib
-import inspect
 import random
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -25,11 +25,17 @@ REFUSED = (
     ((Iterator, random.Random, torch.Generator, *NUMPY), "its state moves on with each use"),
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), "what is scripted hides its code"),
 )
+PYTHON = (  # where its own library lies
+    Path(dis.__file__).parent,
+    Path(sysconfig.get_path("platstdlib")),
+    Path(sys.base_prefix) / "DLLs",
+)
 STATE = {"__getstate__", "__reduce__", "__reduce_ex__"}
 SILENT = {  # what a class has besides its meaning
     *("__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__"),
     *("__firstlineno__", "__static_attributes__", "_abc_impl", "__annotate__", "__parameters__"),
     *("__orig_bases__", "__annotations_cache__", "__annotate_func__", "__abstractmethods__"),
+    *("_autograd_function_id", "_torchdynamo_wrapper_id"),  # running numbers
 }
 LOOKS_UP = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 READS = LOOKS_UP | {"LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM", "LOAD_SUPER_ATTR"}
@@ -109,14 +115,19 @@ def library(name: object) -> bool:
         return False
     module = sys.modules[top]
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    parts = {part for place in places if place for part in Path(place).parts}
-    return top in sys.stdlib_module_names | {"teachkit"} or bool(
-        parts & {"site-packages", "dist-packages"}
-    )
+    paths = [Path(place) for place in places if place]
+    if any({"site-packages", "dist-packages"}.intersection(path.parts) for path in paths):
+        return True
+    if top in sys.stdlib_module_names:  # a file of the user's may have such a name, too
+        return not paths or any(path.is_relative_to(home) for path in paths for home in PYTHON)
+    return top == "teachkit"
 
 
 def by_name(thing: Any) -> bool:
     """Whether a function or class, or one that wraps it, stands in a library under its own name.
+
+    Who wraps one in turn, by ``functools.wraps``, takes its name and does something else; the house's
+    own doors do not.
 
     >>> by_name(dis.dis), by_name(lambda: 0)
     (True, False)
@@ -127,7 +138,11 @@ def by_name(thing: Any) -> bool:
     there: Any = sys.modules.get(str(module))
     for part in name.split("."):
         there = getattr(there, part, None)
-    return there is not None and inspect.unwrap(there) is inspect.unwrap(thing)
+    if getattr(thing, "__held__", None) is thing:
+        thing = getattr(thing, "__wrapped__", thing)
+    while there is not None and there is not thing:
+        there = getattr(there, "__wrapped__", None)
+    return there is not None
 
 
 def built_in(kind: type) -> bool:
@@ -156,8 +171,14 @@ def code(body: CodeType) -> str:
     """
     counts = (body.co_argcount, body.co_posonlyargcount, body.co_kwonlyargcount, body.co_flags)
     names = (body.co_names, body.co_varnames, body.co_freevars, body.co_cellvars)
-    what = (body.co_code, body.co_exceptiontable, counts, names, _constant(body.co_consts))
+    what = (body.co_code, body.co_exceptiontable, counts, names, _constant(_used(body)))
     return digest(repr(what).encode())
+
+
+def _used(body: CodeType) -> tuple[Any, ...]:
+    """The constants, but for a docstring: the first, which no step reads."""
+    read = {each.arg for each in dis.get_instructions(body) if each.opcode in dis.hasconst}
+    return body.co_consts if 0 in read else body.co_consts[1:]
 
 
 def _constant(value: Any) -> Any:

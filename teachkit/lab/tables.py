@@ -81,7 +81,8 @@ class Table:
 
     def under_way(self) -> list[Row]:
         """The points that are claimed here and not finished."""
-        return [point for point, _ in self._claims.values()]
+        with self._inside:
+            return [point for point, _ in self._claims.values()]
 
     def add(self, row: Row, point: Row) -> None:
         """Write a finished row and give its claim back; a row that is there already stays."""

@@ -32,6 +32,7 @@ from teachkit import (
     taylor,
 )
 from teachkit.core import contract, door, losses, objective
+from teachkit.lab import levenberg
 
 
 def network(seed=0, inputs=4, classes=3):
@@ -384,7 +385,7 @@ SILENT = {
     "negative diagonal": lambda: neurons.costs(torch.ones(1, 2), -torch.eye(2)),
     "m must": lambda: masks.keep_n_of_m_naive(torch.ones(2, 4), 2, -1),
     "form must": lambda: lab.storage.packed(torch.ones(2, 2), "csr "),
-    "target has": lambda: lab.levenberg.fit(
+    "target has": lambda: levenberg.fit(
         lambda theta: (theta @ torch.ones(1, 2), torch.ones(1, 2, 1)),
         torch.zeros(1, 1),
         torch.zeros(1),

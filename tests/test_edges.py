@@ -1,5 +1,6 @@
 """What happens exactly at a limit, and with units, layers and rows that are all zero."""
 
+import math
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from teachkit import hessian, lab, magnitude, masks, neurons, obd, schedule
 from teachkit.core import losses
-from teachkit.engine import blocks, grams, merging
+from teachkit.engine import blocks, grams, inverse, merging
 from teachkit.engine.units import observed
 from teachkit.lab import levenberg, timing
 
@@ -164,3 +165,45 @@ def test_a_pooling_whose_windows_overlap_may_stand_before_a_curved_activation(cu
     fast, slow = obd.diagonal(net, batch), obd.by_products(net, batch)
     for name, h in slow.items():
         torch.testing.assert_close(fast[name], h)
+
+
+def test_the_estimated_diagonal_takes_three_directions():
+    net, (x, y) = lab.models.mlp((4,), 3, hidden=(5,)), (normal(9, 4, seed=2), torch.arange(9) % 3)
+    dice = torch.Generator().manual_seed(0)
+    h = obd.hutchinson(net, (x, y), directions=3, generator=dice).mean
+    scores = obd.hutchinson_scores(net, (x, y))
+    assert all(torch.equal(s, obd.saliency(h[n], net.get_parameter(n))) for n, s in scores.items())
+
+
+@given(st.sampled_from([1e-9, 1.0, 1e9]))
+def test_a_unit_is_no_constant_because_its_outputs_are_large_or_small(scale):
+    net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)).float()
+    for i, p in enumerate(net.parameters()):
+        p.data = normal(*p.shape, seed=i).float()
+    x = normal(20, 2, seed=9).float()
+    want = merging.by_activations(observed(net, x)["0"]).alike
+    net[0].weight.data *= scale
+    net[0].bias.data *= scale
+    torch.testing.assert_close(merging.by_activations(observed(net, x)["0"]).alike, want)
+
+
+def test_what_is_empty_or_gone_costs_nothing_to_say():
+    assert inverse.symmetric("H", torch.zeros(0, 0)).shape == (0, 0)
+    assert neurons.costs(torch.ones(1, 2), torch.zeros(2, 2)).tolist() == [math.inf, math.inf]
+
+
+def test_the_stem_of_a_residual_network_keeps_the_size_of_an_image():
+    net = lab.models.residual(4, blocks=1).eval()
+    assert net[0](torch.rand(1, 1, 8, 8)).shape == (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: neurons.banzhaf(torch.zeros(4), keep=2.0), "keep must"),
+        (lambda: masks.combine({}, 3), r"masks\[1\] must"),
+    ],
+)
+def test_the_argument_is_named(call, says):
+    with pytest.raises((TypeError, ValueError), match=f"^{says}"):
+        call()

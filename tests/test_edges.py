@@ -202,6 +202,8 @@ def test_the_stem_of_a_residual_network_keeps_the_size_of_an_image():
     [
         (lambda: neurons.banzhaf(torch.zeros(4), keep=2.0), "keep must"),
         (lambda: masks.combine({}, 3), r"masks\[1\] must"),
+        (lambda: neurons.teams(torch.tensor([0.5, 1.0])), "units must be a list of whole numbers"),
+        (lambda: neurons.teams(torch.tensor([True])), "units must be a list of whole numbers"),
     ],
 )
 def test_the_argument_is_named(call, says):

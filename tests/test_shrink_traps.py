@@ -3,6 +3,8 @@
 Each is cut to what the masked network computes, or refused by name, whatever the mask.
 """
 
+import operator
+
 import pytest
 import torch
 from shrink_networks import IMAGE, ROW, WORDS, Net, conv, draw
@@ -30,6 +32,16 @@ def written(layer):
         return y
 
     return summed(way, act=layer)
+
+
+def moved(into):
+    """A sum over units that an operator has moved away from 0 under another name."""
+
+    def way(m, y):
+        into(y, 1.0)
+        return y
+
+    return summed(way)
 
 
 def with_buffer(name):
@@ -99,6 +111,8 @@ TRAPS = {
     ),
     "overwritten by Hardsigmoid": (written(nn.Hardsigmoid(inplace=True)), ROW),
     "overwritten by Hardtanh": (written(nn.Hardtanh(1.0, 2.0, inplace=True)), ROW),
+    "lowered in place": (moved(operator.isub), ROW),
+    "raised in place": (moved(operator.iadd), ROW),
     "a buffer called as statistics are": (with_buffer("running_shift"), ROW),
     "statistics read by hand": (
         summed(lambda m, y: m.n(y) - m.n.running_mean, n=nn.BatchNorm1d(5)),

@@ -167,10 +167,10 @@ hardsigmoid logsigmoid tanhshrink softshrink hardshrink threshold contiguous clo
 tanh_ sigmoid_ neg_ abs_ clamp_ negative absolute floor ceil round nan_to_num reciprocal rsqrt log
 zeros_like ones_like exp_ square_ sqrt_ leaky_relu_ elu_""".split()  # noqa: SIM905 -- to read
 SIZES: dict[object, Rule] = {
-    operator.mul: calculated(operator.mul, 1),
-    operator.floordiv: calculated(operator.floordiv, -1),
-    operator.add: calculated(operator.add),
-    operator.sub: calculated(operator.sub),
+    **dict.fromkeys((operator.mul, operator.imul), calculated(operator.mul, 1)),
+    **dict.fromkeys((operator.floordiv, operator.ifloordiv), calculated(operator.floordiv, -1)),
+    **dict.fromkeys((operator.add, operator.iadd), calculated(operator.add)),
+    **dict.fromkeys((operator.sub, operator.isub), calculated(operator.sub)),
 }
 CALLS: dict[object, Rule] = {}
 

@@ -9,7 +9,8 @@ default values is run with these, and with symbols too where its code allows: it
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import GeneratorType
 from typing import Any, NamedTuple
@@ -32,6 +33,33 @@ class Traced(NamedTuple):
     constants: dict[str, Any]
 
 
+class Recorded(fx.Proxy):
+    """A symbol that also records what is written into it: torch.fx takes ``y -= 1`` for ``y = y - 1``."""
+
+
+def _writing(operation: Callable[[Any, Any], Any]) -> Callable[[Recorded, Any], Any]:
+    def record(self: Recorded, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    return record
+
+
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+):
+    setattr(Recorded, f"__i{_name}__", _writing(getattr(operator, f"__i{_name}__")))
+
+
 class Tracer(fx.Tracer):
     """Traces, and notes whether the code read a size of one of its layers."""
 
@@ -40,6 +68,10 @@ class Tracer(fx.Tracer):
     def __init__(self, modules: Any) -> None:
         super().__init__(autowrap_modules=modules)
         self.reads_sizes = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """The symbol of a call."""
+        return Recorded(node, self)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """What the code gets that unpacks a value; how many it takes is noted."""

@@ -269,7 +269,7 @@ def test_an_empty_batch_is_refused(criterion):
     model, (x, y) = small()
     with pytest.raises(ValueError, match="at least 1"):
         both(criterion, model, (x[:0], y[:0]))
-    with pytest.raises(TypeError, match="must be a tuple"):
+    with pytest.raises(TypeError, match=r"^the batch must be a tuple \(x, y\), got"):
         both(criterion, model, x)
 
 

@@ -81,9 +81,15 @@ def test_a_fisher_block_that_is_singular_or_indefinite_is_refused(corner):
     assert blocks.factor(F, 9.0).isfinite().all()
 
 
-@pytest.mark.parametrize("block", [0, 1.5])
-def test_sparse_squares_name_the_side_that_is_refused(block):
-    with pytest.raises((ValueError, TypeError), match="block must be a whole number"):
+@pytest.mark.parametrize(
+    ("block", "error", "says"),
+    [
+        (0, ValueError, "block must be a whole number from 1, got 0"),
+        (1.5, TypeError, "block must be a whole number, got 1.5"),
+    ],
+)
+def test_sparse_squares_name_the_side_that_is_refused(block, error, says):
+    with pytest.raises(error, match=says):
         timing.csr(torch.eye(2), block)
 
 

@@ -124,5 +124,5 @@ def test_too_much_is_refused_and_says_which_layer():
 def test_bad_groups_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call({"w": torch.ones(2, 3)})
-    with pytest.raises(TypeError, match=r"block must be .*, got 4"):
+    with pytest.raises(TypeError, match=r"block must be \(rows, columns\), got 4"):
         groups.group_scores({"w": torch.ones(2, 3)}, "block", block=4)

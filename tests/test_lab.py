@@ -70,7 +70,11 @@ def test_published_sizes():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: lab.models.mlp(8), TypeError, "shape must be a list, got 8"),
+        (
+            lambda: lab.models.mlp(8),
+            TypeError,
+            r"shape must hold the sizes, e.g. \(1, 8, 8\), got 8",
+        ),
         (lambda: lab.models.mlp(()), ValueError, "shape must hold"),
         (lambda: lab.models.mlp((8, 0)), ValueError, r"each size in shape \(8, 0\).*got 0"),
         (lambda: lab.models.mlp(hidden=(0,)), ValueError, "a hidden width must be"),
@@ -178,7 +182,7 @@ def test_progress_bar_can_be_switched_off(capsys):
             ValueError,
             "the batch's x has 128 NaN",
         ),
-        ([1, 2], {}, TypeError, r"must be a tuple \(x, y\), got list"),
+        ([1, 2], {}, TypeError, r"the batch must be a tuple \(x, y\), got list"),
         (
             (torch.rand(2, 64).float(), torch.zeros(2).long()),
             {},

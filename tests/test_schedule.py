@@ -79,7 +79,7 @@ def test_bad_schedules_are_refused(call, says):
 
 @pytest.mark.parametrize("make", [schedule.delayed, schedule.every])
 def test_a_schedule_is_a_function(make):
-    with pytest.raises(TypeError, match=r"schedule must be a function, got 0.5"):
+    with pytest.raises(TypeError, match=r"schedule must be a function of the step, got 0.5"):
         make(0.5, 2)
 
 

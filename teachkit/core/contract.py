@@ -68,7 +68,7 @@ def quoted(value: Any) -> str:
 
 
 def _wrong(name: str, must: str, value: Any) -> TypeError:
-    return TypeError(f"{name} must be {must}, got {quoted(value)}")
+    return TypeError(f"{name} must {WORDS.get((name, must), f'be {must}')}, got {quoted(value)}")
 
 
 def _instance(name: str, value: Any, hint: type) -> Any:
@@ -230,6 +230,11 @@ NAMED: dict[str, Callable[[str, Any], float]] = {
 FLOATING = ("weights", "H", "inverse")  # whole numbers would cut off what is added to them
 FILLED = ("sparsities", "qualities")  # nothing to do is nothing that is asked
 FREE = (Any, object, type(None))
+WORDS = {  # what says more than the kind of the value
+    ("block", "a list"): "be (rows, columns)",
+    ("schedule", "a function"): "be a function of the step",
+    ("shape", "a list"): "hold the sizes, e.g. (1, 8, 8)",
+}
 RULES: dict[Any, Rule] = {
     **{int: _whole, float: _number, bool: _truth, Tensor: _tensor, Data: _data},
     **dict.fromkeys((Criterion, Callable), _function),

@@ -65,7 +65,7 @@ def hessian(f: Expr, variables: Sequence[Symbol] | Symbol) -> Matrix:
     return Matrix([[sympy.diff(f, v, w) for w in names] for v in names])
 
 
-def discriminant(f: Expr, variables: Sequence[Symbol]) -> Expr:
+def discriminant(f: Expr, variables: Sequence[Symbol] | Symbol) -> Expr:
     """D = f_xx f_yy − f_xy f_yx, the determinant of the Hessian of two variables (not the Hessian).
 
     >>> x, y = sympy.symbols("x y")
@@ -162,7 +162,9 @@ def sign_test(f: Expr, variable: Symbol) -> CriticalPoints:
     return CriticalPoints(p._replace(kind=name) for p, name in zip(points, names, strict=True))
 
 
-def autodiff(f: Expr, variables: Sequence[Symbol], point: Mapping[Symbol, float]) -> Tensor:
+def autodiff(
+    f: Expr, variables: Sequence[Symbol] | Symbol, point: Mapping[Symbol, float]
+) -> Tensor:
     """The Hessian of a sympy expression at a point by automatic differentiation, not by algebra.
 
     The expression is turned into a torch function and differentiated twice; shape (n, n), float64.

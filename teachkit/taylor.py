@@ -30,7 +30,9 @@ __all__ = [
 _INFINITE = (sympy.nan, sympy.zoo, sympy.oo, -sympy.oo, sympy.DiracDelta, sympy.Subs)
 
 
-def polynomial_naive(f: Expr, variables: Sequence[Symbol], point: Point, order: int) -> Expr:
+def polynomial_naive(
+    f: Expr, variables: Sequence[Symbol] | Symbol, point: Point, order: int
+) -> Expr:
     """Taylor's polynomial as the sum over all α with |α| ≤ order of ∂^α f(a) (x − a)^α / α!.
 
     >>> x, y = sympy.symbols("x y")

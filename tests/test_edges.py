@@ -215,3 +215,12 @@ def test_the_stem_of_a_residual_network_keeps_the_size_of_an_image():
 def test_the_argument_is_named(call, says):
     with pytest.raises((TypeError, ValueError), match=f"^{says}"):
         call()
+
+
+@given(st.integers(0, 9), st.integers(1, 3))
+def test_what_is_explained_is_r_squared_with_a_constant(seed, stay):
+    A, keep = normal(12, 5, seed=seed).double() + 3, torch.arange(5) < stay
+    X = torch.cat([A[:, keep], torch.ones(12, 1, dtype=A.dtype)], 1)
+    left = A[:, ~keep] - X @ torch.linalg.lstsq(X, A[:, ~keep]).solution
+    want = 1 - left.square().sum() / (12 * A[:, ~keep].var(0, correction=0).sum())
+    assert neurons.explained(A, keep) == pytest.approx(float(want), abs=1e-10)

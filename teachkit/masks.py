@@ -6,8 +6,7 @@ lesson needs of masks stands in ``teachkit.core.weights`` and ``teachkit.core.ra
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import chain, combinations, product
-from math import comb
+from itertools import combinations, product
 from typing import NamedTuple
 
 import mpmath
@@ -31,6 +30,7 @@ from teachkit.core.ranking import (
     zeros_last,
 )
 from teachkit.core.recorder import Call, record_calls
+from teachkit.core.selection import subsets
 from teachkit.core.types import Batch, Loss, Masks, Scores
 from teachkit.core.weights import apply, change, combine, keep_all, nonzero, prunable, split
 from teachkit.engine.exchange import from_torch, to_torch
@@ -212,8 +212,8 @@ def _choices(n: int, k: int) -> Tensor:
             f"brute force is for at most {BRUTE_FORCE_LIMIT} weights; this model has {n}, "
             f"and keeping {k} of them takes 10^{log10_subsets(n, k):.1f} networks"
         )
-    kept = np.fromiter(chain.from_iterable(combinations(range(n), k)), int).reshape(comb(n, k), k)
-    choices = np.zeros((comb(n, k), n), bool)
+    kept = subsets(n, k)
+    choices = np.zeros((len(kept), n), bool)
     np.put_along_axis(choices, kept, True, axis=1)
     return torch.from_numpy(choices)
 

@@ -17,7 +17,7 @@ from torch.func import vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from teachkit.core import checks, door
+from teachkit.core import bars, checks, door
 from teachkit.core.layers import weighted
 from teachkit.core.objective import objective
 from teachkit.core.ranking import (
@@ -175,7 +175,7 @@ def subset_losses(
     """The loss of every network that keeps k of the model's n prunable weights, retraining none.
 
     Choices (C(n, k), n), boolean, True keeps, over all weights in the order of ``prunable``,
-    flattened; and their losses (C(n, k),). 4096 networks run at a time; ValueError for more than 20
+    flattened; and their losses (C(n, k),). 1024 networks run at a time; ValueError for more than 20
     weights says how many they would be.
     """
     weights = {name: w.detach() for name, w in prunable(model).items()}
@@ -185,7 +185,7 @@ def subset_losses(
     def masked(choice: dict[str, Tensor]) -> Tensor:
         return value({name: w * choice[name] for name, w in weights.items()})
 
-    parts = torch.split(choices, 4096)
+    parts = bars.bar(torch.split(choices, 1024), "networks, in thousands")
     return choices, torch.cat([vmap(masked)(split(part, weights)) for part in parts])
 
 

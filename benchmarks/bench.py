@@ -67,7 +67,7 @@ def main(arguments: Iterable[str]) -> int:
         parser.error(f"{given.suite} has the sections {', '.join(SUITES[given.suite])}")
     measured = sections(given.suite, only=given.only, quick=given.quick)
     if given.write and given.suite == "lessons" and not given.quick:
-        lessons.write(lessons.measured())
+        lessons.write(lessons.measured(given.quick))
     name = given.suite if given.only is None else f"{given.suite}-{given.only}"
     print(report.save(name, measured, given.folder, quick=given.quick))
     return 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
+from tqdm.auto import tqdm
 
 from benchmarks.cases import Case, Table
 from teachkit.core import files
@@ -55,9 +56,10 @@ def tables(quick: bool) -> list[Table]:
 
 
 @cache
-def measured(quick: bool = False) -> tuple[Lesson, ...]:
+def measured(quick: bool) -> tuple[Lesson, ...]:
     """Run every lesson once, on a kernel of its own."""
-    return tuple(measure(path) for path in select(["00"] if quick else []))
+    paths = select(["00"] if quick else [])
+    return tuple(measure(path) for path in tqdm(paths, desc="lessons", leave=False))
 
 
 def measure(path: Path) -> Lesson:

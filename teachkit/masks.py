@@ -185,7 +185,7 @@ def subset_losses(
     def masked(choice: dict[str, Tensor]) -> Tensor:
         return value({name: w * choice[name] for name, w in weights.items()})
 
-    parts = bars.bar(torch.split(choices, 1024), "networks, in thousands")
+    parts = bars.bar(torch.split(choices, 1024), "networks, in parts of 1024")
     return choices, torch.cat([vmap(masked)(split(part, weights)) for part in parts])
 
 

@@ -61,7 +61,8 @@ def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """
     units = torch.eye(len(at), dtype=at.dtype, device=at.device)
     product = mapped(_product_at(f, at))
-    return torch.cat([product(part) for part in torch.split(units, 256)])
+    parts = bars.bar(torch.split(units, 256), "rows of the Hessian, in parts of 256")
+    return torch.cat([product(part) for part in parts])
 
 
 def of_model(

@@ -3,6 +3,7 @@
 The death of the kernel is noticed, and no message of it is lost.
 """
 
+import os
 import time
 from collections import deque
 from contextlib import suppress
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import Phase, settings
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
+
+os.environ["TQDM_DISABLE"] = "1"  # no progress bar in a test or in a notebook that is compared
 
 # The same examples for everyone; look for new ones with --hypothesis-profile=explore.
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
@@ -128,6 +131,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if hasattr(item, "output_timeout"):
             item.output_timeout = 60
+
+
+@pytest.fixture
+def bars_at_once(monkeypatch):
+    """Progress bars on, without their delay, as in a terminal."""
+    from teachkit.core import bars
+
+    monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.setattr(bars, "DELAY", 0)
+    monkeypatch.setattr(bars, "_terminal", lambda: True)
 
 
 @pytest.fixture(autouse=True)

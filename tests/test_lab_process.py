@@ -132,6 +132,17 @@ def test_lab_serves_the_copies_and_git_sees_nothing_of_them(lab):
     assert ignored.returncode == 0
 
 
+def test_a_save_that_was_cut_off_is_mended_when_the_notebook_is_opened(lab):
+    """JupyterLab writes into the file and has a copy aside meanwhile; a kill may leave half."""
+    lab.info()
+    work = lab.home / "work"
+    whole = (work / "02_taylor.ipynb").read_bytes().replace(b"Taylor", b"Tailor")
+    (work / ".~02_taylor.ipynb").write_bytes(whole)
+    (work / "02_taylor.ipynb").write_bytes(whole[:1000])
+    lab.ask("api/contents/02_taylor.ipynb")
+    assert (work / "02_taylor.ipynb").read_bytes() == whole
+
+
 def test_an_unknown_lesson_to_reset_opens_nothing(tmp_path):
     server = Server(tmp_path, "--reset", "99")
     assert server.process.wait(60) == 1

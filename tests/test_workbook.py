@@ -226,6 +226,16 @@ def test_reset_takes_the_new_version_and_tidies_its_twin(course):
     assert there(course)[TAYLOR] == THREE
 
 
+def test_reset_keeps_what_a_save_that_was_cut_off_has_put_aside(course):
+    update(course)
+    write(course, MINE[:4])
+    write(course, MINE, f".~{TAYLOR}")
+    assert len(reset(course, "02")) == 2
+    assert there(course)[TAYLOR] == ONE
+    assert {there(course)[name] for name in dated(course)} == {MINE, MINE[:4]}
+    assert not (course / "work" / f".~{TAYLOR}").exists()
+
+
 def test_reset_brings_a_deleted_lesson_back(course):
     assert reset(course, "02") == ["02_taylor.ipynb is there again."]
     assert there(course) == {TAYLOR: ONE}

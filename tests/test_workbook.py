@@ -317,8 +317,9 @@ ERRORS = {
 def test_an_end_at_any_step_loses_nothing_and_the_next_run_completes(
     what, kind, course, monkeypatch
 ):
-    mess(course)
+    monkeypatch.setattr(os, "fsync", lambda stream: None)  # slow, and no power fails here
     monkeypatch.setattr(workbook, "trust", lambda content: None)
+    mess(course)
     saved = course / "saved"
     shutil.copytree(course / "work", saved)
     for fail in range(1, 200):
@@ -357,7 +358,7 @@ def linkless(monkeypatch):
     monkeypatch.setattr(os, "link", refused)
 
 
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("kind", ["full", "killed after"])
 @pytest.mark.parametrize("what", ["update", "reset"])
 @pytest.mark.usefixtures("linkless")
 def test_no_end_on_such_a_disk_leaves_half_a_notebook(what, kind, course, monkeypatch):

@@ -185,7 +185,8 @@ def _explained(pairs: Pairs, tolerance: float) -> str:
     if near(a, -b):
         return "the sign is wrong"
     if near(np.abs(a), np.abs(b)):
-        return "the sign of some entries is wrong"
+        single = all(x.size == 1 for x, _ in pairs) and len(pairs) > 1
+        return f"the sign {'is wrong for some inputs' if single else 'of some entries is wrong'}"
     for factor, says in FACTORS:
         if near(a, factor * b):
             return says
@@ -222,7 +223,7 @@ def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
 
 def _symbolic_difference(given: Any, expected: Any) -> str:
     matrix = isinstance(expected, sympy.MatrixBase)
-    if not matrix and expected.is_number and not isinstance(given, (str, sympy.Basic, WORDS)):
+    if not matrix and expected.is_number and not isinstance(given, (*WORDS, sympy.Basic, sympy.MatrixBase)):
         return _array_difference(given, float(expected))
     if not isinstance(given, (sympy.Basic, sympy.MatrixBase, Number)):  # a text would be run
         return f"the type differs: {_kinds(given, expected)}"

@@ -85,7 +85,7 @@ def first(change):
     def damaged(value):
         if isinstance(value, torch.Tensor) and value.dim() and value.dtype != torch.bool:
             value = value.clone()
-            value.view(-1)[0] = change(value.view(-1)[0])
+            value[(0,) * value.dim()] = change(value[(0,) * value.dim()])
             return value
         if isinstance(value, (list, tuple)):
             return type(value)([change(value[0]), *value[1:]])
@@ -359,6 +359,8 @@ def damaged(name, damage):
 def solution(name):
     if name == "02.4":
         return lambda f, at, v: torch.func.jvp(torch.func.grad(f), (at,), (v,))[1]
+    if name == "03.2":
+        return lambda mask: tuple(TASKS[name].answer(mask))
     return TASKS[name].answer
 
 
@@ -384,9 +386,11 @@ def numbers(value):
             value = value.detach().to_dense() if value.is_sparse else value.detach()
             return None if value.is_complex() else value.double().numpy()
         if isinstance(value, (sympy.Expr, sympy.MatrixBase)):
+            value = value.subs({s: 1.3 + 0.1 * i for i, s in enumerate(sorted(value.free_symbols, key=str))})
             return np.array(sympy.N(value).tolist() if hasattr(value, "tolist") else sympy.N(value), float)
         if isinstance(value, (list, tuple)):
-            value = [numbers(part) if isinstance(part, torch.Tensor) else part for part in value]
+            odd = (torch.Tensor, sympy.Basic)
+            value = [numbers(part) if isinstance(part, odd) else part for part in value]
         array = np.asarray(value)
         return array.astype(float) if array.dtype.kind in "biuf" else None
     except Exception:
@@ -476,17 +480,21 @@ def truths(name, damage, says, seed):
     yield from claimed(head, [(numbers(a), numbers(w)) for a, w in zip(answers, wanted, strict=True)])
     if "as it was given" in head and damage != "returns its input":
         yield "is it an input?"
-    if "the same to every input" in head and len({short(a) for a in answers}) > 1:
+    if "the same to every input" in head and any(differ(answers[0], a) for a in answers):
         yield "the answers are not all the same"
 
 
-def short(value):
-    return repr(value)[:200]
+def differ(a, b):
+    x, y = numbers(a), numbers(b)
+    if x is None or y is None:
+        return repr(a)[:200] != repr(b)[:200]
+    return x.shape != y.shape or not np.array_equal(x, y, equal_nan=True)
 
 
 def claimed(head, pairs):
     """The claims on numbers that do not hold."""
     head = re.sub(r" \(\d+ of \d+ inputs are right\)", "", head)
+    pairs = list(pairs)
     whole = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
     for pattern, holds in CLAIMS.items():
         said = re.search(pattern, head.split(";")[0] if pattern.endswith("$") else head)

@@ -582,7 +582,7 @@ MORE = {
         (lambda m: int(m.sum()), "the shape differs"),
     ],
     "03.3": [
-        (lambda n, k: math.log2(math.comb(n, k)), "same factor everywhere: 3.32"),
+        (lambda n, k: math.log2(math.comb(n, k)), "same factor everywhere: 3.32193"),
         (lambda n, k: math.log10(math.perm(n, k)), "divide by k!, too"),
         (lambda n, k: (math.lgamma(n + 1) - math.lgamma(k + 1)) / math.log(10), "(n − k)!"),
         (
@@ -686,7 +686,7 @@ MORE = {
     "06.1": [
         (lambda G: G.T @ G / (len(G) - 1), "not by m − 1"),
         (lambda G: torch.diag((G**2).mean(0)), "the diagonal alone"),
-        (lambda G: G.T @ G / G.shape[1], "same factor everywhere: 1.67"),
+        (lambda G: G.T @ G / G.shape[1], "same factor everywhere: 1.66667"),
         (lambda G: torch.cov(G.T), "the values differ"),
     ],
     "06.2": [
@@ -941,7 +941,7 @@ MORE = {
     "12.3": [
         (lambda V, H: (V**2).sum(0) / H.diagonal(), "invert H first"),
         (lambda V, H: (V**2).sum(0) * torch.linalg.inv(H).diagonal(), "upside down"),
-        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "same factor everywhere: 0.333"),
+        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "same factor everywhere: 0.333333"),
         (lambda V, H: (V**2).sum(1), "the shape differs"),
     ],
     "12.4": [

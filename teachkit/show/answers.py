@@ -153,7 +153,7 @@ def _tolerance(value: Any) -> float:
 
 
 def _close(a: Any, b: Any, relative: float) -> bool:
-    scale = float(np.abs(b).max(initial=0))
+    scale = float(np.abs(b[np.isfinite(b)]).max(initial=0))
     least = ABSOLUTE * max(1, scale) if relative <= NEAR else relative * scale
     return bool(np.allclose(a, b, rtol=relative, atol=least))
 
@@ -200,12 +200,12 @@ def _moved(a: np.ndarray, b: np.ndarray, near: Callable[[Any, Any], bool]) -> st
     largest = np.abs(b).argmax()
     factor = a[largest] / b[largest] if b[largest] else 0.0
     if a.size > 1 and factor and near(a, factor * b):
-        return f"it is off by the same factor everywhere: {factor:.3g}"
+        return f"it is off by the same factor everywhere: {factor:.6g}"
     if any(near(a, b.round(digits)) for digits in range(7)):
         return "it is rounded; return the number itself"
     if near(a, np.trunc(b)):
         return "it is cut off to whole numbers; return the number itself"
-    share = np.abs(a - b).max() / np.abs(b).max()
+    share = np.abs(a - b).max() / max(np.abs(b).max(), ABSOLUTE)
     return f"{DIFFER}, by {100 * share:.1g} % at most" if share < 0.03 else DIFFER
 
 

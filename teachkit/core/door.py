@@ -63,7 +63,7 @@ def guard(function: Function) -> Function:
 
     @wraps(function)
     def held(*given: Any, **named: Any) -> Any:
-        if _inside.get() and _owner(sys._getframe(1).f_code.co_filename) != "caller":
+        if _inside.get() and owner(sys._getframe(1).f_code.co_filename) != "caller":
             return function(*given, **named)
         try:
             bound = signature.bind(*given, **named)
@@ -143,7 +143,7 @@ def _within(name: str, given: Mapping[str, Any]) -> Iterator[None]:
 
 
 @cache
-def _owner(file: str) -> str:
+def owner(file: str) -> str:
     """Whose code a file holds: "house", "caller", else the library's name."""
     place = Path(file)
     if HOUSE in place.parents:
@@ -165,11 +165,11 @@ def _passes(error: BaseException) -> bool:
         return True
     asked, told, trace, word = "house", "", error.__traceback__, True
     while trace is not None:
-        owner, code = _owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
-        if owner in ("house", "caller"):
-            asked, told = owner, ""
+        holder, code = owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
+        if holder in ("house", "caller"):
+            asked, told = holder, ""
             word = code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-        told = told or (owner if owner != asked else "")
+        told = told or (holder if holder != asked else "")
         trace = trace.tb_next
     if asked == "caller":
         return told not in NUMERIC or not isinstance(error, LIBRARY)

@@ -175,6 +175,21 @@ def test_the_time_limit_leaves_the_block_and_its_own_alarm_alone():
         time.sleep(5)
 
 
+def test_an_import_is_not_stopped_halfway(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.3)\ndone = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports(w):
+        import slow_to_import
+
+        return slow_to_import.done
+
+    with pytest.raises(running.OutOfTimeError), running.limited(0.05):
+        imports(None)
+        time.sleep(5)
+    assert imports(None)
+
+
 def test_what_a_function_prints_is_kept_and_shown(capsys):
     def loud(w):
         print("here", w.shape)

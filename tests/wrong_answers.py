@@ -837,7 +837,7 @@ MORE = {
         ),
         (
             lambda scores, alive, k: top(scores.masked_fill(~alive, -9.0), k - 1),
-            "too few stay",
+            "too few stay|instead of exactly",
         ),
         (
             lambda scores, alive, k: (

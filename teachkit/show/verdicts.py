@@ -9,13 +9,13 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
-from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from IPython.display import display
 
 from teachkit.core import door
+from teachkit.lab import progress
 from teachkit.show import running
 from teachkit.show.answers import both, differences, like, short
 from teachkit.show.exercises import Task, cases, exercise
@@ -58,17 +58,10 @@ def check(name: Any, function: Any) -> None:
     except Exception as error:  # no such exercise, or what nobody has thought of
         display(Verdict(str(name), False, str(error)))
         return
+    progress.shown("check", name)
     if result.right is not None and getattr(function, "__name__", "") != "solution":
-        _record(result)
+        progress.record("exercise", result.name, right=result.right)
     display(result)
-
-
-def _record(result: Verdict) -> None:
-    """Keep what the learner has solved, where the course keeps such things."""
-    try:
-        import_module("teachkit.lab.progress").record("exercise", result.name, right=result.right)
-    except ImportError:
-        return
 
 
 def verdict(name: str, function: Any, seed: int | None = None) -> str:

@@ -6,7 +6,9 @@ from teachkit.show.explorers import explore
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
 from teachkit.show.quizzes import quiz
+from teachkit.show.rows import records
 from teachkit.show.status import environment
+from teachkit.show.tables import table
 
 __all__ = [
     "Picture",
@@ -17,5 +19,7 @@ __all__ = [
     "figure",
     "plots",
     "quiz",
+    "records",
     "source",
+    "table",
 ]

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from teachkit import obs
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
 
@@ -35,9 +34,10 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
     figure, (axes,) = plots.canvas(width=5.4, height=4.0)
     levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
     axes.clabel(levels, fontsize=8)
-    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
+    look = styles.look(method)
+    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), **look.line)
     axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
-    axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
+    axes.plot(*(w + step).tolist(), label=f"after {method}", **look.point)
     axes.axhline(0, **plots.THIN)
     axes.axvline(0, **plots.THIN)
     axes.legend(loc="upper right", fontsize=8)

@@ -41,16 +41,15 @@ def polynomial(function: str, centre: float, order: int) -> Picture:
 def steps(path: taylor.Path) -> Picture:
     """How far the first- and second-order predictions are off, against the size of the step."""
     figure, (axes,) = plots.canvas()
-    for i, (label, predicted) in enumerate(
-        {"gᵀδ": path.first, "gᵀδ + ½ δᵀHδ": path.second}.items()
-    ):
-        axes.loglog(path.t, (predicted - path.actual).abs(), "o", label=label, **plots.style(i))
-    axes.legend(frameon=False, title="prediction")
+    told = {"first order": path.first, "second order": path.second}
+    errors = {label: (predicted - path.actual).abs() for label, predicted in told.items()}
+    plots.draw(axes, path.t, errors, marks=True)
+    axes.set(xscale="log", yscale="log")
     alt = (
         "Error of two predictions against the step size, both axes logarithmic: the straight line "
         "of the second order is steeper and lower for small steps."
     )
-    return plots.finish(figure, alt, "step size t", "|predicted − true change|")
+    return plots.finish(figure, alt, "step size t", "|predicted − true change|", above=2)
 
 
 def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:

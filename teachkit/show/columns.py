@@ -48,7 +48,8 @@ def cell(where: str, value: Any) -> Cell:
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError(f"{where} is an empty list; a list holds one number per seed")
-        return Numbers(tuple(_number(where, part)[0] for part in value), "list")
+        found = [_number(where, part) for part in value]
+        return Numbers(tuple(v for v, _ in found), "list", all(whole for _, whole in found))
     if isinstance(value, Basic) and not value.is_number:
         return str(value)
     if isinstance(_plain(value), bool):

@@ -119,30 +119,38 @@ def lines(
     return finish(figure, alt, intervals=styles.SHADED if bands else "", **settings)
 
 
-def differences(
-    categories: Sequence[object], intervals: Mapping[str, Interval], *, alt: str, **labels: Any
+def points(
+    categories: Sequence[object],
+    intervals: Mapping[str, Interval],
+    *,
+    alt: str,
+    level: tuple[str, float] | None = None,
+    width: float = 6.4,
+    **labels: Any,
 ) -> Picture:
-    """Means with their intervals at equal steps, side by side, and the line of no difference.
+    """Means with their intervals of arrays (n,), side by side at each of n categories.
 
-    Args:
-        categories: what stands at each step (n,).
-        intervals: of arrays (n,), by label.
-        alt: alt text.
-        labels: xlabel and ylabel.
-
+    ``level`` is a labelled horizontal line, ``width`` that of the figure in inches.
     """
-    figure, (axes,) = canvas()
+    figure, (axes,) = canvas(width=width)
     places = np.arange(len(categories))
-    all_looks = styles.looks(intervals)
+    looks = styles.looks(intervals)
     for i, (label, (mean, low, high)) in enumerate(intervals.items()):
-        at = places + 0.5 * (i - (len(intervals) - 1) / 2) / len(intervals)
+        at = places + 0.7 * (i - (len(intervals) - 1) / 2) / len(intervals)
         bars = [mean - low, high - mean]
-        look = all_looks[label].point
-        axes.errorbar(at, mean, bars, label=label, markersize=5, capsize=3, **look)
-    axes.axhline(0, label="no difference", **THIN)
+        axes.errorbar(at, mean, bars, label=label, markersize=5, capsize=3, **looks[label].point)
+    if level:
+        axes.axhline(level[1], label=level[0], **THIN)
     axes.set_xticks(places, [str(category) for category in categories])
     axes.grid(False, axis="x")
     return finish(figure, alt, above=4, intervals=styles.BARS, **labels)
+
+
+def differences(
+    categories: Sequence[object], intervals: Mapping[str, Interval], *, alt: str, **labels: Any
+) -> Picture:
+    """Mean differences with their intervals, as points, and the line of no difference."""
+    return points(categories, intervals, alt=alt, level=("no difference", 0.0), **labels)
 
 
 def tiles(images: np.ndarray, border: float) -> np.ndarray:

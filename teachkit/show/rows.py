@@ -12,24 +12,31 @@ from teachkit.show import columns
 from teachkit.show.columns import Cell
 
 
-def records(name: str, found: Mapping[Any, Any], at: Sequence[Any]) -> list[dict[str, Any]]:
+def records(
+    name: str, found: Mapping[Any, Any], at: Sequence[Any], *, only: Sequence[Any] | None = None
+) -> list[dict[str, Any]]:
     """One record for each arm: its name, and its interval or number at each of the places.
 
     Args:
         name: what the arms are, e.g. "method"; the header of the first column.
         found: by arm an Interval of arrays (n,), or n values.
         at: what stands above the n columns.
+        only: which of them to show, all by default.
 
-    >>> records("method", {"OBD": [0.9, 0.8]}, [0.5, 0.7])
-    [{'method': 'OBD', '0.5': 0.9, '0.7': 0.8}]
+    >>> records("method", {"OBD": [0.9, 0.8, 0.4]}, [0.5, 0.7, 0.9], only=[0.5, 0.9])
+    [{'method': 'OBD', '0.5': 0.9, '0.9': 0.4}]
 
     """
+    for place in only or []:
+        if place not in at:
+            raise ValueError(f"only names {place!r}; there are {', '.join(map(str, at))}")
+    chosen = [i for i, place in enumerate(at) if only is None or place in only]
     rows = []
     for arm, values in found.items():
         cells = _cells(values)
         if len(cells) != len(at):
             raise ValueError(f"{arm!r} has {len(cells)} values for {len(at)} columns")
-        rows.append({name: arm} | dict(zip(map(str, at), cells, strict=True)))
+        rows.append({name: arm} | {str(at[i]): cells[i] for i in chosen})
     return rows
 
 

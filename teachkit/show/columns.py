@@ -16,7 +16,7 @@ from teachkit.core.contract import quoted
 from teachkit.lab.curves import Interval
 
 Best = Literal["max", "min"]
-SMALL, LARGE = 1e-4, 1e7  # outside, with a power of ten
+SMALL, LARGE = 1e-3, 1e7  # outside, with a power of ten
 MISSING = "missing"
 
 
@@ -80,7 +80,7 @@ def written(cells: Sequence[Cell], how: How) -> list[list[str]]:
     numbers = [c for c in cells if isinstance(c, Numbers)]
     finite = [abs(v) for c in numbers for v in c.values if math.isfinite(v)]
     largest = max(finite, default=0.0)
-    if numbers and all(c.whole for c in numbers) and how.decimals is None:
+    if numbers and all(c.whole for c in numbers):
         form = ",.0f"
     elif how.decimals is None and (0 < largest < SMALL or largest >= LARGE):
         form = f".{how.digits - 1}e"
@@ -88,6 +88,13 @@ def written(cells: Sequence[Cell], how: How) -> list[list[str]]:
         form = f",.{_decimals(largest, how)}f"
     sign = "+" if how.signed else ""
     return [_parts(c, sign, form) for c in cells]
+
+
+def names(cells: Sequence[Cell]) -> list[Cell]:
+    """A first column: single numbers name their rows, as short as they can be."""
+    single = [isinstance(c, Numbers) and c.kind == "number" for c in cells]
+    pairs = zip(cells, single, strict=True)
+    return [f"{c.values[0]:g}" if one else c for c, one in pairs]  # type: ignore[union-attr]
 
 
 def _decimals(largest: float, how: How) -> int:

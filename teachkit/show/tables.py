@@ -121,7 +121,8 @@ def table(
         caption: what the table shows, in a sentence.
         units: by column; the header shows them in brackets.
         digits: significant digits of a column's largest number; all others have as many decimals.
-        decimals: digits after the point instead, for all columns or by column.
+        decimals: digits after the point instead, for all columns or by column; whole numbers and
+            the names of the rows have none.
         signed: columns whose positive numbers get a plus sign, such as differences; True for all.
         best: "max" or "min" for all columns of numbers but the first, or by column. The best value is
             marked, and each that cannot be told from it because the intervals overlap.
@@ -142,11 +143,15 @@ def table(
     _known("signed", [] if isinstance(signed, bool) else signed, names)
     _known("units", units or {}, names)
     wanted = _wanted(best, given)
+    first, *_ = given
+    numbered = all(isinstance(c, Numbers) for c in given[first])
+    given[first] = columns.names(given[first])
     shown = [
         _column(name, cells, tuple(each[name] for each in settings), wanted.get(name))
         for name, cells in given.items()
     ]
     shown = [c._replace(name=_header(c.name, units or {})) for c in shown]
+    shown[0] = shown[0]._replace(numeric=numbered)
     return Table(caption, shown, list(_notes(given, wanted)))
 
 

@@ -1,8 +1,8 @@
 """Lesson 11: what its explorers and figures draw, and its exercises."""
 
 import random
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from teachkit import magnitude, masks, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
+from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
+from teachkit.lab.sweep import Row
 from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
@@ -102,6 +104,22 @@ def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: flo
     alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
     labels = "units in the first hidden layer", "test accuracy"
     return plots.finish(figure, alt, *labels, says=says, above=2, ylim=(0, 1))
+
+
+def arms_of(rows: Sequence[Row], *criteria: str) -> list[dict[str, Any]]:
+    """The mean accuracy of each criterion over a saved table, with its interval."""
+    return [{"criterion": c, "accuracy": interval([row[c] for row in rows])} for c in criteria]
+
+
+def estimates(rows: Sequence[Row], criteria: Sequence[str]) -> list[dict[str, Any]]:
+    """The mean accuracy of each criterion by network and by the samples that it was estimated on."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['net']}, {row['samples']}", []).append(row)
+    return [
+        {"estimated on": name} | {c: interval([row[c] for row in some]).mean for c in criteria}
+        for name, some in groups.items()
+    ]
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from teachkit import show
 from teachkit.lab.curves import Interval, interval
 from teachkit.show import styles
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?[\d,]*\.?\d+(?:e[-+]\d+)?|infinite|not a number|missing")
+NUMBER = re.compile(r"(?<![\w.])[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?|infinite|not a number|missing")
 WIDE = st.floats(-1e9, 1e9) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0])
 SPAN = st.tuples(*[st.floats(-50, 50)] * 3).map(
     lambda t: Interval(*(sorted(t)[i] for i in (1, 0, 2)))
@@ -28,11 +28,14 @@ def cells(table):
     rows = re.findall(r"<tr>(.*?)</tr>", table.html)
     hidden = re.compile(r'<span style="visibility: hidden">.*?</span>')
     texts = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", hidden.sub("", row)) for row in rows]
-    return [[html.unescape(re.sub("<[^>]*>", "", text)) for text in row] for row in texts]
+    powers = [[re.sub(r" × 10<sup>(.*?)</sup>", r"e\1", text) for text in row] for row in texts]
+    return [[html.unescape(re.sub("<[^>]*>", "", text)) for text in row] for row in powers]
 
 
 def said(text):
-    return NUMBER.findall(text.replace("−", "-"))
+    """The numbers of a text, powers of ten written one way."""
+    found = NUMBER.findall(text.replace("−", "-"))
+    return [re.sub(r"e([-+]?)\+?0*(\d+)", r"e\1\2", each).replace("e+", "e") for each in found]
 
 
 @given(

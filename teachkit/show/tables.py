@@ -70,7 +70,7 @@ class Table:
         body = "".join(self._row(i) for i in range(len(self.shown[0].texts)))
         notes = "".join(f'<div style="{NOTE}">{html.escape(note)}</div>' for note in self.notes)
         return (
-            f'<div role="region" aria-label="{caption}" tabindex="0" style="{BOX}">'
+            f'<div role="group" aria-label="{caption}" tabindex="0" style="{BOX}">'
             f'<table style="{TABLE}"><caption style="{CAPTION}">{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
         )

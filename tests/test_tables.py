@@ -169,8 +169,9 @@ WRONG = {
     "best names the column 'z'": {"best": {"z": "max"}},
     "best of 'b' must be 'max' or 'min', got 'most'": {"best": "most"},
     "column 'b' holds words or lists": {"data": {"a": [1], "b": ["x"]}, "best": {"b": "max"}},
-    "digits must be a whole number from 1, got 0": {"digits": 0},
-    "decimals must be a whole number from 0, got -1": {"decimals": -1},
+    "digits must be a whole number from 1 to 17, got 0": {"digits": 0},
+    "column needs a name of its own, got 1, 1": {"data": {1: [1], "1": [2]}},
+    "decimals must be a whole number from 0 to 17, got -1": {"decimals": -1},
 }
 
 
@@ -185,5 +186,7 @@ def test_what_cannot_be_shown_is_refused_by_name(says):
 def test_arms_without_a_value_for_each_place_are_refused():
     with pytest.raises(ValueError, match="'OBD' has 1 values for 2 columns"):
         show.records("method", {"OBD": [1]}, [1, 2])
+    with pytest.raises(ValueError, match="a name of its own, got method, 1, 1"):
+        show.records("method", {"OBD": [1, 2]}, [1, 1])
     with pytest.raises(ValueError, match=r"only names 0.3; there are 0.5, 0.9"):
         show.records("method", {"OBD": [1, 2]}, [0.5, 0.9], only=[0.3])

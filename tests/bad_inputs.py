@@ -86,6 +86,7 @@ SKIPPED = {
             "draw",
             "explain",
             "lines",
+            "points",
             "differences",
             "tiles",
             "contours",

@@ -6,7 +6,9 @@ from teachkit.show.journey import end, progress
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
 from teachkit.show.quizzes import quiz
+from teachkit.show.rows import records
 from teachkit.show.status import environment
+from teachkit.show.tables import table
 from teachkit.show.verdicts import check
 
 __all__ = [
@@ -20,5 +22,7 @@ __all__ = [
     "plots",
     "progress",
     "quiz",
+    "records",
     "source",
+    "table",
 ]

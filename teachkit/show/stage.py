@@ -65,7 +65,8 @@ class Stage:
         dots = self._paint(figure, kind)
         if not (known and engine and _touches_edge(dots)):
             return dots
-        self.layouts[kind] = _laid_out(figure, engine)
+        self.layouts[kind] = _both(self.layouts[kind], _laid_out(figure, engine))
+        _put(figure, self.layouts[kind])
         self.grounds.clear()
         return self._paint(figure, kind)
 
@@ -182,6 +183,13 @@ def _laid_out(figure: Figure, engine: Any) -> Layout:
         for axes in figure.axes
     ]
     return Layout(places, [text.get_position() for text in figure.texts])
+
+
+def _both(old: Layout, new: Layout) -> Layout:
+    """Room for the labels of either, so that moving back and forth lays out once."""
+    pairs = zip(old.axes, new.axes, strict=True)
+    boxes = [(Bbox.intersection(a.box, b.box) or b.box, b) for a, b in pairs]
+    return Layout([place._replace(box=box) for box, place in boxes], new.texts)
 
 
 def _put(figure: Figure, layout: Layout) -> None:

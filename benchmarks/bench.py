@@ -21,6 +21,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "magnitude": ("magnitude",),
     "structured": ("structured",),
     "paradox": ("paradox",),
+    "explorers": ("explorers",),
 }
 FOLDER = ROOT / "build" / "bench"
 

@@ -102,10 +102,14 @@ def pressed(page: Any, explorer: Any, moves: int) -> list[float]:
             "c => c.options ? [0, c.options.length - 1, c.selectedIndex] : [+c.min, +c.max, +c.value]"
         )
         up = here == low or (here < high and (move // len(kinds)) % 3 < 2)
-        forward, back = ("ArrowDown", "ArrowUp") if kinds[at] == "SELECT" else ("ArrowRight", "ArrowLeft")
+        forward, back = (
+            ("ArrowDown", "ArrowUp") if kinds[at] == "SELECT" else ("ArrowRight", "ArrowLeft")
+        )
         control.focus()
         control.press(forward if up else back)
-        page.wait_for_function("n => window.moves.length > n", arg=count, timeout=20_000, polling=10)
+        page.wait_for_function(
+            "n => window.moves.length > n", arg=count, timeout=20_000, polling=10
+        )
         page.wait_for_timeout(30)
     first = page.evaluate("window.moves.length") - moves
     return [float(value) for value in page.evaluate("n => window.moves.slice(n)", first)]
@@ -118,7 +122,9 @@ def peak(process: "subprocess.Popen[bytes]") -> float:
         with contextlib.suppress(OSError, psutil.Error):
             status = Path(f"/proc/{child.pid}/status").read_text()
             lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM")]
-            most += [int(line[1]) / 1000 for line in lines if "ipykernel" in " ".join(child.cmdline())]
+            most += [
+                int(line[1]) / 1000 for line in lines if "ipykernel" in " ".join(child.cmdline())
+            ]
     return float(np.nanmax(most)) if len(most) > 1 else most[0]
 
 

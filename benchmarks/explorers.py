@@ -78,7 +78,9 @@ def walk(explorer: Explorer, moves: int) -> Iterator[dict[str, int]]:
 
 def found(book: Path) -> list[tuple[str, Explorer]]:
     """The explorers of a lesson, after running its cells up to the last one that makes one."""
-    code = [cell.source for cell in nbformat.read(book, as_version=4).cells if cell.cell_type == "code"]
+    code = [
+        cell.source for cell in nbformat.read(book, as_version=4).cells if cell.cell_type == "code"
+    ]
     last = max((i for i, source in enumerate(code) if CALL in source), default=-1)
     made: list[tuple[str, Explorer]] = []
     original: Callable[..., Explorer] = show.explore

@@ -72,7 +72,7 @@ class Stage:
 
     def _paint(self, figure: Figure, kind: object) -> Dots:
         canvas = FigureCanvasAgg(figure)
-        pen = canvas.get_renderer()
+        pen: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
         done: tuple[object, ...] = (kind,)
         for axes in figure.axes:
             place = axes.get_axes_locator()
@@ -91,7 +91,7 @@ class Stage:
             del self.grounds[next(iter(self.grounds))]
         with _without_frames(figure):
             figure.draw(pen)
-        return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        return np.ascontiguousarray(np.asarray(pen.buffer_rgba())[..., :3])
 
 
 def size(dots: Dots) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def quick(dots: Dots) -> bytes:
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
     parts = {
         b"IHDR": pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
-        b"IDAT": zlib.compress(rows, 1),
+        b"IDAT": zlib.compress(rows.data, 1),
         b"IEND": b"",
     }
     chunks = [
@@ -135,14 +135,16 @@ def _frame(axes: Axes) -> object:
 def _plain(axis: Axis) -> tuple[object, ...]:
     parts = axis.major.locator, axis.major.formatter, axis.minor.locator, axis.minor.formatter
     label = axis.label.get_text(), axis.label.get_fontsize()
-    ends = axis.get_view_interval().tolist()
+    ends = map(float, axis.get_view_interval())
     look = repr([axis.get_tick_params("major"), axis.get_tick_params("minor")])
     return (axis.get_visible(), axis.get_scale(), *ends, *label, look, *map(_values, parts))
 
 
 def _values(part: object) -> str:
     simple = (int, float, str, bool, list, tuple, np.ndarray, type(None))
-    return repr((type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)}))
+    return repr(
+        (type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)})
+    )
 
 
 def _paint_frame(axes: Axes, pen: Any) -> None:

@@ -36,7 +36,9 @@ def quadratic(a: float, b: float, c: float) -> Picture:
         colors, dashes = zip(*(LOOKS[int(np.sign(level))] for level in LEVELS), strict=True)
         lines = axes.contour(at, at, z, LEVELS, colors=colors, linestyles=dashes, linewidths=1)
         axes.clabel(lines, fontsize=8, fmt="%g")
-    axes.scatter(0, 0, s=130, color="white", edgecolors="black", marker=plots.MARKERS[kind], zorder=3)
+    axes.scatter(
+        0, 0, s=130, color="white", edgecolors="black", marker=plots.MARKERS[kind], zorder=3
+    )
     axes.grid(False)
     says = f"D = {D:g}, f_xx = {2 * a:g}: {kind}"
     alt = f"Level lines of f = {a:g} x² + {b:g} x y + {c:g} y². {says} at the origin."

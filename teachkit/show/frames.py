@@ -78,12 +78,11 @@ def draw_when_idle(explorer: "Explorer", control: Control) -> None:
     open_ = positions(control)
 
     def step(due: float) -> None:
-        if loop.time() - due > LATE:
-            return again()
-        try:
-            made.append(frame(explorer, control, open_[len(made)]))
-        except Exception:
-            return None
+        if loop.time() - due <= LATE:
+            try:
+                made.append(frame(explorer, control, open_[len(made)]))
+            except Exception:
+                return
         if len(made) < len(open_):
             again()
         else:

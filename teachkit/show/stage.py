@@ -71,27 +71,29 @@ class Stage:
         return self._paint(figure, kind)
 
     def _paint(self, figure: Figure, kind: object) -> Dots:
-        canvas = FigureCanvasAgg(figure)
-        pen: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
-        done: tuple[object, ...] = (kind,)
+        pen: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        self._paint_ground(figure, kind, pen)
+        with _without_frames(figure):
+            figure.draw(pen)
+        return np.ascontiguousarray(np.asarray(pen.buffer_rgba())[..., :3])
+
+    def _paint_ground(self, figure: Figure, kind: object, pen: Any) -> None:
+        """The frames of all axes, from the last one on that is not as it was."""
+        keys: list[tuple[object, ...]] = [(kind,)]
         for axes in figure.axes:
-            place = axes.get_axes_locator()
+            place: Any = axes.get_axes_locator()
             axes.apply_aspect(place(axes, pen) if place else None)
-        todo = [(done := (*done, _frame(axes)), axes) for axes in figure.axes]
-        known = [i for i, (key, _) in enumerate(todo) if key in self.grounds]
-        start = known[-1] + 1 if known else 0
+            keys.append((*keys[-1], _frame(axes)))
+        known = max((i for i, key in enumerate(keys) if key in self.grounds), default=0)
         if known:
-            pen.restore_region(self.grounds[todo[start - 1][0]])
+            pen.restore_region(self.grounds[keys[known]])
         else:
             figure.patch.draw(pen)
-        for key, axes in todo[start:]:
+        for axes, key in zip(figure.axes[known:], keys[known + 1 :], strict=True):
             _paint_frame(axes, pen)
             self.grounds[key] = pen.copy_from_bbox(figure.bbox)
         while len(self.grounds) > GROUNDS:
             del self.grounds[next(iter(self.grounds))]
-        with _without_frames(figure):
-            figure.draw(pen)
-        return np.ascontiguousarray(np.asarray(pen.buffer_rgba())[..., :3])
 
 
 def size(dots: Dots) -> tuple[int, int]:

@@ -77,6 +77,7 @@ def lesson(page: Any, name: str, moves: int, process: "subprocess.Popen[bytes]")
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate(RUN_ALL)
     explorers = page.locator(".jp-OutputArea .tk-explorer")
+    explorers.first.wait_for(timeout=60_000)
     taken = [pressed(page, explorers.nth(i), moves) for i in range(explorers.count())]
     memory = f"{peak(process):.0f}"
     return [

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from teachkit.core import files
+from teachkit.core import files, places
 from teachkit.course.setup import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -124,8 +124,9 @@ def main(arguments: Iterable[str]) -> int:
     parser = argparse.ArgumentParser("python -m teachkit notebooks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NN", help="e.g. 01 03; all without a name")
     given = parser.parse_args(list(arguments))
-    # As under nbval: one thread, and the notebook's own folder.
+    # As under nbval: one thread, the notebook's own folder, and nobody's progress.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ[places.VARIABLE] = ""
     try:
         for path in select(given.names):
             print(f"{path.name} …", end=" ", flush=True)

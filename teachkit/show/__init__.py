@@ -5,7 +5,8 @@ from teachkit.show.exercises import check
 from teachkit.show.explorers import explore
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
-from teachkit.show.quizzes import quiz
+from teachkit.show.predictions import quiz
+from teachkit.show.reveals import reveal
 from teachkit.show.status import environment
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "figure",
     "plots",
     "quiz",
+    "reveal",
     "source",
 ]

@@ -22,7 +22,7 @@ class Reveal(Live):
     child = traitlets.Instance(widgets.Widget, allow_none=True).tag(
         sync=True, **widgets.widget_serialization
     )
-    open = traitlets.Bool().tag(sync=True)
+    opened = traitlets.Bool().tag(sync=True)
     asked = traitlets.Bool().tag(sync=True)
     looked = traitlets.Bool().tag(sync=True)
 
@@ -36,7 +36,7 @@ class Reveal(Live):
             name=name,
             html="" if child else static,
             child=child,
-            open=predictions.voted(name) or predictions.looked(name),
+            opened=predictions.voted(name) or predictions.looked(name),
             asked=predictions.asked(name),
         )
         self.observe(lambda _: predictions.look(name), "looked")
@@ -44,7 +44,7 @@ class Reveal(Live):
 
     def _changed(self) -> None:
         self.asked = predictions.asked(self.name)
-        self.open = self.open or predictions.voted(self.name)
+        self.opened = self.opened or predictions.voted(self.name)
 
 
 def reveal(name: str, thing: object) -> Reveal:

@@ -71,7 +71,8 @@ const kinds = {
         question.options.forEach((o, i) => {
           const hit = o.right === answer.includes(o.text);
           good += hit;
-          box.why(i, `${mark(hit)}${o.right ? "This is right." : "This is not."} ${o.why}`);
+          const words = o.right ? ["This one belongs.", "Rightly chosen."] : ["This one does not belong.", "Rightly left out."];
+          box.why(i, `${mark(hit)}${words[Number(hit)]} ${o.why}`);
         });
         const all = question.options.length;
         return { right: same([...answer].sort(), [...right].sort()), says: [`${good} of ${all} judged rightly; each has its reason above.`] };
@@ -190,9 +191,9 @@ const kinds = {
     rest();
     const rows = question.x.map((x, i) => make("label", { class: "tk-range" }, make("span", {}, `at ${x}`), inputs[i], shown[i]));
     return {
-      nodes: [make("p", { class: "tk-hint" }, "Drag the points, or move the sliders below."), chart.svg, make("div", { class: "tk-ranges" }, ...rows)],
+      nodes: [make("p", { class: "tk-hint" }, question.x.length > 1 ? "Drag the points, or move the sliders below." : "Drag the point, or move the slider below."), chart.svg, make("div", { class: "tk-ranges" }, ...rows)],
       inputs,
-      missing: "Move the points first.",
+      missing: "Draw your answer first: move a point.",
       read: () => (moved ? values() : undefined),
       write: (answer) => answer.length === inputs.length && (set(answer), (moved = true)),
       words: (answer) => `${answer.map(short).join(", ")} at ${question.x.join(", ")}`,
@@ -223,7 +224,7 @@ function axes(question) {
   svg.append(make("line", { x1: left, x2: left, y1: top, y2: H - bottom, class: "tk-axis" }), make("line", { x1: left, x2: W - right, y1: H - bottom, y2: H - bottom, class: "tk-axis" }));
   for (const y of ticks(question)) {
     svg.append(make("line", { x1: left, x2: W - right, y1: py(y), y2: py(y), class: "tk-grid" }));
-    svg.append(make("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y)));
+    svg.append(make("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, question.log ? power(y) : short(y)));
   }
   question.x.forEach((x, i) => svg.append(make("text", { x: px[i], y: H - bottom + 18, "text-anchor": "middle" }, String(x))));
   svg.append(make("text", { x: (left + W - right) / 2, y: H - 10, "text-anchor": "middle" }, question.xlabel));
@@ -238,7 +239,7 @@ function axes(question) {
     let end = points.at(-1)[1];
     while (Object.values(ends).some((other) => Math.abs(other - end) < 14)) end += 14;
     ends[name] = end;
-    lines[name] = make("g", { class: `tk-line tk-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: name === "you" ? 6 : 4 })), make("text", { x: px.at(-1) + 10, y: end + 4 }, label));
+    lines[name] = make("g", { class: `tk-line tk-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: { you: 6, truth: 9 }[name] ?? 3 })), make("text", { x: px.at(-1) + 10, y: end + 4 }, label));
     name === "you" ? svg.append(lines[name]) : svg.prepend(lines[name]);
   }
   question.known.forEach((known, i) => line(`known${i}`, known.y, known.label));
@@ -263,6 +264,12 @@ function axes(question) {
   };
 }
 
+// 10⁻⁵ for 0.00001.
+function power(y) {
+  const e = Math.round(Math.log10(y));
+  return Math.abs(e) < 3 ? short(y) : `10${[...String(e)].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
+}
+
 // Round numbers along the y axis; powers of ten where it is logarithmic.
 function ticks({ low, high, log }) {
   const found = [];
@@ -271,8 +278,8 @@ function ticks({ low, high, log }) {
     return found;
   }
   const rough = (high - low) / 5;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= rough * 0.99);
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((f) => f * unit).find((s) => s >= rough * 0.99);
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-6; k++) found.push(k * step);
   return found;
 }

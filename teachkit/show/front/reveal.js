@@ -11,13 +11,14 @@ async function showChild(model, place) {
 }
 
 function renderReveal({ model, el }) {
-  const off = keepKeys(el);
   const name = model.get("name");
   const place = make("div", { class: "tk-cover-child" });
   const hint = make("p", {});
   const go = make("button", { type: "button", class: "tk-button", onclick: toQuestion }, "Go to the question");
   const skip = make("button", { type: "button", class: "tk-link", onclick: look }, "Show it without a prediction");
   const cover = make("div", { class: "tk-cover" }, make("p", {}, make("b", {}, `Predict first: question ${name}`)), hint, make("p", {}, go, " ", skip));
+  const start = make("span", { tabindex: "-1" }); // the focus goes here when the button that had it is gone
+  const keys = [keepKeys(cover), keepKeys(start)]; // what is covered keeps its own
   let view = null;
   let shown = false;
 
@@ -29,21 +30,20 @@ function renderReveal({ model, el }) {
   }
   function look() {
     model.set("looked", true);
-    model.set("open", true);
+    model.set("opened", true);
     model.save_changes();
     open();
-    place.setAttribute("tabindex", "-1");
-    place.focus();
+    start.focus();
   }
   function voted({ detail }) {
     if (detail !== name) return;
-    model.set("open", true);
+    model.set("opened", true);
     model.save_changes();
     open();
   }
   function open() {
-    cover.hidden = model.get("open");
-    if (!model.get("open") || shown) return;
+    cover.hidden = model.get("opened");
+    if (!model.get("opened") || shown) return;
     shown = true;
     if (!model.get("child")) return (place.innerHTML = model.get("html"));
     showChild(model, place).then((made) => (view = made), (error) => {
@@ -54,15 +54,15 @@ function renderReveal({ model, el }) {
   function asked() {
     hint.textContent = model.get("asked") ? "" : `Question ${name} has not been asked yet in this session: run its cell first.`;
   }
-  el.replaceChildren(cover, place);
+  el.replaceChildren(cover, start, place);
   asked();
   open();
-  model.on("change:open", open);
+  model.on("change:opened", open);
   model.on("change:asked", asked);
   document.addEventListener("teachkit-vote", voted);
   return () => {
-    off();
-    model.off("change:open", open);
+    keys.forEach((off) => off());
+    model.off("change:opened", open);
     model.off("change:asked", asked);
     document.removeEventListener("teachkit-vote", voted);
     view?.remove?.();

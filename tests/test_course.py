@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from teachkit.core.files import replace
-from teachkit.course import cli, notebooks, pictures, processes, setup
+from teachkit.course import cli, jupyter, notebooks, pictures, processes, setup
 from teachkit.course.setup import Environment, SetupError, explain, requirements
 
 
@@ -46,9 +46,11 @@ def test_set_up_is_made_once_and_completed_when_half_made(checkout, offline):
     assert environment.ready()
     assert offline == [("install",), ("install", "six")]
     overrides = environment.venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-    assert json.loads(overrides.read_text("utf-8")) == setup.SETTINGS
+    assert json.loads(overrides.read_text("utf-8")) == jupyter.SETTINGS
+    overrides.write_text("{}", "utf-8")  # of an older version
     environment.ensure()
-    assert len(offline) == 2  # the second time nothing is done
+    assert len(offline) == 2  # the second time nothing is installed
+    assert json.loads(overrides.read_text("utf-8")) == jupyter.SETTINGS
 
     environment.stamp.unlink()  # interrupted before the end
     environment.ensure()
@@ -203,8 +205,13 @@ def test_main_sets_up_runs_and_returns_the_status(monkeypatch, capsys):
     words, _, env = calls[0]
     assert words[0].endswith(("python", "python.exe"))
     assert words[-1] == "-x"
-    assert cli.main(["lab", "--no-browser", "--port=9"]) == 7
-    assert calls[1][0][-2:] == ["--no-browser", "--port=9"]
+    assert cli.main(["lab", "--reset", "02", "--no-browser"]) == 7
+    assert calls[1][0][-4:] == ["-m", "teachkit.course.workbook", "--reset", "02"]
+    monkeypatch.setattr(processes, "call", lambda *args: calls.append(args) or 0)
+    assert cli.main(["lab", "--no-browser", "--port=9"]) == 0
+    assert calls[2][0][-1] == "teachkit.course.workbook"
+    assert calls[3][0][-2:] == ["--no-browser", "--port=9"]
+    assert len(calls) == 4  # no JupyterLab where the learner's folder is not ready
     assert env["OMP_NUM_THREADS"]
     assert "PYTHONPATH" not in env
     assert "Ignoring PYTHONPATH=/foreign: the course runs on" in capsys.readouterr().out

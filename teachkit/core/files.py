@@ -70,3 +70,37 @@ def append(path: Path | str, line: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     finally:
         os.close(stream)
+
+
+def create(path: Path | str, content: bytes) -> None:
+    """Write a new file whole or not at all; FileExistsError where something has its name.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     create(f"{folder}/a", b"whole")
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        link(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def link(path: Path, name: Path) -> None:
+    """Give a file a second name, or a copy where the disk knows no second names.
+
+    FileExistsError if the name is taken.
+    """
+    try:
+        os.link(path, name)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(name):
+            raise FileExistsError(name) from None
+        with writing(name) as part:  # half of a file under its name would be worse than a race
+            part.write_bytes(path.read_bytes())

@@ -1,21 +1,27 @@
-"""The commands: ``python -m teachkit lab | test | notebooks | pins | bench | mutants``."""
+"""The commands: ``python -m teachkit lab | progress | test | notebooks | pins | bench | mutants``."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from teachkit.course import processes
-from teachkit.course.setup import Environment, SetupError, course
+from teachkit.course import jupyter, processes
+from teachkit.course.setup import ROOT, Environment, SetupError, course
 
 COMMANDS = {
-    "lab": "set up, then open the course in JupyterLab; options go to 'jupyter lab', e.g. --no-browser",
+    "lab": "set up, then open your copies of the lessons in JupyterLab; "
+    "options go to 'jupyter lab', e.g. --no-browser",
+    "progress": "say how far you have come: predictions, exercises and lessons",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
     "pins": "write constraints.txt: the version of every package of the environment, on every system",
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
     "mutants": "set up, fetch mutmut, then break code and see who notices: obd [--sample 100 --seed 1]",
 }
+RESET = (
+    "bring the course's own version of these lessons back, e.g. 02 05; yours are kept beside them"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,20 +29,22 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m teachkit", description=__doc__, allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
+        one = commands.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
+        if name == "lab":
+            one.add_argument(
+                "--reset", nargs="+", default=[], metavar="NN", action="extend", help=RESET
+            )
     return top
 
 
-def command(name: str, rest: Sequence[str]) -> list[str]:
+def command(name: str, rest: Sequence[str], root: Path = ROOT) -> list[str]:
     """The arguments of the environment's Python for one of our commands.
 
     >>> command("notebooks", ["01"])
     ['-m', 'teachkit.course.notebooks', '01']
     """
     if name == "lab":
-        root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
-        return ["-m", "jupyterlab", start, *root, *rest]
+        return jupyter.command(root, rest)
     if name == "test":
         workers = str(min(os.cpu_count() or 1, 4))
         return ["-m", "pytest", "-n", workers, "--dist", "loadfile", *rest]
@@ -72,9 +80,17 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     # One thread a process: the networks are small, and pytest already runs one process a core.
     defaults = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-    python = [str(environment.python), *command(given.command, rest)]
-    print("$", *python, flush=True)
-    return processes.call(python, environment.root, {**defaults, **processes.environment()})
+    steps = [command(given.command, rest, environment.root)]
+    if given.command == "lab":
+        defaults |= jupyter.variables(environment.root)
+        steps.insert(0, command("workbook", ["--reset", *given.reset] if given.reset else []))
+    for step in steps:
+        python = [str(environment.python), *step]
+        print("$", *python, flush=True)
+        env = {**defaults, **processes.environment()}
+        if status := processes.call(python, environment.root, env):
+            return status
+    return 0
 
 
 def script() -> int:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from teachkit.core import files
-from teachkit.course import processes
+from teachkit.course import jupyter, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED_GB = 3.0  # the finished .venv is about 1.6 GB; pip unpacks wheels beside it
@@ -37,9 +37,6 @@ for line in sys.argv[1:]:
         except PackageNotFoundError:
             print(line)
 """  # run by the environment's Python: which of these requirements does it not have?
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
-}
 
 
 class SetupError(Exception):
@@ -106,6 +103,7 @@ class Environment:
     def ensure(self) -> None:
         """Create or complete the environment; a no-op when it is ready."""
         if self.ready():
+            jupyter.settle(self.venv)  # they may be newer than the environment
             return
         print(f"Setting up {self.venv} (once; a few minutes).", flush=True)
         self._check_disk()
@@ -116,9 +114,7 @@ class Environment:
         self.pip("install", *self._index_for(self.torch), *self.bounds, *self.torch)
         self.pip("install", *(word for line in self.packages for word in line.split()))
         self._verify()
-        # JupyterLab's news pop-up is the one thing a learner would have to click away.
-        settings = self.venv / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-        files.replace(settings, json.dumps(SETTINGS, indent=1))
+        jupyter.settle(self.venv)
         files.replace(self.stamp, self.wanted())
         print("The set-up is done.", flush=True)
 

@@ -3,6 +3,7 @@
 from teachkit.show import plots
 from teachkit.show.exercises import check
 from teachkit.show.explorers import explore
+from teachkit.show.journey import end, progress
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
 from teachkit.show.predictions import quiz
@@ -13,10 +14,12 @@ __all__ = [
     "Picture",
     "check",
     "course_map",
+    "end",
     "environment",
     "explore",
     "figure",
     "plots",
+    "progress",
     "quiz",
     "reveal",
     "source",

@@ -6,7 +6,8 @@ from teachkit.show.explorers import explore
 from teachkit.show.journey import end, progress
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
-from teachkit.show.quizzes import quiz
+from teachkit.show.predictions import quiz
+from teachkit.show.reveals import reveal
 from teachkit.show.status import environment
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "plots",
     "progress",
     "quiz",
+    "reveal",
     "source",
 ]

@@ -1,14 +1,20 @@
-"""Explorers: sliders that redraw one picture."""
+"""Explorers: controls that redraw one picture."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+import traitlets
 
 from teachkit.core import door
-from teachkit.show.pictures import Picture
+from teachkit.show import frames, stage
+from teachkit.show.controls import Control, Given, Value, control
+from teachkit.show.live import FRONT, Live, script
+from teachkit.show.pictures import Picture, image
+from teachkit.show.prepared import prepared
 
-Control = tuple[float, ...] | Sequence[str]
+RUN = "Run this cell to move the sliders."
+LONGEST = 200  # characters of an error that fit above a picture
 
 
 class Static(widgets.VBox):  # type: ignore[misc]
@@ -23,30 +29,77 @@ class Static(widgets.VBox):  # type: ignore[misc]
         return {**bundle, "text/plain": self.plain, "text/html": self.static}
 
 
-class Explorer(Static):
-    """Controls above a picture that ``draw(**values)`` makes anew whenever one of them moves."""
+class Explorer(Live):
+    """Controls above a picture that ``draw(**values)`` makes anew whenever one of them moves.
 
-    def __init__(self, draw: Callable[..., Picture], controls: dict[str, widgets.Widget]) -> None:
-        self.draw, self.controls = draw, controls
-        self.image = widgets.HTML()
-        for control in controls.values():
-            control.observe(self._redraw, "value")
-        first = self._redraw()
-        settings = ", ".join(f"{name} = {c.value}" for name, c in controls.items())
-        plain = f"Explorer: run this cell and move {' or '.join(controls)}. At {settings}:\n{first}"
-        super().__init__([*controls.values(), self.image], plain=plain, static=first.html)
+    The browser asks for one picture at a time, always for the newest values. ``at`` are the positions
+    of the controls in their options, ``shown`` goes with the picture ``png``, ``problem`` is what to
+    say instead of a new one, ``answered`` the request that was answered last, and ``frames`` the
+    pictures of a single slider, for a page that no kernel answers.
+    """
 
-    def _redraw(self, _: object = None) -> Picture:
-        picture = self.draw(**{name: control.value for name, control in self.controls.items()})
-        self.image.value = picture.html
-        return picture
+    _esm = script("explorer")
+    _css = (FRONT / "explorer.css").read_text("utf-8")
+    controls = traitlets.List().tag(sync=True)
+    at = traitlets.Dict().tag(sync=True)
+    png = traitlets.Bytes().tag(sync=True)
+    shown = traitlets.Dict().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
+    answered = traitlets.Unicode().tag(sync=True)
+    frames = traitlets.List().tag(sync=True)
+
+    def __init__(self, draw: Callable[..., Picture], asks: list[Control]) -> None:
+        self.draw, self.asks, self.stage = draw, asks, stage.Stage()
+        at = {each.name: each.options.index(each.start) for each in asks}
+        self.picture = self.draw(**self._values(at))
+        dots = self.stage.draw(self.picture.figure)
+        settings = ", ".join(f"{each.name} = {each.start}" for each in asks)
+        names = " or ".join(each.name for each in asks)
+        still = image(stage.small(dots), self.picture.alt, stage.size(dots))
+        super().__init__(
+            plain=f"Explorer: run this cell and move {names}. At {settings}:\n{self.picture}",
+            static=f"<p>{RUN}</p>\n{still}",
+            controls=[each.describe() for each in asks],
+            at=at,
+            **_sent(self.picture, dots),
+        )
+        self.on_msg(self._hear)
+        if len(asks) == 1 and asks[0].slider:
+            frames.draw_when_idle(self, asks[0])
+
+    def move(self, **values: Value) -> Picture:
+        """Set some of the controls, as a learner does; the picture that is shown then."""
+        asks = {each.name: each for each in self.asks}
+        if strange := values.keys() - asks.keys():
+            raise ValueError(f"there is no {min(strange)!r} to move, only {', '.join(asks)}")
+        at = {name: asks[name].find(value) for name, value in values.items()}
+        self._answer("", {**self.at, **at})
+        return self.picture
+
+    def _values(self, at: dict[str, int]) -> dict[str, Value]:
+        return {each.name: each.options[at[each.name]] for each in self.asks}
+
+    def _hear(self, _: widgets.Widget, content: dict[str, Any], buffers: list[memoryview]) -> None:
+        self._answer(str(content["asked"]), {**self.at, **content["at"]})
+
+    def _answer(self, asked: str, at: dict[str, int]) -> None:
+        """Draw and send in one message; what a draw function raises is said in a line."""
+        with self.hold_sync():
+            try:
+                picture = self.draw(**self._values(at))
+                sent = _sent(picture, self.stage.draw(picture.figure))
+                self.picture, self.png, self.shown = picture, sent["png"], sent["shown"]
+                self.problem = ""
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- else a dead slider
+                self.problem = _in_words(error)
+            self.at, self.answered = at, asked
 
 
-def explore(draw: Callable[..., Picture], **controls: Control) -> Explorer:
+def explore(draw: Callable[..., Picture], **controls: Given) -> Explorer:
     """Let the learner move sliders; the picture follows.
 
     Args:
-        draw: makes a Picture from keyword arguments; it must be quick (a fifth of a second).
+        draw: makes a Picture from keyword arguments; it must be quick (a twentieth of a second).
         controls: per argument of draw either (low, high, step) or (low, high, step, start), whole
             numbers for a whole-number slider, or a list of words to choose from.
 
@@ -54,21 +107,19 @@ def explore(draw: Callable[..., Picture], **controls: Control) -> Explorer:
         ValueError: a control is neither.
 
     """
-    return Explorer(draw, {name: _control(name, given) for name, given in controls.items()})
+    return Explorer(prepared(draw), [control(name, given) for name, given in controls.items()])
 
 
-def _control(name: str, given: Control) -> widgets.Widget:
-    label: dict[str, Any] = {"style": {"description_width": "8em"}, "layout": {"width": "32em"}}
-    label["description"] = name.replace("_", " ")
-    if isinstance(given, list) and given and all(isinstance(word, str) for word in given):
-        return widgets.Dropdown(options=given, **label)
-    if isinstance(given, tuple) and len(given) in (3, 4) and given[0] < given[1] and given[2] > 0:
-        low, high, step, *start = given
-        whole = all(isinstance(value, int) for value in given)
-        kind = widgets.IntSlider if whole else widgets.FloatSlider
-        return kind(start[0] if start else low, min=low, max=high, step=step, **label)
-    forms = "(low, high, step), (low, high, step, start) or a list of words"
-    raise ValueError(f"{name} must be {forms}, got {given!r}")
+def _sent(picture: Picture, dots: stage.Dots) -> dict[str, Any]:
+    words = {"alt": picture.alt, "title": picture.title, "size": stage.size(dots)}
+    return {"png": stage.quick(dots), "shown": words}
+
+
+def _in_words(error: BaseException) -> str:
+    said = " ".join(str(error).split()) or "no reason given"
+    reason = said if len(said) <= LONGEST else said[:LONGEST] + " …"
+    kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    return f"This picture could not be drawn ({kind}: {reason}). The one before stays; move on."
 
 
 door.hold(globals())

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections import Counter
+from functools import cached_property
 
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
@@ -29,13 +30,23 @@ class Picture:
             raise ValueError(f"alt text must say in words what the figure shows, got {alt!r}")
         self.alt = alt
         self.drawn = "; ".join(drawn(axes, i) for i, axes in enumerate(figure.axes))
-        self.png = png(figure)
+        self.figure = figure
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure, drawn when it is first asked for."""
+        return png(self.figure)
+
+    @property
+    def title(self) -> str:
+        """What stands above the figure or its axes, else the alt text."""
+        above = [axes.get_title() for axes in self.figure.axes]
+        return self.figure.get_suptitle() or "; ".join(filter(None, above)) or self.alt
 
     @property
     def html(self) -> str:
         """The picture as an <img> element that carries its data and its alt text."""
-        data = base64.b64encode(self.png).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}">'
+        return image(self.png, self.alt, Image.open(io.BytesIO(self.png)).size)
 
     def __repr__(self) -> str:
         return f"{self.alt}\n[{self.drawn}]"
@@ -50,6 +61,13 @@ def png(figure: Figure) -> bytes:
     figure.savefig(full, format="png", bbox_inches="tight", pad_inches=0.08)
     Image.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def image(png: bytes, alt: str, size: tuple[int, int]) -> str:
+    """An <img> of this size, in pixels, that shrinks with the window; its place is kept meanwhile."""
+    data, (width, height) = base64.b64encode(png).decode(), size
+    look = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" {look}>'
 
 
 def figure(figure: Figure, alt: str) -> Picture:

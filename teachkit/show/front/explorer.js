@@ -1,0 +1,143 @@
+// An explorer: controls above a picture. With a kernel each move asks for a new picture; where all
+// pictures are here already ("frames", of one slider), they are shown without asking anyone.
+
+const RUN = "Run this cell to move the sliders.";
+const BUSY = 300; // ms until the page says that it waits
+const LOST = 10000; // ms after which an answer is no longer waited for
+const NOWHERE = -1;
+
+function make(tag, parent, traits = {}) {
+  const { aria = {}, ...rest } = traits;
+  const element = Object.assign(document.createElement(tag), rest);
+  for (const [name, value] of Object.entries(aria)) element.setAttribute(name, value);
+  parent.append(element);
+  return element;
+}
+
+let made = 0;
+
+// One labelled control over the positions of its options; moved() is called when the learner moves it.
+function makeControl(parent, { name, label, slider, shown, start }, moved) {
+  const id = `tk-explorer-${++made}-${name}`;
+  make("label", parent, { htmlFor: id, textContent: label });
+  const input = slider
+    ? make("input", parent, { id, type: "range", min: 0, max: shown.length - 1, step: 1 })
+    : make("select", parent, { id });
+  if (!slider) shown.forEach((word, i) => make("option", input, { value: i, textContent: word }));
+  const output = make("output", parent, { htmlFor: id });
+  const tell = () => {
+    output.textContent = slider ? shown[input.value] : "";
+    if (slider) input.setAttribute("aria-valuetext", shown[input.value]);
+  };
+  input.addEventListener("input", () => (tell(), moved()));
+  const put = (position) => ((input.value = position), tell());
+  put(start);
+  return { name, input, put, at: () => Number(input.value) };
+}
+
+// The elements of an explorer, the same with and without a kernel.
+function stand(element, descriptions, moved) {
+  const root = make("div", element, { className: "tk-explorer" });
+  const box = make("div", root, { className: "tk-controls" });
+  const controls = descriptions.map((each) => makeControl(box, each, moved));
+  const state = make("p", root, { className: "tk-state", aria: { role: "status" } });
+  const image = make("img", root, {});
+  const says = make("p", root, { className: "tk-says", aria: { "aria-live": "polite" } });
+  let address;
+  return {
+    root,
+    controls,
+    say: (words) => {
+      if (state.textContent !== words) state.textContent = words;
+    },
+    enable: (on) => controls.forEach(({ input }) => (input.disabled = !on)),
+    show: ({ png, alt, title, size }) => {
+      [image.width, image.height] = size;
+      const old = address;
+      address = typeof png === "string" ? png : URL.createObjectURL(new Blob([png], { type: "image/png" }));
+      image.src = address;
+      image.alt = alt;
+      if (says.textContent !== title) says.textContent = title;
+      if (old?.startsWith("blob:")) URL.revokeObjectURL(old);
+    },
+  };
+}
+
+// A slider over pictures that are here already.
+function play(element, description, frames, start) {
+  const shown = frames.map((frame) => frame.value);
+  const view = stand(element, [{ ...description, shown, start }], () => view.show(frames[view.controls[0].at()]));
+  view.show(frames[start]);
+  return view;
+}
+
+function nearest(frames, position) {
+  const gaps = frames.map((frame) => Math.abs(frame.position - position));
+  return gaps.indexOf(Math.min(...gaps));
+}
+
+function render({ model, el }) {
+  const me = Math.random().toString(36).slice(2);
+  const descriptions = model.get("controls");
+  let asked = null, since = 0, newer = false, count = 0, timer, still;
+  const view = stand(el, descriptions, () => ask());
+  const off = keepKeys(el);
+
+  function ask() {
+    if (asked && performance.now() - since < LOST) return (newer = true);
+    [newer, asked, since] = [false, `${me} ${++count}`, performance.now()];
+    clearTimeout(timer);
+    timer = setTimeout(() => view.say("drawing …"), BUSY);
+    const at = view.controls.map(({ name, at }) => [name, at()]);
+    model.send({ asked, at: Object.fromEntries(at) });
+  }
+
+  function draw() {
+    const picture = { png: model.get("png"), ...model.get("shown") };
+    view.show(picture);
+    view.say(model.get("problem"));
+  }
+
+  function answered() {
+    const mine = asked === model.get("answered");
+    if (mine) {
+      clearTimeout(timer);
+      asked = null;
+    }
+    draw();
+    if (mine && newer) ask();
+    if (mine && !newer) settle();
+  }
+
+  // Another view of the same explorer may have moved it.
+  function settle() {
+    const at = model.get("at");
+    for (const control of view.controls) if (control.name in at) control.put(at[control.name]);
+  }
+
+  function lives(alive) {
+    clearTimeout(timer);
+    asked = null;
+    const frames = model.get("frames");
+    still?.root.remove();
+    view.root.hidden = !alive && frames.length > 1;
+    if (view.root.hidden) {
+      still = play(el, descriptions[0], frames, nearest(frames, view.controls[0].at()));
+      still.say("These pictures were drawn before. " + RUN.replace("move the sliders", "have all of them"));
+    }
+    view.enable(alive);
+    view.say(alive ? model.get("problem") : RUN);
+  }
+
+  settle();
+  draw();
+  model.on("change:answered", answered);
+  const quiet = whileAlive(model, lives);
+  return () => {
+    off();
+    model.off("change:answered", answered);
+    quiet.then((stop) => stop());
+  };
+}
+
+export default { render };

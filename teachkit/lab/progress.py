@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 from teachkit.core import door, files, places
 
-KINDS = ("prediction", "exercise", "lesson", "skipped")  # skipped: a result seen without a prediction
+KINDS = (
+    "prediction",
+    "exercise",
+    "lesson",
+    "skipped",
+)  # skipped: a result seen without a prediction
 NAME = "progress.jsonl"
 Event = dict[str, Any]
 _shown: set[tuple[str, str]] = set()  # what this kernel has shown

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from teachkit.core import door
 
 LETTERS = "abcdef"
-SALT = "2015"  # with it no place among the options is the right one more often than chance has it
+SALT = "1989"  # with it no place among the options is the right one more often than chance has it
 Item = TypeVar("Item")
 
 
@@ -71,7 +71,9 @@ class Question(NamedTuple):
             return [f"Your answer: a number{' of ' * bool(self.facts['unit'])}{self.facts['unit']}"]
         if self.kind == "curve":
             places = ", ".join(map(str, self.facts["x"]))
-            return [f"Your answer: a line, {self.facts['ylabel']} at {self.facts['xlabel']} {places}"]
+            return [
+                f"Your answer: a line, {self.facts['ylabel']} at {self.facts['xlabel']} {places}"
+            ]
         return [heads[self.kind], *lines] if self.kind in heads else lines
 
     @property
@@ -87,7 +89,12 @@ class Question(NamedTuple):
             "text": self.reason.text,
             "options": [o._asdict() for o in shuffled(f"{self.name} why", self.reason.options)],
         }
-        return {**self.facts, **made, "options": [o._asdict() for o in self.shown], "reason": reason}
+        return {
+            **self.facts,
+            **made,
+            "options": [o._asdict() for o in self.shown],
+            "reason": reason,
+        }
 
     @property
     def static(self) -> str:
@@ -104,8 +111,8 @@ class Question(NamedTuple):
 def shuffled(name: str, items: Sequence[Item]) -> list[Item]:
     """The items in an order that depends on the name alone.
 
-    >>> shuffled("02.1", "abc") == shuffled("02.1", "abc")
-    True
+    >>> shuffled("02.1", ["a", "b", "c"])
+    ['b', 'c', 'a']
     """
     places = sorted(
         range(len(items)),

@@ -115,7 +115,7 @@ def _predictions(line: Line) -> str:
     if not made:
         return _empty(
             "predictions beside what turned out",
-            "You have made no prediction in this lesson yet. Run this cell again when you have.",
+            "You have made no prediction in this lesson yet.",
         )
     rows = [
         [line.questions.get(name, name), vote.answer, vote.truth, _judged(vote)]
@@ -144,7 +144,7 @@ def _exercises(line: Line) -> str:
     if not line.done.tried:
         return _empty(
             "solved exercises",
-            "You have tried no exercise of this lesson yet. Run this cell again when you have.",
+            "You have tried no exercise of this lesson yet.",
         )
     left = [name for name in line.exercises if name not in solved]
     still = f" Still open: {', '.join(left)}." if left else ""
@@ -163,7 +163,8 @@ def _through(line: Line) -> str:
 
 def _empty(what: str, none_yet: str) -> str:
     """Nothing is there to show: the learner has not begun, or nothing is kept here."""
-    return f"<p>{f'{UNKEPT}: it shows your {what}.' if kept.path() is None else none_yet}</p>"
+    words = f"{UNKEPT}: it shows your {what}."
+    return f"<p>{words if kept.path() is None else f'{none_yet} Run this cell again when you have.'}</p>"
 
 
 def _way(before: pages.Lesson | None, after: pages.Lesson | None) -> str:

@@ -7,7 +7,9 @@ from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
 from teachkit.show.predictions import quiz
 from teachkit.show.reveals import reveal
+from teachkit.show.rows import records
 from teachkit.show.status import environment
+from teachkit.show.tables import table
 from teachkit.show.verdicts import check
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "plots",
     "progress",
     "quiz",
+    "records",
     "reveal",
     "source",
+    "table",
 ]

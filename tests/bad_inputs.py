@@ -89,6 +89,7 @@ SKIPPED = {
         f"show.plots.{name}": "draws what it is given, see test_show"
         for name in [
             "draw",
+            "explain",
             "lines",
             "differences",
             "tiles",
@@ -557,7 +558,20 @@ SPECIAL = {
     "show.quiz": {"name": lambda: "04.1"},
     "show.reveal": {"name": lambda: "04.1", "thing": plain_picture},
     "show.plots.canvas": {"columns": lambda: 1, "width": lambda: 3.0, "height": lambda: 2.0},
-    "show.plots.style": {"i": lambda: 1},
+    "show.records": {
+        "name": lambda: "method",
+        "found": lambda: {"OBD": [0.9, 0.8]},
+        "at": lambda: [0.5, 0.7],
+    },
+    "show.table": {
+        "data": lambda: {"method": ["OBD"], "accuracy": [0.9]},
+        "caption": lambda: "Accuracy by method.",
+        "units": lambda: {"accuracy": "%"},
+        "digits": lambda: 3,
+        "decimals": lambda: 2,
+        "signed": lambda: False,
+        "best": lambda: "max",
+    },
 }
 
 

@@ -82,8 +82,10 @@ def test_every_plot_draws_and_says_so():
 
 def test_a_picture_counts_what_is_drawn():
     first = plots.lines([1, 2], {"a": [1, 2], "b": [2, 1]}, xlabel="x", ylabel="y", alt=ALT)
-    assert first.drawn == "2 × line of 2 points"
-    assert pictures()["scatter"].drawn == "1 × line of 2 points, 1 × 2 marks"
+    assert first.drawn == '2 × line of 2 points: "a", "b"'
+    assert pictures()["scatter"].drawn == (
+        '1 × line of 2 points, 1 × 2 marks: "prediction = truth"'
+    )
 
 
 def test_an_empty_axes_or_missing_words_are_refused():

@@ -63,7 +63,7 @@ def guard(function: Function) -> Function:
 
     @wraps(function)
     def held(*given: Any, **named: Any) -> Any:
-        if _inside.get() and _owner(sys._getframe(1).f_code.co_filename) != "caller":
+        if _inside.get() and owner(sys._getframe(1).f_code.co_filename) != "caller":
             return function(*given, **named)
         try:
             bound = signature.bind(*given, **named)
@@ -143,7 +143,7 @@ def _within(name: str, given: Mapping[str, Any]) -> Iterator[None]:
 
 
 @cache
-def _owner(file: str) -> str:
+def owner(file: str) -> str:
     """Whose code a file holds: "house", "caller", else the library's name."""
     place = Path(file)
     if HOUSE in place.parents:
@@ -165,7 +165,7 @@ def _passes(error: BaseException) -> bool:
         return True
     asked, told, trace, word = "house", "", error.__traceback__, True
     while trace is not None:
-        owner, code = _owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
+        owner, code = owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
         if owner in ("house", "caller"):
             asked, told = owner, ""
             word = code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]

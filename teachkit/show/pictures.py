@@ -90,7 +90,8 @@ def drawn(axes: Axes, index: int = 0) -> str:
         raise ValueError(
             f"axes {index} ({axes.get_title() or 'no title'}) is empty: nothing was drawn"
         )
-    return ", ".join(f"{n} × {what}" for what, n in counts.items())
+    names = ", ".join(f'"{name}"' for name in axes.get_legend_handles_labels()[1])
+    return ", ".join(f"{n} × {what}" for what, n in counts.items()) + f": {names}" * bool(names)
 
 
 def _collection(collection: Collection) -> str:

@@ -14,7 +14,8 @@ from teachkit.core import door
 from teachkit.engine.symbolic import expression_and_names, printable
 from teachkit.hessian import CriticalPoint
 from teachkit.lab.curves import Interval
-from teachkit.lab.session import COLOURS, LINES
+from teachkit.show import labels as direct
+from teachkit.show import styles
 from teachkit.show.pictures import Picture
 
 MARKERS = {"minimum": "v", "maximum": "^", "saddle": "X", "undecided": "o", "inflection": "s"}
@@ -32,26 +33,26 @@ def canvas(columns: int = 1, width: float = 6.4, height: float = 3.6) -> tuple[F
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def style(i: int) -> Look:
-    """The colour and the dash of the i-th curve of a figure."""
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
-
-
 def draw(
     axes: Axes,
     x: ArrayLike,
     curves: Curves,
     bands: Bands | None = None,
-    marks: str = "",
+    marks: bool = False,
     ms: int = 4,
 ) -> None:
-    """Labelled curves over one x, with the bands of those that have one, and markers in turn."""
-    for i, (label, y) in enumerate(curves.items()):
-        marker = marks[i % len(marks)] if marks else ""
-        axes.plot(x, y, label=label, marker=marker, markersize=ms, **style(i))
+    """Labelled curves over one x, in the look of their names, shaded where there is an interval."""
+    for label, look in styles.looks(curves).items():
+        marker = look.marker if marks else ""
+        axes.plot(x, curves[label], label=label, marker=marker, markersize=ms, **look.line)
         if bands and label in bands:
             low, high = bands[label]
-            axes.fill_between(x, low, high, color=style(i)["color"], alpha=0.2, linewidth=0)
+            axes.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
+
+
+def explain(figure: Figure, words: str) -> None:
+    """One line below the axes that says what shades or bars are."""
+    figure.supxlabel(words, fontsize=8, color="0.35", x=0.99, ha="right")
 
 
 def finish(
@@ -61,9 +62,10 @@ def finish(
     ylabel: str,
     says: str = "",
     above: int = 0,
+    intervals: str = "",
     **settings: Any,
 ) -> Picture:
-    """The Picture of a figure, after a title, labels and a legend.
+    """The Picture of a figure, after a title, labels, and the names of what is drawn.
 
     Args:
         figure: drawn; the rest concerns its first axes.
@@ -71,7 +73,9 @@ def finish(
         xlabel: what x is, with its unit.
         ylabel: what y is, with its unit.
         says: title: the numbers that one should read off.
-        above: columns of a legend above the axes; none for 0.
+        above: columns of a legend above the axes; none for 0. Lines are named at their ends instead
+            where there is room.
+        intervals: what shades or bars are, one of ``styles.SHADED`` and ``styles.BARS``.
         settings: more for ``Axes.set``, e.g. xscale or ylim.
 
     """
@@ -79,7 +83,9 @@ def finish(
     if says:
         axes.set_title(says, fontsize=10)
     axes.set(xlabel=xlabel, ylabel=ylabel, **settings)
-    if above:
+    if intervals:
+        explain(figure, intervals)
+    if above and not direct.at_ends(axes):
         figure.legend(loc="outside upper center", ncols=above, frameon=False)
     return Picture(figure, alt)
 
@@ -93,7 +99,7 @@ def lines(
     level: tuple[str, float] | None = None,
     **settings: Any,
 ) -> Picture:
-    """Curves (n,) over one x (n,), told apart by colour and by dash, with a legend.
+    """Curves (n,) over one x (n,), told apart by colour, dash and marker, named at their ends.
 
     Args:
         x: positions (n,).
@@ -106,35 +112,45 @@ def lines(
     """
     figure, (axes,) = canvas()
     at = np.asarray(x, float)
-    draw(axes, at, curves, bands, marks="o" if len(at) <= 25 else "")
+    draw(axes, at, curves, bands, marks=len(at) <= 25)
     if level:
         axes.axhline(level[1], label=level[0], **THIN)
-    return finish(figure, alt, above=3 if len(curves) > 1 or level else 0, **settings)
+    settings |= {"above": 3 if len(curves) > 1 or level else 0}
+    return finish(figure, alt, intervals=styles.SHADED if bands else "", **settings)
+
+
+def points(
+    categories: Sequence[object],
+    intervals: Mapping[str, Interval],
+    *,
+    alt: str,
+    level: tuple[str, float] | None = None,
+    width: float = 6.4,
+    **labels: Any,
+) -> Picture:
+    """Means with their intervals of arrays (n,), side by side at each of n categories.
+
+    ``level`` is a labelled horizontal line, ``width`` that of the figure in inches.
+    """
+    figure, (axes,) = canvas(width=width)
+    places = np.arange(len(categories))
+    looks = styles.looks(intervals)
+    for i, (label, (mean, low, high)) in enumerate(intervals.items()):
+        at = places + 0.7 * (i - (len(intervals) - 1) / 2) / len(intervals)
+        bars = [mean - low, high - mean]
+        axes.errorbar(at, mean, bars, label=label, markersize=5, capsize=3, **looks[label].point)
+    if level:
+        axes.axhline(level[1], label=level[0], **THIN)
+    axes.set_xticks(places, [str(category) for category in categories])
+    axes.grid(False, axis="x")
+    return finish(figure, alt, above=4, intervals=styles.BARS, **labels)
 
 
 def differences(
     categories: Sequence[object], intervals: Mapping[str, Interval], *, alt: str, **labels: Any
 ) -> Picture:
-    """Means with their intervals at equal steps, side by side, and the line of no difference.
-
-    Args:
-        categories: what stands at each step (n,).
-        intervals: of arrays (n,), by label.
-        alt: alt text.
-        labels: xlabel and ylabel.
-
-    """
-    figure, (axes,) = canvas()
-    places = np.arange(len(categories))
-    for i, (label, (mean, low, high)) in enumerate(intervals.items()):
-        at = places + 0.5 * (i - (len(intervals) - 1) / 2) / len(intervals)
-        look = style(i) | {"marker": "osD^v"[i % 5], "linestyle": "none"}
-        bars = [mean - low, high - mean]
-        axes.errorbar(at, mean, bars, label=label, markersize=5, capsize=3, **look)
-    axes.axhline(0, label="no difference", **THIN)
-    axes.set_xticks(places, [str(category) for category in categories])
-    axes.grid(False, axis="x")
-    return finish(figure, alt, above=4, **labels)
+    """Mean differences with their intervals, as points, and the line of no difference."""
+    return points(categories, intervals, alt=alt, level=("no difference", 0.0), **labels)
 
 
 def tiles(images: np.ndarray, border: float) -> np.ndarray:
@@ -181,8 +197,8 @@ def histogram(
     """How often which value occurs, with labelled vertical marks."""
     figure, (axes,) = canvas()
     axes.hist(np.asarray(values, float), bins=40, **BARS)
-    for i, (label, value) in enumerate((marks or {}).items()):
-        axes.axvline(value, label=label, **style(i))
+    for label, look in styles.looks(marks or {}).items():
+        axes.axvline(marks[label], label=label, **look.line)  # type: ignore[index]
     if marks:
         axes.legend(frameon=False)
     return finish(figure, alt, **labels)
@@ -191,9 +207,9 @@ def histogram(
 def spectrum(eigenvalues: Curves, *, alt: str) -> Picture:
     """Eigenvalues in descending order, symmetric-logarithmic: positive above, negative below zero."""
     figure, (axes,) = canvas()
-    for i, (label, values) in enumerate(eigenvalues.items()):
-        ordered = np.sort(np.asarray(values, float))[::-1]
-        axes.plot(np.arange(1, len(ordered) + 1), ordered, label=label, **style(i))
+    for label, look in styles.looks(eigenvalues).items():
+        ordered = np.sort(np.asarray(eigenvalues[label], float))[::-1]
+        axes.plot(np.arange(1, len(ordered) + 1), ordered, label=label, **look.line)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set_yscale("symlog", linthresh=1e-4)
     axes.legend(frameon=False)
@@ -206,7 +222,7 @@ def scatter(x: ArrayLike, y: ArrayLike, *, alt: str, **labels: Any) -> Picture:
     """Points, and the line on which x and y agree."""
     figure, (axes,) = canvas(width=4.8, height=4.0)
     at, to = np.asarray(x, float), np.asarray(y, float)
-    axes.scatter(at, to, s=22, alpha=0.7, color=COLOURS[0], edgecolors="none")
+    axes.scatter(at, to, s=22, alpha=0.7, color=styles.BLUE, edgecolors="none")
     ends = [min(at.min(), to.min()), max(at.max(), to.max())]
     axes.plot(ends, ends, color="0.3", linewidth=1, linestyle="--", label="prediction = truth")
     axes.legend(frameon=False)

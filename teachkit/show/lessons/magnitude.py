@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import magnitude, masks
-from teachkit.lab.session import COLOURS, LINES
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, uniform
 from teachkit.show.pictures import Picture
 
@@ -24,10 +23,15 @@ def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
     figure, (axes,) = plots.canvas()
     _, edges, _ = axes.hist(w.numpy(), bins=60, **plots.BARS)
     density = np.exp(-((edges / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
-    axes.plot(edges, len(w) * (edges[1] - edges[0]) * density, color="black", label="normal")
-    axes.axvspan(-at, at, color=COLOURS[1], alpha=0.25, label="removed")
+    axes.plot(
+        edges,
+        len(w) * (edges[1] - edges[0]) * density,
+        label="normal",
+        **styles.look("normal").line,
+    )
+    axes.axvspan(-at, at, color=styles.look("removed").colour, alpha=0.25, label="removed")
     for side in (-at, at):
-        axes.axvline(side, color=COLOURS[1], linestyle=LINES[0])
+        axes.axvline(side, **styles.look("removed").line)
     axes.legend(frameon=False, loc="upper right")
     expected = magnitude.removed_share(quality)
     share = f"{100 * gone:.0f} % removed; Gaussian weights: {100 * expected:.0f} %"

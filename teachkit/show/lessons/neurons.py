@@ -14,13 +14,11 @@ from teachkit.core.types import Data
 from teachkit.lab import sweep
 from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate, predictions
-from teachkit.lab.session import COLOURS
 from teachkit.lab.sweep import Row
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, times, uniform
 from teachkit.show.pictures import Picture
 
-MARKERS = "osv^DXP"
 COLUMNS = 8
 
 
@@ -96,13 +94,13 @@ def curves(rows: Sequence[Row], methods: Sequence[str], **chosen: Any) -> Pictur
         means[method], bands[method] = accuracy.mean, (accuracy.low, accuracy.high)
         says.append(f"{method} {accuracy.mean[shares.index(0.75)]:.2f}")
     figure, (axes,) = plots.canvas(width=6.8, height=4.2)
-    plots.draw(axes, shares, means, bands, marks=MARKERS, ms=5)
+    plots.draw(axes, shares, means, bands, marks=True, ms=5)
     alt = (
         "Test accuracy against the share of hidden units removed, by method, with 95 % intervals. "
         f"At 75 %: {', '.join(says)}."
     )
     labels = "share of each hidden layer removed", "test accuracy"
-    return plots.finish(figure, alt, *labels, above=3, ylim=(0, 1))
+    return plots.finish(figure, alt, *labels, above=3, intervals=styles.SHADED, ylim=(0, 1))
 
 
 def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks: int) -> Picture:
@@ -117,12 +115,13 @@ def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks:
     order = np.argsort(np.asarray(next(iter(exact.values())), float))[::-1]
     at = np.arange(len(order))
     figure, (axes,) = plots.canvas()
-    for i, (label, values) in enumerate(exact.items()):
-        shown = np.asarray(values, float)[order]
-        axes.plot(at + 0.15 * i, shown, MARKERS[i], label=label, color=COLOURS[i], ms=6)
+    for i, (label, look) in enumerate(styles.looks(exact).items()):
+        shown = np.asarray(exact[label], float)[order]
+        axes.plot(at + 0.15 * i, shown, label=label, ms=6, **look.point)
     mean, half = regression.worth.numpy()[order], 1.96 * regression.errors.numpy()[order]
     label = f"regression on {masks} masks"
-    axes.errorbar(at + 0.15 * len(exact), mean, half, fmt="_", color="0.25", capsize=3, label=label)
+    look = styles.look(label)
+    axes.errorbar(at + 0.15 * len(exact), mean, half, capsize=3, label=label, **look.point)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set_xticks(at + 0.15, [str(j) for j in order])
     alt = (
@@ -130,7 +129,7 @@ def worth(exact: Mapping[str, ArrayLike], regression: neurons.Regression, masks:
         f"{order[-1]}: {', '.join(exact)}, and a regression on {masks} random masks with 95 % intervals."
     )
     labels = "unit, the most valuable first", "worth: fall of the loss"
-    return plots.finish(figure, alt, *labels, above=3)
+    return plots.finish(figure, alt, *labels, above=3, intervals=styles.BARS)
 
 
 def parallel(rng: random.Random, rising: bool) -> tuple[Tensor, int, int, float]:

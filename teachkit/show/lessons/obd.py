@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, curved, full_hessian, normal, times
 from teachkit.show.pictures import Picture
 
@@ -26,8 +25,8 @@ def two_saliencies(b: float, w2: float) -> Picture:
     figure, (axes,) = plots.canvas(width=5.4, height=4.4)
     axes.contour(grid, grid, loss, levels=np.arange(0.5, 30, 1.5), cmap="cividis", linewidths=1)
     ends = {"trained": w, "without w1": np.array([0, w2]), "without w2": np.array([1.0, 0])}
-    for i, (label, end) in enumerate(ends.items()):
-        axes.plot(*end, "ov^"[i], color=COLOURS[i], markersize=9, label=label)
+    for label, look in styles.looks(ends).items():
+        axes.plot(*ends[label], markersize=9, label=label, **look.point)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     cost, rows = 0.5 * H.diagonal() * w**2, 0.5 * H.sum(1) * w**2
     says = f"removing w1 costs {cost[0]:.2f}, w2 {cost[1]:.2f}; row sums say {rows[0]:.2f}, {rows[1]:.2f}"

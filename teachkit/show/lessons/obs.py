@@ -1,14 +1,14 @@
 """Lesson 05: what its explorers and figures draw, and its exercises."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from teachkit import obs
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
 
@@ -18,26 +18,18 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
 
     H = [[5, c], [c, 1]] with c = correlation · √5, weights (1, 2) at the minimum.
     """
-    c = correlation * 5**0.5
-    H, w = torch.tensor([[5.0, c], [c, 1.0]]), torch.tensor([1.0, 2.0])
-    P = obs.inverse(H, damping=damping)
-    scores = {
-        "magnitude": w.abs(),
-        "OBD": 0.5 * H.diagonal() * w**2,
-        "OBS": obs.saliencies(w, P),
-    }[method]
-    q = int(scores.argmin())
-    step = obs.update(w, P, q) if method == "OBS" else zeroed(w, q)
+    H, w, step, q = operation(method, correlation, damping)
     rise = float(0.5 * step @ H @ step)
     grid = np.linspace(-1, 4, 101)
     u, v = np.meshgrid(grid - 1, grid - 2)
-    loss = 2.5 * u**2 + c * u * v + 0.5 * v**2
+    loss = 2.5 * u**2 + float(H[0, 1]) * u * v + 0.5 * v**2
     figure, (axes,) = plots.canvas(width=5.4, height=4.0)
     levels = axes.contour(grid, grid, loss, [0.1, 0.4, 1, 2, 4, 8], colors="0.6", linewidths=1)
     axes.clabel(levels, fontsize=8)
-    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), "-", color=COLOURS[1])
+    look = styles.look(method)
+    axes.plot(*zip(w.tolist(), (w + step).tolist(), strict=True), **look.line)
     axes.plot(*w.tolist(), "o", color="black", label="minimum (1, 2)")
-    axes.plot(*(w + step).tolist(), "s", color=COLOURS[1], label=f"after {method}")
+    axes.plot(*(w + step).tolist(), label=f"after {method}", **look.point)
     axes.axhline(0, **plots.THIN)
     axes.axvline(0, **plots.THIN)
     axes.legend(loc="upper right", fontsize=8)
@@ -49,6 +41,58 @@ def surgery(method: str, correlation: float, damping: float) -> Picture:
         f"the weights move from (1, 2) to ({end})."
     )
     return plots.finish(figure, alt, "w1", "w2", says, aspect="equal", xlim=(-1, 4), ylim=(-1, 4))
+
+
+def operation(
+    method: str, correlation: float, damping: float
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """H, the weights, the step of a method, and the weight that it removes."""
+    c = correlation * 5**0.5
+    H, w = torch.tensor([[5.0, c], [c, 1.0]]), torch.tensor([1.0, 2.0])
+    P = obs.inverse(H, damping=damping)
+    scores = {
+        "magnitude": w.abs(),
+        "OBD": 0.5 * H.diagonal() * w**2,
+        "OBS": obs.saliencies(w, P),
+    }[method]
+    q = int(scores.argmin())
+    return H, w, obs.update(w, P, q) if method == "OBS" else zeroed(w, q), q
+
+
+def damped(correlation: float, dampings: Sequence[float]) -> list[dict[str, object]]:
+    """What OBS removes at each damping, how much the loss rises, and where the weights end."""
+    rows: list[dict[str, object]] = []
+    for damping in dampings:
+        H, w, step, q = operation("OBS", correlation, damping)
+        row = {
+            "damping": damping,
+            "removes": f"w{q + 1}",
+            "rise of the loss": 0.5 * step @ H @ step,
+        }
+        rows.append(row | {"w1": (w + step)[0], "w2": (w + step)[1]})
+    return rows
+
+
+TERMS: dict[str, tuple[int, ...]] = {
+    "|gradient term|": (0,),
+    "Gauss-Newton": (1,),
+    "true Hessian": (2,),
+    "truth": (3,),
+    "truth / true Hessian": (3, 2),
+    "half: predicted": (4,),
+    "half: truth": (5,),
+    "half: truth / predicted": (5, 4),
+}
+
+
+def extremes(terms: Sequence[Sequence[float]]) -> list[dict[str, object]]:
+    """Of each part of a prediction, and of two ratios, the lowest and the highest network."""
+    parts = torch.tensor(terms).T
+    rows: list[dict[str, object]] = []
+    for name, which in TERMS.items():
+        found = parts[which[0]] / (parts[which[1]] if len(which) > 1 else 1)
+        rows.append({"part": name, "lowest": found.min(), "highest": found.max()})
+    return rows
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor]:

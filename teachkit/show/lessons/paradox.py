@@ -1,8 +1,8 @@
 """Lesson 11: what its explorers and figures draw, and its exercises."""
 
 import random
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from teachkit import magnitude, masks, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
+from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.lab.sweep import Row
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
 
@@ -32,14 +33,9 @@ def arms(
     mean, sd, stay = (flat(part).numpy() for part in (change.mean, change.sd, kept))
     shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
     figure, (axes,) = plots.canvas(width=5.8, height=4.2)
-    for i, (label, part) in enumerate({"stays": stay & shown, "goes": ~stay & shown}.items()):
-        look: plots.Look = {
-            "color": COLOURS[i],
-            "markersize": 2.5,
-            "alpha": 0.5,
-            "rasterized": True,
-        }
-        axes.plot(mean[part], sd[part], "o^"[i], label=label, **look)
+    small: plots.Look = {"markersize": 2.5, "alpha": 0.5, "rasterized": True}
+    for label, part in {"stays": stay & shown, "goes": ~stay & shown}.items():
+        axes.plot(mean[part], sd[part], label=label, **styles.look(label).point, **small)
     axes.set_xscale("symlog", linthresh=1e-5)
     axes.set_yscale("log")
     axes.set_xticks([-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2])
@@ -98,17 +94,32 @@ def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: flo
         name: sum(after(c.model, s) for s in c.chance) / len(c.chance) for name, c in nets.items()
     }
     figure, (axes,) = plots.canvas(height=3.2)
-    for i, (label, accuracy) in enumerate({"T2": by_t2, "random": by_chance}.items()):
-        values = list(accuracy.values())
-        axes.plot(list(accuracy), values, label=label, marker="o", **plots.style(i))
-        ring: plots.Look = {"color": COLOURS[i], "markersize": 12, "fillstyle": "none"}
-        axes.plot([units], [accuracy[units]], "o", **ring)
-    axes.legend(frameon=False, loc="lower left")
+    found = {"T2": by_t2, "random": by_chance}
+    plots.draw(axes, list(nets), {n: list(a.values()) for n, a in found.items()}, marks=True)
+    for label, accuracy in found.items():
+        ring: plots.Look = {"color": styles.look(label).colour, "markersize": 12}
+        axes.plot([units], [accuracy[units]], "o", fillstyle="none", **ring)
     both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
     says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
     alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
     labels = "units in the first hidden layer", "test accuracy"
-    return plots.finish(figure, alt, *labels, says=says, ylim=(0, 1))
+    return plots.finish(figure, alt, *labels, says=says, above=2, ylim=(0, 1))
+
+
+def arms_of(rows: Sequence[Row], *criteria: str) -> list[dict[str, Any]]:
+    """The mean accuracy of each criterion over a saved table, with its interval."""
+    return [{"criterion": c, "accuracy": interval([row[c] for row in rows])} for c in criteria]
+
+
+def estimates(rows: Sequence[Row], criteria: Sequence[str]) -> list[dict[str, Any]]:
+    """The mean accuracy of each criterion by network and by the samples that it was estimated on."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['net']}, {row['samples']}", []).append(row)
+    return [
+        {"estimated on": name} | {c: interval([row[c] for row in some]).mean for c in criteria}
+        for name, some in groups.items()
+    ]
 
 
 def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from teachkit import masks, schedule
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
 
@@ -23,8 +22,8 @@ def schedule_curve(shape: str, final: float, warm_up: int, end: int, every: int)
     steps = np.arange(21)
     figure, (axes,) = plots.canvas()
     levels = [rule(int(t)) for t in steps]
-    axes.step(steps, levels, where="post", color=COLOURS[0], label=shape)
-    axes.plot(steps, levels, "o", color=COLOURS[0], markersize=4)
+    axes.step(steps, levels, where="post", label=shape, **styles.look(shape).line)
+    axes.plot(steps, levels, markersize=4, **styles.look(shape).point)
     half = levels[warm_up + end // 2] / final
     says = f"{100 * half:.0f} % of all removals are done {warm_up + end // 2} steps in"
     alt = (

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from teachkit import masks
 from teachkit.core.types import Batch
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, uniform
 from teachkit.show.pictures import Picture
 
@@ -20,7 +19,7 @@ def digit(model: nn.Module, batch: Batch, number: int) -> Picture:
     left.imshow(image[0], cmap="gray_r")
     left.set(title=f"test digit {number}: a {label}", xticks=[], yticks=[])
     left.grid(False)
-    right.bar(range(10), probability, color=COLOURS[0])
+    right.bar(range(10), probability, color=styles.BLUE)
     right.set(xticks=range(10), ylim=(0, 1), xlabel="class", ylabel="probability")
     guess = int(probability.argmax())
     return Picture(figure, f"Test digit {number} shows a {label}; the network says {guess}.")

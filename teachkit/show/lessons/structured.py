@@ -14,14 +14,12 @@ from teachkit import structured
 from teachkit.core.types import Batch
 from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, uniform
 from teachkit.show.pictures import Picture
 
 FILTERS, CHANNELS, SIDE = 6, 4, 3
 BLOCK = (2, 6)
-MARKERS = "osv^DX"
 TOP = 22.0  # percentage points; what lies above is written at the edge
 
 
@@ -90,12 +88,12 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
     axes.set(xlim=(-45, 101), ylim=(-2, TOP))
     says = []
     for i, (form, networks) in enumerate(points.items()):
-        _curve(axes, form, networks, i)
+        _curve(axes, form, networks)
         allowed = [p for p in networks if 100 * p.drop <= bound]
         best = max(allowed, key=lambda p: p.saved, default=None)
         if best:
             at, size = (100 * best.saved, 100 * best.drop), 10 + 4 * i  # so no ring hides another
-            axes.plot(*at, "o", ms=size, mfc="none", color=COLOURS[i])
+            axes.plot(*at, "o", ms=size, mfc="none", color=styles.look(form).colour)
         says.append(f"{form} {100 * best.saved if best else 0:.0f} %")
     axes.axhline(bound, color="0.3", linewidth=1, linestyle=":")
     axes.text(-42, bound + 0.2, f"bound {bound:g}", va="bottom", fontsize=9)
@@ -104,18 +102,19 @@ def size_accuracy(points: Mapping[str, Sequence[Point]], bound: float) -> Pictur
         f"{bound:g} points the most that each saves: {', '.join(says)}."
     )
     labels = "saved size in %", "accuracy drop in points"
-    return plots.finish(figure, alt, *labels, above=4)
+    return plots.finish(figure, alt, *labels, above=4, intervals=styles.BARS)
 
 
-def _curve(axes: Axes, form: str, networks: Sequence[Point], i: int) -> None:
+def _curve(axes: Axes, form: str, networks: Sequence[Point]) -> None:
     saved, drop, low, high = 100 * np.transpose(networks)
-    look = plots.style(i) | {"marker": MARKERS[i]}
+    style = styles.look(form)
+    look = style.line | {"marker": style.marker}
     bars = [drop - low, high - drop]
     axes.errorbar(saved, drop, bars, label=form, ms=5, elinewidth=1, capsize=2, **look)
     for x, y in zip(saved, drop, strict=True):
         if y > TOP:
             words: plots.Look = {"ha": "center", "va": "top", "fontsize": 9}
-            axes.text(x + 2, TOP, f"{form} {y:.0f} ↑", color=COLOURS[i], **words)
+            axes.text(x + 2, TOP, f"{form} {y:.0f} ↑", color=style.colour, **words)
 
 
 def channels(rng: random.Random) -> tuple[Tensor, int]:

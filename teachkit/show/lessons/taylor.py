@@ -1,7 +1,9 @@
 """Lesson 02: what its explorers and figures draw, and its exercises."""
 
 import random
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import sympy
@@ -16,6 +18,7 @@ from teachkit.show import plots
 from teachkit.show.exercises import Task, curved, full_hessian, normal
 from teachkit.show.pictures import Picture
 
+Row = dict[str, Any]
 x, t = sympy.symbols("x t")
 
 FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.log(1 + x)}
@@ -41,16 +44,30 @@ def polynomial(function: str, centre: float, order: int) -> Picture:
 def steps(path: taylor.Path) -> Picture:
     """How far the first- and second-order predictions are off, against the size of the step."""
     figure, (axes,) = plots.canvas()
-    for i, (label, predicted) in enumerate(
-        {"gᵀδ": path.first, "gᵀδ + ½ δᵀHδ": path.second}.items()
-    ):
-        axes.loglog(path.t, (predicted - path.actual).abs(), "o", label=label, **plots.style(i))
-    axes.legend(frameon=False, title="prediction")
+    told = {"first order": path.first, "second order": path.second}
+    errors = {label: (predicted - path.actual).abs() for label, predicted in told.items()}
+    plots.draw(axes, path.t, errors, marks=True)
+    axes.set(xscale="log", yscale="log")
     alt = (
         "Error of two predictions against the step size, both axes logarithmic: the straight line "
         "of the second order is steeper and lower for small steps."
     )
-    return plots.finish(figure, alt, "step size t", "|predicted − true change|")
+    return plots.finish(figure, alt, "step size t", "|predicted − true change|", above=2)
+
+
+def shares(along: Mapping[str, Sequence[taylor.Path]], scales: Sequence[float]) -> list[Row]:
+    """The error of the second-order prediction in per cent of the curvature term, by network and t.
+
+    Returns the median and the quartiles over the paths.
+    """
+    rows: list[Row] = []
+    quarters = torch.tensor([0.25, 0.5, 0.75])
+    for name, paths in along.items():
+        parts = [((p.second - p.actual) / (p.second - p.first)).abs() for p in paths]
+        spans = 100 * torch.stack(parts).quantile(quarters, dim=0).T
+        for t, (low, mid, high) in zip(scales, spans, strict=True):
+            rows.append({"network": f"{name}, t = {t}", "median": mid, "from": low, "to": high})
+    return rows
 
 
 def vectors(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,234 @@
+"""Check a learner's function against the real one, and say what differs.
+
+``check`` never raises: whatever is passed, raised, printed or returned gets a readable line. What is
+said holds for every input that was tried, or for the input that is shown.
+"""
+
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from html import escape
+from importlib import import_module
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import numpy as np
+import sympy
+from IPython.display import display
+from torch import Tensor
+
+from teachkit.core import door
+from teachkit.show import running
+from teachkit.show.answers import both, differences, like, short
+from teachkit.show.exercises import Task, cases, exercise
+from teachkit.show.hints import Sheet, folded, sheets
+from teachkit.show.running import Call, OutOfTimeError, alike
+
+STUB = "not attempted yet. Replace the ... by your code and run both cells again."
+RIGHT = "correct."
+COMPARED = (Tensor, np.ndarray, sympy.Basic, sympy.MatrixBase, bool, int, float, str, set, list, tuple)
+Inputs = list[tuple[Any, ...]]
+
+
+class Verdict(NamedTuple):
+    """What a check says of a function; ``right`` is None where the stub is untouched."""
+
+    name: str
+    right: bool | None
+    words: str
+
+    def __repr__(self) -> str:
+        size = f"\n({sheets()[self.name].size})" if self.right is None else ""
+        return f"{self.name}: {self.words}{size}"
+
+    def _repr_html_(self) -> str:
+        sheet, lines = sheets().get(self.name), "<br>".join(escape(self.words).split("\n"))
+        says = f"<div><b>{escape(self.name)}:</b> {lines}</div>"
+        if self.right or sheet is None:
+            return says
+        return f"{says}<div><small>{sheet.size}</small></div>{folded(sheet.hints)}"
+
+
+@door.guard
+def check(name: Any, function: Any) -> None:
+    """Say whether a learner's function does what exercise ``name``, e.g. "01.2", asks.
+
+    An untouched stub counts as not attempted; of a wrong answer it says what differs. The notebook
+    also shows hints. Nothing that the function does makes this raise, but the user's interrupt.
+    """
+    try:
+        result = judged(name, function)
+    except Exception as error:  # no such exercise, or what nobody has thought of
+        display(Verdict(str(name), False, str(error)))
+        return
+    if result.right is not None and getattr(function, "__name__", "") != "solution":
+        _record(result)
+    display(result)
+
+
+def _record(result: Verdict) -> None:
+    """Keep what the learner has solved, where the course keeps such things."""
+    try:
+        import_module("teachkit.lab.progress").record("exercise", result.name, right=result.right)
+    except ImportError:
+        return
+
+
+def verdict(name: str, function: Any, seed: int | None = None) -> str:
+    """What :func:`check` prints after the number; inputs are fresh unless a seed is given."""
+    return judged(name, function, seed).words
+
+
+def judged(name: str, function: Any, seed: int | None = None) -> Verdict:
+    """Call the function on some inputs and compare."""
+    task, sheet = exercise(name), sheets()[name]
+    call = f"show.check({name!r}, {sheet.call.partition('(')[0]})"
+    if not callable(function):
+        kind = type(function).__name__
+        says = f"check needs your function itself, got {kind}. Write {call}, without () after its name."
+        return Verdict(name, False, says)
+    if running.untouched(function):
+        return Verdict(name, None, STUB)
+    if says := running.misfit(function, sheet.names):
+        return Verdict(name, False, says)
+    given = cases(task, random.Random(seed))  # noqa: S311 -- test inputs, no secrets
+    words = _timed(task, sheet, function, given)
+    return Verdict(name, None if words == STUB else words.startswith(RIGHT), words)
+
+
+def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs) -> str:
+    calls: list[Call] = []
+    try:
+        with running.limited(running.LIMIT):
+            for inputs in [*given, given[0]]:  # the first once more: does it answer the same?
+                calls.append(running.called(function, inputs))
+                if calls[-1].error or running.large(calls[-1].answer):
+                    break
+            return _words(task, sheet, function, given, calls)
+    except OutOfTimeError as error:
+        after = f"after {running.LIMIT:g} seconds"
+        if len(calls) > len(given):
+            return f"not yet: your answer could not be compared {after}; can you write it more simply?"
+        at = running.place(error, function)
+        return (
+            f"not yet: your function was stopped {after}: a loop that never ends, or far too much work?\n"
+            f"{at + chr(10) if at else ''}{_show(sheet, given[len(calls)])}"
+        )
+
+
+def _words(
+    task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs, calls: list[Call]
+) -> str:
+    """What the calls say, the plainest first."""
+    last, answers = calls[-1], [call.answer for call in calls]
+    if last.error:
+        return _raised(last, function, _show(sheet, given[(len(calls) - 1) % len(given)]))
+    if all(answer is ... for answer in answers):
+        return STUB
+    changed = sorted({sheet.names[i] for call in calls for i in call.changed})
+    for at, (inputs, call) in enumerate(zip(given, calls, strict=False)):
+        if says := _nothing(call, changed) or _no_value(call.answer):
+            some = "" if all(a is None for a in answers) or call.answer is not None else " for some inputs"
+            return f"not yet: {says.replace(' nothing', f' nothing{some}', 1)}\n{_show(sheet, given[at])}"
+        if task.pure and call.changed:
+            says = f"your function changes what it is given ({', '.join(changed)}); work on a copy"
+            return f"not yet: {says}\n{_show(sheet, inputs)}"
+    if len(calls) > len(given) and not alike(answers[0], answers[-1]):
+        return (
+            "not yet: called twice with the same input, your function gives two answers. It keeps "
+            f"something from call to call, or uses random numbers\n{_show(sheet, given[0])}\n"
+            f"first: {short(answers[0])}\nthen: {short(answers[-1])}"
+        )
+    return _compared(task, sheet, function, given, calls[: len(given)], changed)
+
+
+def _compared(
+    task: Task,
+    sheet: Sheet,
+    function: Callable[..., Any],
+    given: Inputs,
+    calls: list[Call],
+    changed: list[str],
+) -> str:
+    answers = [call.answer for call in calls]
+    wanted = [task.answer(*inputs) for inputs, _ in zip(given, calls, strict=False)]
+    at, says = differences(list(zip(answers, wanted, strict=True)))
+    note = f"your function changes what it is given ({', '.join(changed)})"
+    if at < 0:
+        says = task.also(function) if task.also else ""
+        if says:
+            return f"not yet: {says}"
+        return RIGHT + (f" A word of care: {note}. Work on a copy." if changed else "")
+    if not says.startswith("nearly"):
+        says = _known_mistake(task, given, answers) or "; ".join(
+            [says, *_facts(sheet, given, answers, wanted)]
+        )
+    shown, right = both(answers[at], wanted[at])
+    lines = [f"not yet: {says}", _show(sheet, given[at]), f"yours: {shown}", f"wanted: {right}"]
+    if calls[at].printed.strip():
+        lines.append(f"printed: {short(calls[at].printed.strip())}")
+    return "\n".join([*lines, f"note: {note}"] if changed else lines)
+
+
+def _raised(call: Call, function: Callable[..., Any], shown: str) -> str:
+    error = call.error
+    try:
+        said = (str(error).strip() or " ").splitlines()[0][:300].strip()
+    except Exception:  # it has no text
+        said = ""
+    line = running.place(error, function) if error else ""
+    words = f"your function raised {type(error).__name__}" + (f": {said}" if said else "")
+    return "\n".join(part for part in (words, line, shown) if part)
+
+
+def _nothing(call: Call, changed: list[str]) -> str:
+    """Of an answer that is None, why it may be so."""
+    if call.answer is not None:
+        return ""
+    if call.printed.strip():
+        return "your function prints its answer and returns nothing; write return in place of print"
+    if changed:
+        return f"your function changes {', '.join(changed)} and returns nothing; return the answer"
+    return "your function returns nothing; end it with return and the answer"
+
+
+def _no_value(answer: Any) -> str:
+    """Of an answer that is no value yet, what it is."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+        return "your function is written with async, so that it only begins; leave async out"
+    if isinstance(answer, Iterator):
+        kind = type(answer).__name__
+        return f"your function returns a {kind}, which holds no values yet; return the values"
+    if isinstance(answer, (FunctionType, BuiltinFunctionType, MethodType, partial)):
+        return "your function returns a function; return what that one gives"
+    return f"your function returns the type {answer.__name__}, no value" if isinstance(answer, type) else ""
+
+
+def _known_mistake(task: Task, given: Inputs, answers: list[Any]) -> str:
+    """The hint of the first listed mistake that explains every answer."""
+    for hint, mistake in task.mistakes.items():
+        if all(like(a, mistake(*inputs)) for a, inputs in zip(answers, given, strict=False)):
+            return hint
+    return ""
+
+
+def _facts(sheet: Sheet, given: Inputs, answers: list[Any], wanted: list[Any]) -> Iterator[str]:
+    """What else is true of all answers: an input given back, the same every time."""
+    for i, name in enumerate(sheet.names):
+        if all(_identical(a, inputs[i]) for a, inputs in zip(answers, given, strict=False)):
+            yield f"this is {name} as it was given"
+            return
+    constant = len(answers) > 1 and all(_identical(answers[0], a) for a in answers[1:])
+    if constant and not all(_identical(wanted[0], w) for w in wanted[1:]):
+        yield "your function answers the same to every input"
+
+
+def _identical(a: Any, b: Any) -> bool:
+    return isinstance(a, COMPARED) and type(a) is type(b) and alike(a, b)
+
+
+def _show(sheet: Sheet, inputs: tuple[Any, ...]) -> str:
+    pairs = zip(sheet.names, inputs, strict=True)
+    return "input: " + ", ".join(f"{name} = {short(value)}" for name, value in pairs)

@@ -122,7 +122,9 @@ def test_an_answer_is_judged_and_explained(page, name, answers, word):
     assert said(box).startswith(word)
     assert why in said(box)
     assert page.evaluate("votes") == [name]
-    assert all(field.is_disabled() for field in box.locator("fieldset").first.locator("input").all())
+    assert all(
+        field.is_disabled() for field in box.locator("fieldset").first.locator("input").all()
+    )
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -417,7 +419,8 @@ def test_predict_see_restart_and_come_back(lab, notebook, new_window):
 
     again = new_window(lab)
     again.open(notebook.name)
-    ask(again.page, "02.3").wait_for()
+    again.page.screenshot(path=SHOTS / "questions_lab_reopened.png")
+    ask(again.page, "02.3").wait_for(timeout=90_000)
     assert ask(again.page, "02.3").get_by_label("it rises").is_checked()
     assert [vote["kind"] for vote in votes(lab)] == ["prediction", "prediction", "skipped"]
     assert again.strange == window.strange == []

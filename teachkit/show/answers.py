@@ -135,9 +135,7 @@ def _array(value: Any) -> np.ndarray:
     elif isinstance(value, (list, tuple)):
         if len(value) > LARGE:
             raise OverflowError
-        value = [
-            _array(part) if isinstance(part, (Tensor, list, tuple)) else part for part in value
-        ]
+        value = [_array(part) if isinstance(part, (Tensor, list, tuple)) else part for part in value]
     array = np.asarray(value)
     if array.dtype.kind == "O":  # fractions, decimals, numbers of sympy
         array = array.astype(float)

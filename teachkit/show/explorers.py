@@ -90,7 +90,7 @@ class Explorer(Live):
                 sent = _sent(picture, self.stage.draw(picture.figure))
                 self.picture, self.png, self.shown = picture, sent["png"], sent["shown"]
                 self.problem = ""
-            except (Exception, KeyboardInterrupt) as error:
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- else a dead slider
                 self.problem = _in_words(error)
             self.at, self.answered = at, asked
 

@@ -82,8 +82,8 @@ def draw_when_idle(explorer: "Explorer", control: Control) -> None:
             return again()
         try:
             made.append(frame(explorer, control, open_[len(made)]))
-        except Exception:
-            return None
+        except Exception:  # noqa: BLE001 -- the learner hears of it when the slider is there
+            return
         if len(made) < len(open_):
             again()
         else:

@@ -77,9 +77,7 @@ def kept(answer: Any) -> Any:
     try:
         if isinstance(answer, Tensor):
             return answer.detach().clone()
-        return (
-            copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
-        )
+        return copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
     except Exception:  # whatever is in it
         return answer
 
@@ -124,9 +122,7 @@ class Clock:
     def over(self) -> bool:
         """Whether the time is over."""
         wall, work = time.monotonic() - self.wall, time.process_time() - self.work
-        return (
-            self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
-        )
+        return self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
 
 
 @contextlib.contextmanager
@@ -206,8 +202,7 @@ def untouched(function: Any) -> bool:
         return True
     body = tree.body if isinstance(tree, ast.FunctionDef) else []
     return all(
-        isinstance(part, ast.Pass)
-        or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+        isinstance(part, ast.Pass) or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
         for part in body
     )
 

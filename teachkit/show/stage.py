@@ -141,9 +141,7 @@ def _plain(axis: Axis) -> tuple[object, ...]:
 
 def _values(part: object) -> str:
     simple = (int, float, str, bool, list, tuple, np.ndarray, type(None))
-    return repr(
-        (type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)})
-    )
+    return repr((type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)}))
 
 
 def _paint_frame(axes: Axes, pen: Any) -> None:

@@ -1,4 +1,4 @@
-"""Run a learner's function: what it answers, raises, prints and changes, and not for longer than a few seconds.
+"""Run a learner's function: what it answers, raises, prints and changes, for a few seconds at most.
 
 Everything runs in the thread that asks, so that nothing is left behind that prints later and an
 interrupt by the user works as ever. Who stops it: an alarm signal where there is one, which ends a
@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sympy
-import torch
 from torch import Tensor
 
 from teachkit.core import door
@@ -33,6 +32,9 @@ LIMIT = 5.0  # seconds for all calls of one check
 TICK = 0.05  # how often a function is told that its time is over; it may have caught the last time
 PAPER = 10_000  # characters of what it prints that are kept
 LARGE = 10**6  # numbers in an answer, of which none has so many
+
+SYMBOLIC = (sympy.Basic, sympy.MatrixBase)
+KNOWN = (Tensor, np.ndarray, *SYMBOLIC, bool, int, float, str, set, list, tuple)  # can be compared
 
 
 class OutOfTimeError(BaseException):
@@ -77,7 +79,9 @@ def kept(answer: Any) -> Any:
     try:
         if isinstance(answer, Tensor):
             return answer.detach().clone()
-        return copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
+        return (
+            copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
+        )
     except Exception:  # whatever is in it
         return answer
 
@@ -91,22 +95,16 @@ def large(answer: Any) -> bool:
 
 def alike(a: Any, b: Any) -> bool:
     """Whether two values hold the same; what cannot be compared is taken for the same."""
+    if (isinstance(a, KNOWN) or isinstance(b, KNOWN)) and type(a) is not type(b):
+        return False
     try:
-        if isinstance(a, (sympy.Basic, sympy.MatrixBase)):
-            return bool(a == b)
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return a.shape == b.shape and bool(
-                torch.equal(a.nan_to_num(7.25), b.nan_to_num(7.25).to(a.dtype))
-            )
-        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-            return bool(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f"))
-        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if isinstance(a, (Tensor, np.ndarray)):
+            return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+        if isinstance(a, (list, tuple)):
             return len(a) == len(b) and all(map(alike, a, b))
-        if isinstance(a, (bool, int, float, complex, str, set)) and type(a) is type(b):
-            return bool(a == b or (a != a and b != b))
+        return not isinstance(a, KNOWN) or bool(a == b or (a != a and b != b))
     except Exception:  # whatever their == raises
         return True
-    return True
 
 
 # Time ------------------------------------------------------------------------------------------
@@ -122,7 +120,9 @@ class Clock:
     def over(self) -> bool:
         """Whether the time is over."""
         wall, work = time.monotonic() - self.wall, time.process_time() - self.work
-        return self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
+        return (
+            self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
+        )
 
 
 @contextlib.contextmanager
@@ -202,7 +202,8 @@ def untouched(function: Any) -> bool:
         return True
     body = tree.body if isinstance(tree, ast.FunctionDef) else []
     return all(
-        isinstance(part, ast.Pass) or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+        isinstance(part, ast.Pass)
+        or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
         for part in body
     )
 
@@ -226,5 +227,6 @@ def misfit(function: Callable[..., Any], names: list[str]) -> str:
         signature.bind(*names)
     except TypeError:
         mine = ", ".join(map(str, signature.parameters.values())) or "nothing"
-        return f"your function takes ({mine}); the exercise gives it {len(names)} values: ({', '.join(names)})"
+        values = "1 value" if len(names) == 1 else f"{len(names)} values"
+        return f"your function takes ({mine}); the exercise gives it {values}: ({', '.join(names)})"
     return ""

@@ -99,7 +99,7 @@ class Question(NamedTuple):
     def static(self) -> str:
         """The question as HTML; ``questions.js`` brings it to life on a page without a kernel."""
         lines = "<br>".join(map(html.escape, self.asks))
-        data = html.escape(json.dumps(self.front, ensure_ascii=False))
+        data = html.escape(json.dumps(self.front, ensure_ascii=False, sort_keys=True))
         return (
             f'<div class="teachkit-question" data-question="{data}">'
             f"<p><b>{html.escape(self.text)}</b></p><p>{lines}</p>"

@@ -1,7 +1,9 @@
 """The answers of every quiz, apart from the quizzes: computed where one can, else in words.
 
 ``KEY`` maps a question to a function that gives the words by which one knows the right option, and
-no other. It computes them from the course's own functions, a saved table or the numbers that a
+no other; of several right ones a list of such words, of an order a list of places, each a list of
+words, else the number or the numbers of the curve. ``WHY`` has such words for the second steps. A
+key computes them from the course's own functions, a saved table or the numbers that a
 notebook printed; a question about an idea has its words without a computation.
 """
 
@@ -26,7 +28,8 @@ def outputs(stem):
     """Everything that a notebook printed."""
     (path,) = FOLDER.glob(f"??_{stem}.ipynb")
     cells = nbformat.read(path, as_version=4).cells
-    return "\n".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in shown)
 
 
 def printed(stem, beginning):
@@ -65,15 +68,17 @@ def negative_curvatures():
     return "a few per cent" if 0.01 < share < 0.1 else f"{share:.0%}"
 
 
-def farther():
-    f = sympy.log(1 + x)
-    off = [abs(taylor.polynomial(f, x, (0,), k).subs(x, 2) - sympy.log(3)) for k in range(2, 9)]
-    return "farther away" if off == sorted(off) else "closer"
+def closer():
+    f, found = sympy.log(1 + x), []
+    for name, at in {"x = −0.5": -0.5, "x = 1": 1, "x = 1.5": 1.5, "x = 2": 2}.items():
+        off = [abs((taylor.polynomial(f, x, (0,), k) - f).subs(x, at)) for k in (2, 8)]
+        found += [name] * bool(off[1] < off[0])
+    return found
 
 
 def error_of_second_order():
     power = printed("taylor", "second order: from t = 0.003 to 0.03 the error grows like t to the")
-    return f"by {10 ** round(power[0]):.0f}"
+    return 10.0 ** round(power[0])
 
 
 def removed_together():
@@ -125,10 +130,9 @@ def worst_assumption():
     return " and ".join(worst)
 
 
-def cheapest_of_three():
+def first_of_three():
     H = torch.tensor([[10.0, 9.0, 0.0], [9.0, 10.0, 0.0], [0.0, 0.0, 1.0]])
-    cost = obs.saliencies(torch.tensor([1.0, 1.0, 2.0]), torch.linalg.inv(H))
-    return "one of the first two" if cost[:2].max() < cost[2] else "the third"
+    return float(obs.saliencies(torch.tensor([1.0, 1.0, 2.0]), torch.linalg.inv(H))[0])
 
 
 def xor_spares():
@@ -144,11 +148,22 @@ def after_retraining():
     return "close together" if len(gaps) == 3 and max(gaps) <= 1 else "keeps its lead"
 
 
-def damping():
-    text = outputs("obs")
-    rows = re.findall(r"^OBS, damping ([\d.]+) +(.*)$", text, re.MULTILINE)
-    at_80 = {name: float(re.findall(r"([\d.]+) ±", cells)[4]) for name, cells in rows}
-    return "strong damping" if at_80["1"] > 2 * at_80["0.0001"] else "no difference"
+def order_at_80():
+    """The means; those whose intervals overlap are one place of the key."""
+    names = ("OBS, damping 0.1", "OBD", "magnitude", "OBS, damping 0.0001")
+    at_80 = {}
+    for line in outputs("obs").splitlines():
+        pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
+        for name in names:
+            if len(pairs) == 6 and re.match(rf"\W*{re.escape(name)}(?![\d.])", line):
+                at_80[name] = [float(number) for number in pairs[4]]
+    places = [[]]
+    for name in sorted(names, key=lambda name: -at_80[name][0]):
+        (mean, half), last = at_80[name], at_80[places[-1][-1]] if places[-1] else (math.inf, 0)
+        if places[-1] and mean + half < last[0] - last[1]:
+            places.append([])
+        places[-1].append(name)
+    return places
 
 
 def fisher_shrinks():
@@ -246,6 +261,12 @@ def truth_as_criterion():
     return "loses to random" if measured < chance - 0.1 else "best"
 
 
+def re_estimated():
+    rows = experiments.table("paradox_steps")
+    of = {n: [row["accuracy"] for row in sweep.select(rows, steps=n)] for n in (1, 10, 100, 1000)}
+    return [sum(values) / len(values) for values in of.values()]
+
+
 def held_out():
     (line,) = re.findall(r"^D, 200 held out: (.*)$", outputs("paradox"), re.MULTILINE)
     random, t2 = (float(re.search(rf"{name} ([\d.]+)", line).group(1)) for name in ("random", "T2"))
@@ -280,7 +301,7 @@ KEY = {
     "01.1": second_derivative_test,
     "01.2": saddle_from,
     "01.3": negative_curvatures,
-    "02.1": farther,
+    "02.1": closer,
     "02.2": error_of_second_order,
     "02.3": removed_together,
     "03.1": operations_left,
@@ -289,10 +310,10 @@ KEY = {
     "04.1": cheaper_weight,
     "04.2": summed_first,
     "04.3": worst_assumption,
-    "05.1": cheapest_of_three,
+    "05.1": first_of_three,
     "05.2": xor_spares,
     "05.3": after_retraining,
-    "05.4": damping,
+    "05.4": order_at_80,
     "06.1": fisher_shrinks,
     "06.2": order_survives,
     "06.3": woodfisher,
@@ -308,7 +329,16 @@ KEY = {
     "11.1": both_removed,
     "11.2": truth_as_criterion,
     "11.3": held_out,
+    "11.4": re_estimated,
     "12.1": leave_one_out,
     "12.2": repaired,
     "12.3": coefficient,
+}
+
+WHY = {
+    "02.3": "do not add up",
+    "05.3": "what the update of OBS does",
+    "05.4": "keeps the step short",
+    "11.2": "together",
+    "11.4": "right for a small step",
 }

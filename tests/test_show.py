@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from teachkit import hessian, lab, masks, show, taylor
 from teachkit.lab.curves import interval
-from teachkit.show import pages, plots, quizzes, status
+from teachkit.show import pages, plots, status
 from teachkit.show.lessons import hessian as hessian_scenes
 from teachkit.show.lessons import masks as masks_scenes
 from teachkit.show.lessons import start as start_scenes
@@ -96,54 +96,6 @@ def test_an_empty_axes_or_missing_words_are_refused():
     assert show.figure(figure, ALT).alt == ALT
     with pytest.raises(ValueError, match="must say in words .*got 'a plot'"):
         show.figure(figure, "a plot")
-
-
-def all_questions():
-    return [
-        (path.stem, name, question)
-        for path in sorted((lab.data.folder() / "quiz").glob("*.toml"))
-        for name, question in quizzes.load(path).items()
-    ]
-
-
-@pytest.mark.parametrize(("stem", "name", "question"), all_questions(), ids=lambda v: str(v)[:8])
-def test_quizzes_answer_every_choice(stem, name, question):
-    quiz = show.quiz(name)
-    for i, option in enumerate(question.options):
-        quiz.radio.value = i
-        assert quiz.says.value.startswith("<b>Correct.</b>" if option.right else "<b>Not yet.</b>")
-        assert option.why in quiz.says.value
-        assert option.text in quiz._repr_mimebundle_()["text/plain"]
-    book = (lab.data.folder().parent / "notebooks" / f"{stem}.ipynb").read_text("utf-8")
-    assert f'show.quiz(\\"{name}\\")' in book
-
-
-def test_the_right_answer_is_not_always_in_one_place():
-    places = [[o.right for o in question.options].index(True) for _, _, question in all_questions()]
-    assert max(places.count(p) for p in places) <= 2 * len(places) / 3
-
-
-def test_unknown_and_malformed_quizzes_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no question '00.9'; 00_start.toml has \['00.1', '00.2'\]"
-    ):
-        show.quiz("00.9")
-    with pytest.raises(
-        ValueError, match=r"no quiz for question '77.1'; there are quizzes for \['00',"
-    ):
-        show.quiz("77.1")
-    one = '[[question]]\nid = "{}"\ntext = "t"\noptions = [{{ text = "a", why = "w", right = true }}{}]\n'
-    wrong = ', { text = "b", why = "w" }'
-    for name, content in {
-        "few": one.format("01.1", wrong),
-        "twice": one.format("01.1", 2 * wrong) * 2,
-        "lesson": one.format("02.1", 2 * wrong),
-        "two right": one.format("01.1", wrong + ', { text = "c", why = "w", right = true }'),
-    }.items():
-        path = tmp_path / f"01_{name}.toml"
-        path.write_text(content, "utf-8")
-        with pytest.raises(ValueError, match="question '0[12].1'"):
-            quizzes.load(path)
 
 
 def test_source_is_the_code_that_runs():

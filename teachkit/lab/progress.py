@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 
 from teachkit.core import door, files, places
 
-KINDS = ("prediction", "exercise", "lesson")
+KINDS = (
+    "prediction",
+    "exercise",
+    "lesson",
+    "skipped",
+)  # skipped: a result seen without a prediction
 NAME = "progress.jsonl"
 Event = dict[str, Any]
 _shown: set[tuple[str, str]] = set()  # what this kernel has shown
@@ -58,7 +63,7 @@ def path() -> Path | None:
 
 
 def record(kind: str, name: str, **facts: Any) -> None:
-    """Keep an event: a "prediction", an "exercise" or a "lesson", by its number.
+    """Keep an event: a "prediction", an "exercise", a "lesson" or what was "skipped", by its number.
 
     Where it cannot be kept, one line says so, once, and the lesson goes on.
     """
@@ -136,12 +141,17 @@ def summary(events: Iterable[Event]) -> dict[str, Progress]:
 
 
 def _with(it: Progress, kind: str, name: str, event: Event) -> Progress:
+    if kind == "skipped":
+        return it
     if kind == "lesson":
         return it._replace(finished=True)
     if kind == "prediction":
         answer, truth = event.get("answer"), event.get("truth")
         vote = Prediction(answer, truth, _truth(event, "right"), _truth(event, "reason_right"))
-        return it._replace(predictions={name: vote} | it.predictions)
+        first = it.predictions.get(name, vote)
+        if first.reason_right is None:  # the reason is given after the guess
+            first = first._replace(reason_right=vote.reason_right)
+        return it._replace(predictions=it.predictions | {name: first})
     solved = [name] if event.get("right") is True else []
     return it._replace(tried=sorted({*it.tried, name}), solved=sorted({*it.solved, *solved}))
 

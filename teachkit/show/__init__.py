@@ -5,7 +5,8 @@ from teachkit.show.explorers import explore
 from teachkit.show.journey import end, progress
 from teachkit.show.pages import course_map, source
 from teachkit.show.pictures import Picture, figure
-from teachkit.show.quizzes import quiz
+from teachkit.show.predictions import quiz
+from teachkit.show.reveals import reveal
 from teachkit.show.rows import records
 from teachkit.show.status import environment
 from teachkit.show.tables import table
@@ -23,6 +24,7 @@ __all__ = [
     "progress",
     "quiz",
     "records",
+    "reveal",
     "source",
     "table",
 ]

@@ -21,6 +21,7 @@ BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 STANDS = [name for name in LESSONS if any(PACKAGE.glob(f"{name}*"))]
 # Names that differ between import and package index.
 DISTRIBUTION = {
+    "IPython": "ipython",
     "PIL": "pillow",
     "backpack": "backpack-for-pytorch",
     "curvlinops": "curvlinops-for-pytorch",

@@ -92,7 +92,7 @@ def finish(
 
 def lines(
     x: ArrayLike,
-    curves: Curves,
+    curves: Mapping[str, ArrayLike | Interval],
     *,
     alt: str,
     bands: Bands | None = None,
@@ -103,7 +103,7 @@ def lines(
 
     Args:
         x: positions (n,).
-        curves: y values (n,) by label.
+        curves: by label, y values (n,), or an interval of arrays (n,): its mean, and a band.
         alt: alt text.
         bands: (low, high), each (n,), shaded behind the curve of that label.
         level: a labelled horizontal line.
@@ -112,7 +112,10 @@ def lines(
     """
     figure, (axes,) = canvas()
     at = np.asarray(x, float)
-    draw(axes, at, curves, bands, marks=len(at) <= 25)
+    found = {name: y for name, y in curves.items() if isinstance(y, Interval)}
+    bands = {name: (y.low, y.high) for name, y in found.items()} | dict(bands or {})
+    means = {name: y.mean if isinstance(y, Interval) else y for name, y in curves.items()}
+    draw(axes, at, means, bands, marks=len(at) <= 25)
     if level:
         axes.axhline(level[1], label=level[0], **THIN)
     settings |= {"above": 3 if len(curves) > 1 or level else 0}

@@ -1,7 +1,7 @@
 """Explorers: controls that redraw one picture."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,18 +16,6 @@ from teachkit.show.prepared import prepared
 
 RUN = "Run this cell to move the sliders."
 LONGEST = 200  # characters of an error that fit above a picture
-
-
-class Static(widgets.VBox):  # type: ignore[misc]
-    """A box of widgets that also says in plain text and HTML what it shows without a kernel."""
-
-    def __init__(self, children: Sequence[widgets.Widget], *, plain: str, static: str) -> None:
-        super().__init__(list(children))
-        self.plain, self.static = plain, static
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
-        return {**bundle, "text/plain": self.plain, "text/html": self.static}
 
 
 class Explorer(Live):

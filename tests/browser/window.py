@@ -15,7 +15,12 @@ class Window:
         self.page, self.server, self.strange = page, server, []
         page.set_default_timeout(30_000)
         page.route("**/*", self._only_here)
-        page.on("pageerror", lambda error: self.strange.append(f"page error: {error}"))
+        page.on("pageerror", self._error)
+
+    def _error(self, error):
+        """Keep an error, but for the one that JupyterLab itself makes of a restarted kernel."""
+        if "Canceled future for" not in str(error):
+            self.strange.append(f"page error: {error}")
 
     def _only_here(self, route):
         if route.request.url.startswith((self.server.url, "data:", "blob:")):
@@ -34,6 +39,7 @@ class Window:
         self.page.goto(f"{self.server.address(folder + name)}&reset")
         self.page.wait_for_function(CONNECTED, timeout=60_000)
         self.page.evaluate("book.ready()")
+        self.page.wait_for_function("book.complete()")
         self.theme("light")
 
     def cells(self, tag=""):
@@ -95,13 +101,12 @@ class Window:
 
     def size(self, width, height, scale=1):
         """Make the window another size; a scale of 2 is what a zoom of 200 % does to it."""
-        session = self.page.context.new_cdp_session(self.page)
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
-        session.send("Emulation.setDeviceMetricsOverride", metrics)
+        self.session = self.page.context.new_cdp_session(self.page)
+        self.session.send("Emulation.setDeviceMetricsOverride", metrics)
         self.page.wait_for_function("width => innerWidth === width", arg=width)
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         self.page.evaluate(f"window.dispatchEvent(new Event('resize')), {frames}")
-        session.detach()
 
     def violations(self):
         """What axe-core calls serious or critical in our outputs."""
@@ -120,6 +125,15 @@ class Window:
     def cropped(self):
         """What is wider than the output that holds it."""
         return self.page.evaluate("book.cropped()")
+
+    def point(self, cell):
+        """Name a cell on the page, so that ``[data-cell='…']`` finds it."""
+        self.page.evaluate("id => book.point(id)", cell)
+
+    def shot(self, name):
+        """Keep a picture of the window in build/screenshots."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def shoot(self, locator, name):
         """Keep a picture of a part of the page in build/screenshots."""

@@ -14,7 +14,9 @@ import wrong_answers
 
 from teachkit.course.notebooks import FOLDER
 from teachkit.show.answers import difference, same, short
-from teachkit.show.exercises import all_tasks, cases, verdict
+from teachkit.show.exercises import all_tasks, cases
+from teachkit.show.hints import sheets
+from teachkit.show.verdicts import check, verdict
 
 TASKS = all_tasks()
 TIMES = 200  # checks that each wrong answer must fail
@@ -61,9 +63,8 @@ def test_stubs_are_not_attempted(stem, source):
     space = {}
     exec(source, space)  # noqa: S102
     (stub,) = [value for value in space.values() if callable(value) and hasattr(value, "__code__")]
-    assert verdict(
-        next(n for n in TASKS if n[:2] == stem[:2]), lambda *a: stub(*a) if False else None
-    ).startswith("not attempted yet")
+    (name,) = [n for n, sheet in sheets().items() if f"def {sheet.call}:" in source and n[:2] == stem[:2]]
+    assert verdict(name, stub).startswith("not attempted yet")
     assert stub(*[None] * stub.__code__.co_argcount) is None
 
 
@@ -109,7 +110,13 @@ def differs(name, answer, seed):
             return "changed"
         if says:
             return says
-    return ""
+    return more(name, answer)
+
+
+@cache
+def more(name, answer):
+    """What the text asks for beside the right values."""
+    return TASKS[name].also(answer) if TASKS[name].also else ""
 
 
 def test_every_hint_of_a_task_is_found_by_a_wrong_answer():
@@ -119,16 +126,20 @@ def test_every_hint_of_a_task_is_found_by_a_wrong_answer():
         assert [hint for hint in task.mistakes if f"not yet: {hint}\n" not in everything] == []
 
 
-def test_a_function_that_raises_is_quoted():
+def test_a_function_that_raises_is_quoted_with_its_line():
     says = verdict("01.1", lambda a, b, c: 1 / 0)
-    assert "your function raised ZeroDivisionError: division by zero\ninput: " in says
+    assert re.match(
+        r"your function raised ZeroDivisionError: division by zero\nline \d+: says = verdict.*\ninput: ", says
+    )
 
 
-def test_check_needs_a_known_exercise_and_a_function():
+def test_check_needs_a_known_exercise_and_a_function(capsys):
     with pytest.raises(ValueError, match=r"no exercise '99.1'; there are \['00.1'"):
         verdict("99.1", print)
-    with pytest.raises(TypeError, match="check needs your function itself, got float"):
-        verdict("01.1", 3.0)
+    assert verdict("01.1", 3.0).startswith("check needs your function itself, got float. Write show.check(")
+    for name in ("99.1", "01.9", None, 1.1, ""):
+        check(name, print)
+        assert f"{name}: no exercise {name!r}; there are ['0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,7 @@ def test_check_needs_a_known_exercise_and_a_function():
         ("x + 1", sympy.Symbol("x") + 1, "the type differs: str"),
         (sympy.Symbol("x"), sympy.Integer(2), "x is still in it"),
         (sympy.eye(2), sympy.Integer(1), "the shape differs: (2, 2) instead of one expression"),
-        (2.0 + 2e-6, sympy.Integer(2), "the expressions differ"),
+        (2.0 + 2e-6, sympy.Integer(2), "nearly: it is off by 2e-06"),
     ],
 )
 def test_differences_are_named(given, expected, says):
@@ -173,7 +184,8 @@ def test_an_answer_may_write_into_its_inputs():
         scores.zero_()
         return torch.arange(len(scores)) < k
 
-    assert verdict("03.1", greedy, 1) == "correct."
+    word = "correct. A word of care: your function changes what it is given (scores). Work on a copy."
+    assert verdict("03.1", greedy, 1) == word
     assert verdict("03.1", cheat, 1).startswith("not yet:")
 
 

@@ -105,6 +105,12 @@ def shapley(masks, values, j):
     return float((torch.where(masks[:, j], 1.0, -1.0) * weights * values).sum())
 
 
+def row_by_row(f, at, v):
+    at = at.clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(at), at, create_graph=True)
+    return torch.stack([torch.autograd.grad(e, at, retain_graph=True)[0] @ v for e in g])
+
+
 WRONG = {
     "00.1": [
         (lambda w: float((w != 0).sum() / w.numel()), "this is the density"),
@@ -464,15 +470,15 @@ WRONG = {
 MORE = {
     "00.1": [
         (lambda w: float(100 * (w == 0).sum() / w.numel()), "in per cent"),
-        (lambda w: float((w <= 0).sum() / w.numel()), "the values differ"),
+        (lambda w: float((w <= 0).sum() / w.numel()), "the same amount everywhere: 0.067"),
         (lambda w: float((w.abs() < 1e-3).sum() / w.numel()), "the values differ"),
-        (lambda w: float((w == 0).sum() / len(w)), "the values differ"),
+        (lambda w: float((w == 0).sum() / len(w)), "the same factor everywhere: 5"),
         (lambda w: round(float((w == 0).sum() / w.numel()), 2), "rounded"),
         (lambda w: (w == 0).double().mean(0), "the shape differs"),
     ],
     "01.1": [
         (lambda a, b, c: a * c - b * b, "the values differ"),
-        (lambda a, b, c: abs(a * b - c * c), "the sign is wrong|the values differ"),
+        (lambda a, b, c: abs(a * b - c * c), "the sign is wrong for some inputs"),
         (lambda a, b, c: a * b - abs(c), "the values differ"),
         (lambda a, b, c: a * b - 2 * c * c, "the values differ"),
     ],
@@ -485,6 +491,8 @@ MORE = {
             "the answer differs",
         ),
         (lambda D, fxx: hessian_kind(int(D), fxx), "the answer differs"),
+        (lambda D, fxx: hessian_kind(D, fxx - 1), "the answer differs"),
+        (lambda D, fxx: hessian_kind(0 if abs(D) < 0.1 else D, fxx), "the answer differs"),
     ],
     "01.3": [
         (lambda f, v, w: sympy.hessian(f, (w, v)), "the expressions differ"),
@@ -512,7 +520,7 @@ MORE = {
         (lambda f, v, a, k: f.diff(v, k).subs(v, 0) / sympy.factorial(k), "about a"),
         (
             lambda f, v, a, k: f.diff(v, k - 1).subs(v, a) / sympy.factorial(k),
-            "expressions differ|factor of ½",
+            "the values differ|factor of ½",
         ),
         (
             lambda f, v, a, k: f.diff(v, k).subs(v, a) / sympy.factorial(k) * (v - a) ** k,
@@ -536,6 +544,9 @@ MORE = {
             lambda f, at, v: (torch.func.grad(f)(at + 1e-5 * v) - torch.func.grad(f)(at)) / 1e-5,
             "nearly: it is off by|the values differ",
         ),
+        (lambda f, at, v: torch.func.hessian(f)(at) @ v, "the whole of H"),
+        (lambda f, at, v: row_by_row(f, at, v), "the whole of H"),
+        (lambda f, at, v: (torch.eye(3) * 1.0) @ torch.func.hessian(f)(at) @ v, "with 50 it raises"),
     ],
     "03.1": [
         (
@@ -571,14 +582,14 @@ MORE = {
         (lambda m: int(m.sum()), "the shape differs"),
     ],
     "03.3": [
-        (lambda n, k: math.log2(math.comb(n, k)), "the values differ"),
+        (lambda n, k: math.log2(math.comb(n, k)), "same factor everywhere: 3.32193"),
         (lambda n, k: math.log10(math.perm(n, k)), "divide by k!, too"),
         (lambda n, k: (math.lgamma(n + 1) - math.lgamma(k + 1)) / math.log(10), "(n − k)!"),
         (
             lambda n, k: (math.lgamma(n) - math.lgamma(k) - math.lgamma(n - k)) / math.log(10),
             "lgamma(n + 1)",
         ),
-        (lambda n, k: math.floor(math.log10(math.comb(n, k))), "the values differ"),
+        (lambda n, k: math.floor(math.log10(math.comb(n, k))), "cut off to whole numbers"),
     ],
     "03.4": [
         (lambda L, n, k: {0, 1}, "the answer differs"),
@@ -620,7 +631,7 @@ MORE = {
             "product of two averages",
         ),
         (lambda a, p: ((p - p**2).T @ a / len(a)) ** 2, "the values differ"),
-        (lambda a, p: (p - p**2).T @ a**2 / p.shape[1], "the values differ"),
+        (lambda a, p: (p - p**2).T @ a**2 / p.shape[1], "same factor everywhere: 1.25"),
         (lambda a, p: (1 - p).T @ a**2 / len(a), "the values differ"),
         (lambda a, p: (p**2 - p).T @ a**2 / len(a), "the sign is wrong"),
     ],
@@ -675,7 +686,7 @@ MORE = {
     "06.1": [
         (lambda G: G.T @ G / (len(G) - 1), "not by m − 1"),
         (lambda G: torch.diag((G**2).mean(0)), "the diagonal alone"),
-        (lambda G: G.T @ G / G.shape[1], "the values differ"),
+        (lambda G: G.T @ G / G.shape[1], "same factor everywhere: 1.66667"),
         (lambda G: torch.cov(G.T), "the values differ"),
     ],
     "06.2": [
@@ -750,7 +761,7 @@ MORE = {
         (lambda p, s: round(math.log(1 - s) / math.log(1 - p)), "not to the nearest"),
         (lambda p, s: int(math.log(1 - s) / math.log(1 - p)) + 1, "no further one"),
         (lambda p, s: math.ceil(math.log(s) / math.log(p)), "the values differ"),
-        (lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)) + 1, "the values differ"),
+        (lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)) + 1, "same amount everywhere: 1|the values differ"),
     ],
     "08.2": [
         (
@@ -822,6 +833,12 @@ MORE = {
             lambda scores, alive, k: top(scores.masked_fill(~alive, -9.0), k - 1),
             "too few stay",
         ),
+        (
+            lambda scores, alive, k: (
+                torch.zeros(8).bool().scatter(0, scores.argsort(descending=True)[1 : k + 1], True)
+            ),
+            "weights",
+        ),
     ],
     "09.1": [
         (lambda W: (W**2).mean(1).sqrt(), "do not average"),
@@ -869,7 +886,7 @@ MORE = {
             "over the weights",
         ),
         (lambda c: c.mean(1).std(correction=0) / c.var(0, correction=0).sum().sqrt(), "not a mean"),
-        (lambda c: c.sum(1).std() / c.var(0, correction=0).sum().sqrt(), "the values differ"),
+        (lambda c: c.sum(1).std() / c.var(0, correction=0).sum().sqrt(), "in each variance"),
         (
             lambda c: c.var(0, correction=0).sum().sqrt() / c.sum(1).std(correction=0),
             "values differ",
@@ -924,7 +941,7 @@ MORE = {
     "12.3": [
         (lambda V, H: (V**2).sum(0) / H.diagonal(), "invert H first"),
         (lambda V, H: (V**2).sum(0) * torch.linalg.inv(H).diagonal(), "upside down"),
-        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "the values differ"),
+        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "same factor everywhere: 0.333333"),
         (lambda V, H: (V**2).sum(1), "the shape differs"),
     ],
     "12.4": [

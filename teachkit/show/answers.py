@@ -153,7 +153,7 @@ def _tolerance(value: Any) -> float:
 
 
 def _close(a: Any, b: Any, relative: float) -> bool:
-    scale = float(np.abs(b).max(initial=0))
+    scale = float(np.abs(b[np.isfinite(b)]).max(initial=0))
     least = ABSOLUTE * max(1, scale) if relative <= NEAR else relative * scale
     return bool(np.allclose(a, b, rtol=relative, atol=least))
 
@@ -185,7 +185,8 @@ def _explained(pairs: Pairs, tolerance: float) -> str:
     if near(a, -b):
         return "the sign is wrong"
     if near(np.abs(a), np.abs(b)):
-        return "the sign of some entries is wrong"
+        single = all(x.size == 1 for x, _ in pairs) and len(pairs) > 1
+        return f"the sign {'is wrong for some inputs' if single else 'of some entries is wrong'}"
     for factor, says in FACTORS:
         if near(a, factor * b):
             return says
@@ -199,12 +200,12 @@ def _moved(a: np.ndarray, b: np.ndarray, near: Callable[[Any, Any], bool]) -> st
     largest = np.abs(b).argmax()
     factor = a[largest] / b[largest] if b[largest] else 0.0
     if a.size > 1 and factor and near(a, factor * b):
-        return f"it is off by the same factor everywhere: {factor:.3g}"
+        return f"it is off by the same factor everywhere: {factor:.6g}"
     if any(near(a, b.round(digits)) for digits in range(7)):
         return "it is rounded; return the number itself"
     if near(a, np.trunc(b)):
         return "it is cut off to whole numbers; return the number itself"
-    share = np.abs(a - b).max() / np.abs(b).max()
+    share = np.abs(a - b).max() / max(np.abs(b).max(), ABSOLUTE)
     return f"{DIFFER}, by {100 * share:.1g} % at most" if share < 0.03 else DIFFER
 
 
@@ -222,7 +223,7 @@ def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
 
 def _symbolic_difference(given: Any, expected: Any) -> str:
     matrix = isinstance(expected, sympy.MatrixBase)
-    if not matrix and expected.is_number and not isinstance(given, (str, sympy.Basic, WORDS)):
+    if not matrix and expected.is_number and not isinstance(given, (*WORDS, sympy.Basic, sympy.MatrixBase)):
         return _array_difference(given, float(expected))
     if not isinstance(given, (sympy.Basic, sympy.MatrixBase, Number)):  # a text would be run
         return f"the type differs: {_kinds(given, expected)}"

@@ -34,6 +34,9 @@ TICK = 0.05  # how often a function is told that its time is over; it may have c
 PAPER = 10_000  # characters of what it prints that are kept
 LARGE = 10**6  # numbers in an answer, of which none has so many
 
+KNOWN = (Tensor, np.ndarray, sympy.Basic, sympy.MatrixBase)  # what can be compared
+KNOWN += (bool, int, float, str, set, list, tuple)
+
 
 class OutOfTimeError(BaseException):
     """The time is over. No Exception, so that the learner's ``except Exception`` lets it pass."""
@@ -91,22 +94,16 @@ def large(answer: Any) -> bool:
 
 def alike(a: Any, b: Any) -> bool:
     """Whether two values hold the same; what cannot be compared is taken for the same."""
+    if (isinstance(a, KNOWN) or isinstance(b, KNOWN)) and type(a) is not type(b):
+        return False
     try:
-        if isinstance(a, (sympy.Basic, sympy.MatrixBase)):
-            return bool(a == b)
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            return a.shape == b.shape and bool(
-                torch.equal(a.nan_to_num(7.25), b.nan_to_num(7.25).to(a.dtype))
-            )
-        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-            return bool(np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == "f"))
-        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if isinstance(a, (Tensor, np.ndarray)):
+            return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+        if isinstance(a, (list, tuple)):
             return len(a) == len(b) and all(map(alike, a, b))
-        if isinstance(a, (bool, int, float, complex, str, set)) and type(a) is type(b):
-            return bool(a == b or (a != a and b != b))
+        return not isinstance(a, KNOWN) or bool(a == b or a != a)
     except Exception:  # whatever their == raises
         return True
-    return True
 
 
 # Time ------------------------------------------------------------------------------------------
@@ -226,5 +223,6 @@ def misfit(function: Callable[..., Any], names: list[str]) -> str:
         signature.bind(*names)
     except TypeError:
         mine = ", ".join(map(str, signature.parameters.values())) or "nothing"
-        return f"your function takes ({mine}); the exercise gives it {len(names)} values: ({', '.join(names)})"
+        values = "1 value" if len(names) == 1 else f"{len(names)} values"
+        return f"your function takes ({mine}); the exercise gives it {values}: ({', '.join(names)})"
     return ""

@@ -38,6 +38,17 @@ def verdict(D: float, fxx: float) -> str:
     return hessian.kind(Matrix([[bend, 0], [0, sympy.nsimplify(expression("D", D)) / bend]]))
 
 
+def numbers(rng: random.Random, kind: tuple[int, int]) -> tuple[float, float]:
+    """A D and an f_xx of these signs, of any size from small to large."""
+    D, bend = (sign * 10 ** rng.uniform(-3, 1) for sign in kind)
+    return D, bend
+
+
+def tested(D: float, fxx: float) -> str:
+    """The same of any numbers: only their signs matter."""
+    return verdict(int(D > 0) - int(D < 0), 1 if fxx > 0 else -1)
+
+
 def polynomial_in_two(
     rng: random.Random, names: tuple[Symbol, Symbol]
 ) -> tuple[Expr, Symbol, Symbol]:
@@ -68,17 +79,17 @@ TASKS = {
         },
     ),
     "01.2": Task(
-        draw=lambda _, kind: kind,
-        kinds=list(itertools.product((-3, -0.25, 0, 0.25, 4), (-0.5, 2))),
-        answer=verdict,
+        draw=numbers,
+        kinds=list(itertools.product((-1, 0, 1), (-1, 1))),
+        answer=tested,
         mistakes={
-            "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: verdict(
+            "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: tested(
                 D, -fxx
             ),
-            "D = 0 is undecided, whatever the sign of f_xx": (lambda D, fxx: verdict(D or 1, fxx)),
-            "D = 0 is undecided, not a saddle": lambda D, fxx: verdict(D or -1, fxx),
+            "D = 0 is undecided, whatever the sign of f_xx": (lambda D, fxx: tested(D or 1, fxx)),
+            "D = 0 is undecided, not a saddle": lambda D, fxx: tested(D or -1, fxx),
             "D > 0 alone is not a minimum: the sign of f_xx tells it from a maximum": (
-                lambda D, fxx: verdict(D, abs(fxx))
+                lambda D, fxx: tested(D, abs(fxx))
             ),
         },
     ),

@@ -199,6 +199,9 @@ TASKS = {
                 c.sum(1).var(correction=0) / c.var(0, correction=0).sum()
             ),
             "add up over the weights, then take the spread over the samples": lambda c: ratio(c.T),
+            "divide by n in each variance, the sum's, too (correction=0)": lambda c: (
+                c.sum(1).std() / c.var(0, correction=0).sum().sqrt()
+            ),
             "the change is a sum over the weights, not a mean": lambda c: ratio(c) / c.shape[1],
         },
     ),

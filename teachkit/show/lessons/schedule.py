@@ -39,12 +39,20 @@ def rounds(share: float, sparsity: float) -> float:
     return math.log(1 - sparsity) / math.log(1 - share)
 
 
-def cubic_at(rng: random.Random, kind: tuple[str, float]) -> tuple[int, float, float, int, int]:
+def cubic_at(rng: random.Random, kind: tuple[str, bool]) -> tuple[int, float, float, int, int]:
     """A step before, early in, halfway through or after, initial and final sparsity, start, end."""
-    when, low = kind
-    start, length = rng.randrange(1, 5), rng.randrange(4, 9)
-    step = start + {"before": -1, "early": 1, "half": length // 2, "after": length + 2}[when]
-    return step, low, rng.choice([0.8, 0.9]), start, start + length
+    when, dense = kind
+    start, length = rng.randrange(2, 6), rng.randrange(4, 9)
+    after = {
+        "before": -rng.randrange(1, start + 1),
+        "start": 0,
+        "early": 1,
+        "half": length // 2,
+        "end": length,
+        "after": length + rng.randrange(1, 9),
+    }[when]
+    low = 0.0 if dense else round(rng.uniform(0.1, 0.4), 2)
+    return start + after, low, round(rng.uniform(0.6, 0.95), 2), start, start + length
 
 
 def counted(rng: random.Random) -> tuple[int, Callable[[float], float], int]:
@@ -54,13 +62,15 @@ def counted(rng: random.Random) -> tuple[int, Callable[[float], float], int]:
     return rng.choice([1000, 6464]), make(0.0, rng.uniform(0.8, 0.95), 0, steps), steps
 
 
-def with_dead(rng: random.Random, k: int) -> tuple[Tensor, Tensor, int]:
-    """Scores, a mask from before whose dead weight scores highest, and how many shall stay.
+def with_dead(rng: random.Random, kind: tuple[list[int], int]) -> tuple[Tensor, Tensor, int]:
+    """Scores, a mask from before, and how many shall stay; ``kind`` says which ranks are dead.
 
     The k-th largest score that is alive is negative: it ranks below a dead one that is set to 0.
     """
+    ranks, k = kind
     scores = torch.tensor(rng.sample(range(1, 9), 8), dtype=torch.float64) - rng.uniform(6.1, 6.9)
-    alive = scores < scores.max()
+    alive = torch.ones(8, dtype=torch.bool)
+    alive[scores.argsort(descending=True)[ranks]] = False
     return scores, alive, k
 
 
@@ -99,7 +109,9 @@ TASKS = {
     ),
     "08.2": Task(
         draw=cubic_at,
-        kinds=list(itertools.product(("before", "early", "half", "after"), (0.0, 0.2))),
+        kinds=list(
+            itertools.product(("before", "start", "early", "half", "end", "after"), (True, False))
+        ),
         answer=lambda t, low, high, start, end: schedule.cubic(low, high, start, end)(t),
         mistakes={
             "before start and after end the sparsity stays where it is": cubic,
@@ -139,7 +151,7 @@ TASKS = {
     ),
     "08.4": Task(
         draw=with_dead,
-        kinds=[2, 3, 4],
+        kinds=list(itertools.product(([0], [1], [0, 1]), (2, 3, 4))),
         answer=largest,
         mistakes={
             "a weight that was removed before came back": lambda scores, alive, k: largest(

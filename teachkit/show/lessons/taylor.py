@@ -1,7 +1,7 @@
 """Lesson 02: what its explorers and figures draw, and its exercises."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from sympy import Expr, Symbol
 from torch import Tensor
 from torch.func import grad
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from teachkit import taylor
 from teachkit.engine.symbolic import expression
 from teachkit.show import plots
+from teachkit.show.answers import same
 from teachkit.show.exercises import Task, curved, full_hessian, normal
 from teachkit.show.pictures import Picture
+from teachkit.show.running import called
 
 Row = dict[str, Any]
 x, t = sympy.symbols("x t")
@@ -105,6 +109,48 @@ def highest(f: Expr, a: int) -> Expr:
     return taylor.polynomial(f, x, (a,), max(ORDERS))
 
 
+class Work(TorchDispatchMode):  # type: ignore[misc]
+    """Sees the operations that torch does: how many, and the most numbers that one of them gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.steps += 1
+        self.most = max([self.most, *(t.numel() for t in tree_leaves(made) if isinstance(t, Tensor))])
+        return made
+
+
+MANY = 50  # weights; a product takes 60 to 180 operations, all the rows of H take over 1800
+TOO_MUCH = 600
+
+
+def whole(function: Callable[..., Any]) -> str:
+    """Whether a product Hv is made without the n × n numbers of H, tried on a function of many."""
+    dice = torch.Generator().manual_seed(0)
+    at, v = torch.randn(2, MANY, generator=dice, dtype=torch.float64)
+
+    def f(p: Tensor) -> Tensor:
+        return (p * p.roll(1)).sum() ** 2 + p.sin().sum() + p.sum() ** 3 / MANY
+
+    with Work() as work:
+        call = called(function, (f, at, v))
+    if call.error:
+        return f"it is right for 3 weights; with {MANY} it raises {type(call.error).__name__}"
+    if not same(call.answer, full_hessian(f, at) @ v):
+        return f"it is right for 3 weights, and not for {MANY}: use the length of at"
+    if work.most >= MANY**2 or work.steps > TOO_MUCH:
+        return (
+            "the numbers are right, but on the way you make the whole of H, row by row or at once. "
+            "A network has millions of rows: differentiate the one number gᵀv instead"
+        )
+    return ""
+
+
 TASKS = {
     "02.1": Task(
         draw=vectors,
@@ -153,6 +199,7 @@ TASKS = {
     "02.4": Task(
         draw=curved,
         answer=lambda f, at, v: full_hessian(f, at) @ v,
+        also=whole,
         mistakes={
             "these are the row sums of H: the direction v is not used": lambda f, at, v: (
                 full_hessian(f, at).sum(1)

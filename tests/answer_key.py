@@ -28,7 +28,8 @@ def outputs(stem):
     """Everything that a notebook printed."""
     (path,) = FOLDER.glob(f"??_{stem}.ipynb")
     cells = nbformat.read(path, as_version=4).cells
-    return "\n".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
+    shown = [output for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in shown)
 
 
 def printed(stem, beginning):
@@ -150,10 +151,12 @@ def after_retraining():
 def order_at_80():
     """The means; those whose intervals overlap are one place of the key."""
     names = ("OBS, damping 0.1", "OBD", "magnitude", "OBS, damping 0.0001")
-    rows = re.findall(r"^(.*?) {2,}(\d.*±.*)$", outputs("obs"), re.MULTILINE)
-    at_80 = {
-        name: [float(n) for n in cells.split("  ")[4].split(" ± ")] for name, cells in rows[:6]
-    }
+    at_80 = {}
+    for line in outputs("obs").splitlines():
+        pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
+        for name in names:
+            if len(pairs) == 6 and re.match(rf"\W*{re.escape(name)}(?![\d.])", line):
+                at_80[name] = [float(number) for number in pairs[4]]
     places = [[]]
     for name in sorted(names, key=lambda name: -at_80[name][0]):
         (mean, half), last = at_80[name], at_80[places[-1][-1]] if places[-1] else (math.inf, 0)
@@ -259,7 +262,9 @@ def truth_as_criterion():
 
 
 def re_estimated():
-    return [printed("paradox", f"{n:5d} steps: test accuracy")[0] for n in (1, 10, 100, 1000)]
+    rows = experiments.table("paradox_steps")
+    of = {n: [row["accuracy"] for row in sweep.select(rows, steps=n)] for n in (1, 10, 100, 1000)}
+    return [sum(values) / len(values) for values in of.values()]
 
 
 def held_out():

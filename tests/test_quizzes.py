@@ -46,7 +46,8 @@ def agrees(question, key):
         return chosen(options, key) == right(options)
     if question.kind == "several":
         found = [chosen(options, words) for words in key]
-        return all(len(one) == 1 for one in found) and sorted(sum(found, [])) == right(options)
+        once = all(len(one) == 1 for one in found)
+        return once and sorted(i for one in found for i in one) == right(options)
     if question.kind == "order":
         places = [sorted(i for words in place for i in chosen(options, words)) for place in key]
         marked = [o.place for o in options]
@@ -82,7 +83,7 @@ def moved(question):
         )
     else:
         for i, y in enumerate(facts["truth"]):
-            other = facts["truth"][:i] + [1.1 * y] + facts["truth"][i + 1 :]
+            other = [*facts["truth"][:i], 1.1 * y, *facts["truth"][i + 1 :]]
             yield question._replace(facts=facts | {"truth": other})
 
 

@@ -112,7 +112,7 @@ def shuffled(name: str, items: Sequence[Item]) -> list[Item]:
     """The items in an order that depends on the name alone.
 
     >>> shuffled("02.1", ["a", "b", "c"])
-    ['b', 'c', 'a']
+    ['b', 'a', 'c']
     """
     places = sorted(
         range(len(items)),

@@ -25,7 +25,7 @@ const count = () => (window.teachkitViews = (window.teachkitViews ?? 0) + 1);
 function boxes(type, options, name) {
   const inputs = options.map((option) => make("input", { type, name, value: option.text }));
   const rows = options.map((option, i) =>
-    make("div", { class: "tk-option" }, make("label", {}, inputs[i], make("span", {}, option.text)), make("div", { class: "tk-why" })),
+    make("div", { class: "tk-q-option" }, make("label", {}, inputs[i], make("span", {}, option.text)), make("div", { class: "tk-q-why" })),
   );
   return {
     rows,
@@ -60,7 +60,7 @@ const kinds = {
     const box = boxes("checkbox", question.options, name);
     const right = question.options.filter((o) => o.right).map((o) => o.text);
     return {
-      nodes: [make("p", { class: "tk-hint" }, "More than one is right. Choose all that are."), ...box.rows],
+      nodes: [make("p", { class: "tk-q-hint" }, "More than one is right. Choose all that are."), ...box.rows],
       inputs: box.inputs,
       missing: "Choose at least one answer first.",
       read: () => (box.read().length ? box.read() : undefined),
@@ -111,7 +111,7 @@ const kinds = {
   },
 
   order(question, name, tell) {
-    const list = make("ol", { class: "tk-order" });
+    const list = make("ol", { class: "tk-q-order" });
     const inputs = [];
     const texts = () => [...list.children].map((row) => row.dataset.text);
     function move(row, by, button) {
@@ -131,7 +131,7 @@ const kinds = {
       const row = make("li", { "data-text": option.text });
       const button = (words, sign, by) =>
         make("button", { type: "button", "aria-label": `Move ${words}: ${option.text}`, title: `Move ${words}`, onclick: (e) => move(row, by, e.currentTarget) }, sign);
-      row.append(make("span", { class: "tk-item" }, option.text), button("up", "↑", -1), button("down", "↓", 1), make("div", { class: "tk-why" }));
+      row.append(make("span", { class: "tk-q-item" }, option.text), button("up", "↑", -1), button("down", "↓", 1), make("div", { class: "tk-q-why" }));
       return row;
     });
     list.append(...rows);
@@ -145,7 +145,7 @@ const kinds = {
       return true;
     };
     return {
-      nodes: [make("p", { class: "tk-hint" }, "Put these in order with the buttons."), list],
+      nodes: [make("p", { class: "tk-q-hint" }, "Put these in order with the buttons."), list],
       inputs,
       lock: (yes) => ((list.locked = yes), ends()),
       read: texts,
@@ -189,9 +189,9 @@ const kinds = {
     });
     const off = (a, b) => Math.max(...a.map((y, i) => Math.abs(scale(y) - scale(b[i])))) / (high - low);
     rest();
-    const rows = question.x.map((x, i) => make("label", { class: "tk-range" }, make("span", {}, `at ${x}`), inputs[i], shown[i]));
+    const rows = question.x.map((x, i) => make("label", { class: "tk-q-range" }, make("span", {}, `at ${x}`), inputs[i], shown[i]));
     return {
-      nodes: [make("p", { class: "tk-hint" }, question.x.length > 1 ? "Drag the points, or move the sliders below." : "Drag the point, or move the slider below."), chart.svg, make("div", { class: "tk-ranges" }, ...rows)],
+      nodes: [make("p", { class: "tk-q-hint" }, question.x.length > 1 ? "Drag the points, or move the sliders below." : "Drag the point, or move the slider below."), chart.svg, make("div", { class: "tk-q-ranges" }, ...rows)],
       inputs,
       missing: "Draw your answer first: move a point.",
       read: () => (moved ? values() : undefined),
@@ -220,10 +220,10 @@ function axes(question) {
   const px = places.map((p) => left + 20 + (x1 > x0 ? (p - x0) / (x1 - x0) : 0.5) * (W - left - right - 40));
   const share = (y) => (scale(y) - scale(question.low)) / (scale(question.high) - scale(question.low));
   const py = (y) => H - bottom - share(y) * (H - top - bottom);
-  const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, class: "tk-axes", role: "img", "aria-label": `${question.ylabel} against ${question.xlabel}` });
-  svg.append(make("line", { x1: left, x2: left, y1: top, y2: H - bottom, class: "tk-axis" }), make("line", { x1: left, x2: W - right, y1: H - bottom, y2: H - bottom, class: "tk-axis" }));
+  const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, class: "tk-q-axes", role: "img", "aria-label": `${question.ylabel} against ${question.xlabel}` });
+  svg.append(make("line", { x1: left, x2: left, y1: top, y2: H - bottom, class: "tk-q-axis" }), make("line", { x1: left, x2: W - right, y1: H - bottom, y2: H - bottom, class: "tk-q-axis" }));
   for (const y of ticks(question)) {
-    svg.append(make("line", { x1: left, x2: W - right, y1: py(y), y2: py(y), class: "tk-grid" }));
+    svg.append(make("line", { x1: left, x2: W - right, y1: py(y), y2: py(y), class: "tk-q-grid" }));
     svg.append(make("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, question.log ? power(y) : short(y)));
   }
   question.x.forEach((x, i) => svg.append(make("text", { x: px[i], y: H - bottom + 18, "text-anchor": "middle" }, String(x))));
@@ -239,7 +239,7 @@ function axes(question) {
     let end = points.at(-1)[1];
     while (Object.values(ends).some((other) => Math.abs(other - end) < 14)) end += 14;
     ends[name] = end;
-    lines[name] = make("g", { class: `tk-line tk-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: { you: 6, truth: 9 }[name] ?? 3 })), make("text", { x: px.at(-1) + 10, y: end + 4 }, label));
+    lines[name] = make("g", { class: `tk-q-line tk-q-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: { you: 6, truth: 9 }[name] ?? 3 })), make("text", { x: px.at(-1) + 10, y: end + 4 }, label));
     name === "you" ? svg.append(lines[name]) : svg.prepend(lines[name]);
   }
   question.known.forEach((known, i) => line(`known${i}`, known.y, known.label));
@@ -289,24 +289,24 @@ function ticks({ low, high, log }) {
 // what becomes of the vote.
 function mountQuestion(el, question, { first = null, keep = () => {} } = {}) {
   const name = `teachkit-${question.name}-${count()}`;
-  const live = () => make("div", { role: "status", "aria-live": "polite", class: "tk-says" });
-  const [says, reasonSays, kept] = [live(), live(), make("p", { class: "tk-kept", role: "status" })];
-  const tell = (text) => (says.replaceChildren(text), (says.className = "tk-says"));
+  const live = () => make("div", { role: "status", "aria-live": "polite", class: "tk-q-says" });
+  const [says, reasonSays, kept] = [live(), live(), make("p", { class: "tk-q-kept", role: "status" })];
+  const tell = (text) => (says.replaceChildren(text), (says.className = "tk-q-says"));
   const kind = kinds[question.kind](question, name, tell);
-  const button = (text, onclick) => make("button", { type: "button", class: "tk-button", onclick }, text);
-  const lockIn = make("button", { class: "tk-button", type: kind.enter ? "submit" : "button", onclick: (e) => (e.preventDefault(), guess()) }, "Lock in my answer");
+  const button = (text, onclick) => make("button", { type: "button", class: "tk-q-button", onclick }, text);
+  const lockIn = make("button", { class: "tk-q-button", type: kind.enter ? "submit" : "button", onclick: (e) => (e.preventDefault(), guess()) }, "Lock in my answer");
   const again = button("Try again", () => reset());
   const guessBox = make("fieldset", {}, make("legend", {}, question.text), ...kind.nodes);
   const reasons = question.reason && boxes("radio", question.reason.options, `${name}-why`);
   const lockReason = button("Lock in my reason", () => reason());
   const reasonBox =
     reasons &&
-    make("div", { class: "tk-second", hidden: "" }, make("fieldset", {}, make("legend", {}, question.reason.text), ...reasons.rows), make("p", {}, lockReason), reasonSays);
-  const box = make("form", { class: "tk-question", "data-asks": question.name, tabindex: "-1", onsubmit: (e) => e.preventDefault() }, guessBox, make("p", { class: "tk-buttons" }, lockIn, again), says, reasonBox, kept);
+    make("div", { class: "tk-q-second", hidden: "" }, make("fieldset", {}, make("legend", {}, question.reason.text), ...reasons.rows), make("p", {}, lockReason), reasonSays);
+  const box = make("form", { class: "tk-q-question", "data-asks": question.name, tabindex: "-1", onsubmit: (e) => e.preventDefault() }, guessBox, make("p", { class: "tk-q-buttons" }, lockIn, again), says, reasonBox, kept);
 
   const shut = (inputs, yes) => inputs.forEach((input) => (input.disabled = yes));
   const verdict = (where, right, sentences) => {
-    where.className = `tk-says ${right ? "tk-right" : "tk-wrong"}`;
+    where.className = `tk-q-says ${right ? "tk-q-right" : "tk-q-wrong"}`;
     where.replaceChildren(make("b", {}, right ? "✓ Right." : "✗ Not so."), " ", ...sentences.flatMap((s) => [s, " "]));
   };
   function locked(yes) {
@@ -353,7 +353,7 @@ function mountQuestion(el, question, { first = null, keep = () => {} } = {}) {
   function reset() {
     kind.clear();
     locked(false);
-    says.className = reasonSays.className = "tk-says";
+    says.className = reasonSays.className = "tk-q-says";
     says.replaceChildren(`Your first answer was: ${first.words}.`);
     if (reasons) {
       reasons.write([]);

@@ -12,11 +12,11 @@ async function showChild(model, place) {
 
 function renderReveal({ model, el }) {
   const name = model.get("name");
-  const place = make("div", { class: "tk-cover-child" });
+  const place = make("div", { class: "tk-q-child" });
   const hint = make("p", {});
-  const go = make("button", { type: "button", class: "tk-button", onclick: toQuestion }, "Go to the question");
-  const skip = make("button", { type: "button", class: "tk-link", onclick: look }, "Show it without a prediction");
-  const cover = make("div", { class: "tk-cover" }, make("p", {}, make("b", {}, `Predict first: question ${name}`)), hint, make("p", {}, go, " ", skip));
+  const go = make("button", { type: "button", class: "tk-q-button", onclick: toQuestion }, "Go to the question");
+  const skip = make("button", { type: "button", class: "tk-q-link", onclick: look }, "Show it without a prediction");
+  const cover = make("div", { class: "tk-q-cover" }, make("p", {}, make("b", {}, `Predict first: question ${name}`)), hint, make("p", {}, go, " ", skip));
   const start = make("span", { tabindex: "-1" }); // the focus goes here when the button that had it is gone
   const keys = [keepKeys(cover), keepKeys(start)]; // what is covered keeps its own
   let view = null;

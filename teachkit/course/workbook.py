@@ -16,13 +16,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from teachkit.core import files, places
-from teachkit.course import jupyter
+from teachkit.course import jupyter, keeping
 from teachkit.course.manifest import Entry, Manifest, digest
 
 LOCK = ".course.lock"
@@ -89,7 +88,7 @@ class Workbook:
 
     def _beside(self, path: Path, ours: bytes, known: Entry) -> Path:
         """Where the new version lies now: an untouched older one gives way to it, no other does."""
-        for place in _names(path, "new"):
+        for place in keeping.names(path, "new"):
             if not os.path.lexists(place):
                 self._create(place, ours)
                 return place
@@ -113,10 +112,19 @@ class Workbook:
             self.said.append(
                 f"{name} is the course's own version again; yours is kept as {kept.name}."
             )
+            self._keep_cut_off(path)
         self.known[name] = Entry(digest(ours))
         beside = self.folder / known.beside
         if known.beside and beside.is_file() and beside.read_bytes() == ours:
             beside.unlink()
+
+    def _keep_cut_off(self, path: Path) -> None:
+        """Keep what JupyterLab put aside for a save that was cut off; its next save would take it."""
+        aside = path.with_name(f".~{path.name}")
+        if aside.is_file():
+            kept = keeping.keep(aside, path)
+            aside.unlink()
+            self.said.append(f"A save of it was cut off; what was there before is {kept.name}.")
 
     def _create(self, path: Path, ours: bytes) -> None:
         trust(ours)
@@ -131,21 +139,8 @@ class Workbook:
             self.said.append(f"{path.name} is new; yours is kept as {kept.name}.")
 
     def _replace(self, path: Path, ours: bytes) -> Path:
-        """Give what is there a second name, then its name to our version."""
         trust(ours)
-        for kept in _names(path, date.today().isoformat()):
-            try:
-                _second_name(path, kept)
-            except FileExistsError:
-                continue
-            try:
-                files.replace(path, ours)
-            except BaseException:
-                if path.is_file() and kept.samefile(path):
-                    kept.unlink()
-                raise
-            return kept
-        raise AssertionError("names do not end")
+        return keeping.replace(path, ours)
 
     # The folder ----------------------------------------------------------------------------------
 
@@ -180,28 +175,6 @@ class Workbook:
             "lost. Look at the free space and the permissions of the folder, then run the same "
             "command again."
         )
-
-
-def _names(path: Path, word: str) -> Iterator[Path]:
-    """02_taylor-word.ipynb, 02_taylor-word-2.ipynb, …: beside its notebook in every listing."""
-    yield path.with_stem(f"{path.stem}-{word}")
-    for number in range(2, sys.maxsize):
-        yield path.with_stem(f"{path.stem}-{word}-{number}")
-
-
-def _second_name(path: Path, name: Path) -> None:
-    """Keep what is at ``path`` under another name too; FileExistsError if that is taken.
-
-    A link, so that a program that is just saving into the file saves into what is kept.
-    """
-    if path.is_symlink():
-        os.symlink(os.readlink(path), name)
-    elif path.is_dir():
-        if os.path.lexists(name):
-            raise FileExistsError(name)
-        path.rename(name)
-    else:
-        files.link(path, name)
 
 
 def trust(content: bytes) -> None:

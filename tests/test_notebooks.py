@@ -1,5 +1,6 @@
 """What nbval cannot see in a stored notebook; each check is shown to be able to fail."""
 
+import ast
 import base64
 import copy
 import io
@@ -20,6 +21,8 @@ TAGS = {"exercise", "check", "solution", "nbval-ignore-output"}
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes"}
 MACHINE = re.compile(r"0x[0-9a-f]{8,}|/tmp/|/home/|/root/|/work/|[A-Z]:\\\\")
 DIGITS = re.compile(r"(?<![\w.])\d+\.\d{7,}")
+TABLED = ["02_taylor", "05_obs", "11_paradox"]  # lessons whose cells format no number by hand
+LONGEST = 12  # lines of a code cell of theirs
 ANATOMY = [
     "**The question**: ",
     "**You will**",
@@ -157,6 +160,56 @@ def test_stored_form_is_canonical(path):
     text = path.read_text("utf-8")
     assert canonical(nbformat.reads(text, as_version=4)) == text
     assert len({cell.id for cell in read(path).cells}) == len(read(path).cells)
+
+
+def by_hand(source):
+    """What a cell writes by hand that ``show.table`` writes the same way everywhere."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    loops = (ast.For, ast.While, ast.ListComp, ast.GeneratorExp, ast.SetComp, ast.DictComp)
+    if any(isinstance(n, ast.FormattedValue) and n.format_spec for n in nodes):
+        yield "a format in an f-string"
+    shares = [n.left for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mod)]
+    if any(isinstance(left, ast.Constant) and isinstance(left.value, str) for left in shares):
+        yield "a % format"
+    if any(isinstance(f, ast.Name) and f.id in ("round", "format") for f in calls):
+        yield "a rounded number"
+    if any(isinstance(f, ast.Attribute) and f.attr in ("format", "rjust", "ljust") for f in calls):
+        yield "a formatted text"
+    if any(printed(inner) for n in nodes if isinstance(n, loops) for inner in ast.walk(n)):
+        yield "lines printed in a loop"
+    if sum(map(printed, nodes)) > 2:
+        yield "more than two lines printed"
+
+
+def printed(node):
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    )
+
+
+@pytest.mark.parametrize("stem", TABLED)
+def test_no_cell_formats_numbers_by_hand(stem):
+    code = [cell for cell in read(FOLDER / f"{stem}.ipynb").cells if cell.cell_type == "code"]
+    assert [(cell.id, problem) for cell in code for problem in by_hand(cell.source)] == []
+    assert [cell.id for cell in code if len(cell.source.splitlines()) > LONGEST] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("print(f'{x:.3f}')", "a format in an f-string"),
+        ("print('%.3f' % x)", "a % format"),
+        ("print([round(v, 3) for v in x])", "a rounded number"),
+        ("print('{:.3f}'.format(x))", "a formatted text"),
+        ("for v in x:\n    print(v)", "lines printed in a loop"),
+        ("print(1)\nprint(2)\nprint(3)", "more than two lines printed"),
+    ],
+)
+def test_numbers_formatted_by_hand_are_noticed(source, says):
+    assert list(by_hand(source)) == [says]
+    assert list(by_hand("print(weights)\nname = f'lesson {n}'")) == []
 
 
 def picture_cell(book):

@@ -32,7 +32,7 @@ def choose(page, box, texts):
 
 
 def put_in_order(page, box, texts):
-    rows = box.locator(".tk-order li")
+    rows = box.locator(".tk-q-order li")
     for place, text in enumerate(texts):
         there = [row.get_attribute("data-text") for row in rows.all()].index(text)
         if there > place:
@@ -88,25 +88,25 @@ def lock_in(page, box, name):
 
 def answer(page, question, right):
     """Answer a question and give its reason; what is wrong with what the question says then."""
-    form = page.locator(f'form.tk-question[data-asks="{question.name}"]')
+    form = page.locator(f'form.tk-q-question[data-asks="{question.name}"]')
     form.scroll_into_view_if_needed()
     fill(page, form.locator("fieldset").first, question, right)
     if question.kind != "number":
         lock_in(page, form, "Lock in my answer")
     else:
         press(page, "Enter")
-    found = _verdict(form.locator(".tk-says").first, question, right)
+    found = _verdict(form.locator(".tk-q-says").first, question, right)
     if question.reason:
-        second = form.locator(".tk-second")
+        second = form.locator(".tk-q-second")
         fit = [option.text for option in question.reason.options if option.right is right]
         choose(page, second.locator("fieldset"), fit[:1])
         lock_in(page, form, "Lock in my reason")
-        found += _verdict(second.locator(".tk-says"), question, right)
+        found += _verdict(second.locator(".tk-q-says"), question, right)
     return found
 
 
 def try_again(page, question):
-    lock_in(page, page.locator(f'form.tk-question[data-asks="{question.name}"]'), "Try again")
+    lock_in(page, page.locator(f'form.tk-q-question[data-asks="{question.name}"]'), "Try again")
 
 
 def _verdict(says, question, right):

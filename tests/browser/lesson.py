@@ -9,17 +9,17 @@ from answers import answer, first_exercise, right_code, try_again, wrong_code
 
 from teachkit.show.quizzes import find
 
-WIDGETS = ".tk-explorer, .tk-question, .tk-cover"
+WIDGETS = ".tk-explorer, .tk-q-question, .tk-q-cover"
 DEAD = ["model not found", "Error displaying widget", "Click to show javascript error"]
 TOUCHED = {
     "a slider": ".tk-explorer input[type=range]",
     "a menu": ".tk-explorer select",
-    "a radio button": ".tk-question input[type=radio]:not([disabled])",
-    "a checkbox": ".tk-question input[type=checkbox]:not([disabled])",
-    "a number": ".tk-question input[type=number]:not([disabled])",
-    "a slider of a question": ".tk-question input[type=range]:not([disabled])",
-    "a button": ".tk-question button:not([disabled]):not([hidden])",
-    "a cover": ".tk-cover:not([hidden]) button",
+    "a radio button": ".tk-q-question input[type=radio]:not([disabled])",
+    "a checkbox": ".tk-q-question input[type=checkbox]:not([disabled])",
+    "a number": ".tk-q-question input[type=number]:not([disabled])",
+    "a slider of a question": ".tk-q-question input[type=range]:not([disabled])",
+    "a button": ".tk-q-question button:not([disabled]):not([hidden])",
+    "a cover": ".tk-q-cover:not([hidden]) button",
     "a hint": ".jp-OutputArea-output summary",
     "a table": ".jp-OutputArea-output [tabindex='0']",
 }
@@ -73,18 +73,18 @@ class Lesson:
                 now = len(self.window.cells())
                 if now != count:
                     found.append(f"ddbx typed on {what} makes {count} cells {now}")
-                    count = now
+                    self.window.undo()
         return found
 
     def questions(self):
         """Each question wrong, then right, with the keyboard."""
         found = []
-        for form in self.page.locator(".tk-question").all():
+        for form in self.page.locator(".tk-q-question").all():
             question = find(form.get_attribute("data-asks"))
             found += answer(self.page, question, right=False)
             try_again(self.page, question)
             found += answer(self.page, question, right=True)
-        covered = self.page.locator(".tk-cover:visible").count()
+        covered = self.page.locator(".tk-q-cover:visible").count()
         return found + ["a cover stays after the vote"] * covered
 
     def explorers(self):
@@ -144,7 +144,7 @@ class Lesson:
             self.window.theme(theme)
             found += [f"{theme}: {line}" for line in self.window.violations()]
             for what, selector in {
-                "explorer": ".tk-explorer", "question": ".tk-question", "cover": ".tk-cover",
+                "explorer": ".tk-explorer", "question": ".tk-q-question", "cover": ".tk-q-cover",
                 "table": ".jp-OutputArea-output table", "exercise": f"[data-cell='{check}']",
             }.items():  # fmt: skip
                 for i, one in enumerate(self.widgets(selector)[:3]):
@@ -187,7 +187,7 @@ class Lesson:
         saved = json.loads((self.window.server.work / self.file).read_bytes())
         lost = self.written not in ["".join(cell["source"]) for cell in saved["cells"]]
         self.window.open(self.file)
-        forms = self.page.locator(".tk-question").count()
+        forms = self.page.locator(".tk-q-question").count()
         asked = sum("show.quiz(" in cell["source"] for cell in self.window.cells())
         found = self.dead() + ["what was typed is not in the saved notebook"] * lost
         if forms < asked:

@@ -121,7 +121,9 @@ def test_an_answer_is_judged_and_explained(page, name, answers, word):
     assert said(box).startswith(word)
     assert why in said(box)
     assert page.evaluate("votes") == [name]
-    assert all(field.is_disabled() for field in box.locator("fieldset").first.locator("input").all())
+    assert all(
+        field.is_disabled() for field in box.locator("fieldset").first.locator("input").all()
+    )
 
 
 @pytest.mark.parametrize("name", RIGHT)

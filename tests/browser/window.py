@@ -5,7 +5,10 @@ from teachkit.course.setup import ROOT
 SHOTS = ROOT / "build" / "screenshots"
 RUN_ALL = 300  # seconds: this machine may be busy with other tests
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-CONNECTED = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
+CONNECTED = """name => {
+  const book = window.jupyterapp?.shell?.currentWidget;
+  return book?.context?.path === name && book.sessionContext?.session?.kernel;
+}"""
 
 
 class Window:
@@ -37,10 +40,14 @@ class Window:
         within = self.server.work.is_relative_to(top)
         folder = f"{self.server.work.relative_to(top)}/" if within else ""
         self.page.goto(f"{self.server.address(folder + name)}&reset")
-        self.page.wait_for_function(CONNECTED, timeout=60_000)
+        self.await_kernel(folder + name)
+        self.theme("light")
+
+    def await_kernel(self, name):
+        """Wait until a notebook has its kernel, and all of its cells are on the page."""
+        self.page.wait_for_function(CONNECTED, arg=name, timeout=60_000)
         self.page.evaluate("book.ready()")
         self.page.wait_for_function("book.complete()")
-        self.theme("light")
 
     def cells(self, tag=""):
         """The cells as JSON with id and tags, all or those with a tag."""
@@ -78,6 +85,10 @@ class Window:
     def save(self):
         """Save, and wait until it is on the disk."""
         self.page.evaluate("book.save()")
+
+    def undo(self):
+        """Take back what was last done to the cells."""
+        self.page.evaluate("book.app.commands.execute('notebook:undo-cell-action')")
 
     def restart(self):
         """Restart the kernel, and wait for the new one."""

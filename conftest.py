@@ -14,6 +14,7 @@ from hypothesis import Phase, settings
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 
+os.environ["TQDM_DISABLE"] = "1"  # no progress bar in a test or in a notebook that is compared
 os.environ["TEACHKIT_WORK"] = ""  # no test and no kernel of one keeps a learner's progress
 
 # The same examples for everyone; look for new ones with --hypothesis-profile=explore.
@@ -131,6 +132,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if hasattr(item, "output_timeout"):
             item.output_timeout = 60
+
+
+@pytest.fixture
+def bars_at_once(monkeypatch):
+    """Progress bars on, without their delay, as in a terminal."""
+    from teachkit.core import bars
+
+    monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.setattr(bars, "DELAY", 0)
+    monkeypatch.setattr(bars, "_terminal", lambda: True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks import cases, report
+from benchmarks import cases, lessons, report
 from benchmarks.cases import Case, Row, Section, Table, measure
 from teachkit import lab
 from teachkit.course.setup import ROOT
@@ -21,6 +21,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "magnitude": ("magnitude",),
     "structured": ("structured",),
     "paradox": ("paradox",),
+    "lessons": ("lessons",),
 }
 FOLDER = ROOT / "build" / "bench"
 
@@ -55,6 +56,7 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--only", choices=every, metavar="SECTION", help=", ".join(every))
     parser.add_argument("--dtype", choices=("float64", "float32"), default="float64")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the report is saved")
+    parser.add_argument("--write", action="store_true", help="lessons: keep data/seconds.toml")
     given = parser.parse_args(list(arguments))
     lab.setup()
     torch.set_default_dtype(getattr(torch, given.dtype))
@@ -64,6 +66,8 @@ def main(arguments: Iterable[str]) -> int:
     if given.only not in (None, *SUITES[given.suite]):
         parser.error(f"{given.suite} has the sections {', '.join(SUITES[given.suite])}")
     measured = sections(given.suite, only=given.only, quick=given.quick)
+    if given.write and given.suite == "lessons" and not given.quick:
+        lessons.write(lessons.measured(given.quick))
     name = given.suite if given.only is None else f"{given.suite}-{given.only}"
     print(report.save(name, measured, given.folder, quick=given.quick))
     return 0

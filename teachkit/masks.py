@@ -6,8 +6,7 @@ lesson needs of masks stands in ``teachkit.core.weights`` and ``teachkit.core.ra
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import chain, combinations, product
-from math import comb
+from itertools import combinations, product
 from typing import NamedTuple
 
 import mpmath
@@ -18,7 +17,7 @@ from torch.func import vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from teachkit.core import checks, door
+from teachkit.core import bars, checks, door
 from teachkit.core.layers import weighted
 from teachkit.core.objective import objective
 from teachkit.core.ranking import (
@@ -31,6 +30,7 @@ from teachkit.core.ranking import (
     zeros_last,
 )
 from teachkit.core.recorder import Call, record_calls
+from teachkit.core.selection import subsets
 from teachkit.core.types import Batch, Loss, Masks, Scores
 from teachkit.core.weights import apply, change, combine, keep_all, nonzero, prunable, split
 from teachkit.engine.exchange import from_torch, to_torch
@@ -175,7 +175,7 @@ def subset_losses(
     """The loss of every network that keeps k of the model's n prunable weights, retraining none.
 
     Choices (C(n, k), n), boolean, True keeps, over all weights in the order of ``prunable``,
-    flattened; and their losses (C(n, k),). 4096 networks run at a time; ValueError for more than 20
+    flattened; and their losses (C(n, k),). 1024 networks run at a time; ValueError for more than 20
     weights says how many they would be.
     """
     weights = {name: w.detach() for name, w in prunable(model).items()}
@@ -185,7 +185,7 @@ def subset_losses(
     def masked(choice: dict[str, Tensor]) -> Tensor:
         return value({name: w * choice[name] for name, w in weights.items()})
 
-    parts = torch.split(choices, 4096)
+    parts = bars.bar(torch.split(choices, 1024), "networks, in parts of 1024")
     return choices, torch.cat([vmap(masked)(split(part, weights)) for part in parts])
 
 
@@ -212,8 +212,8 @@ def _choices(n: int, k: int) -> Tensor:
             f"brute force is for at most {BRUTE_FORCE_LIMIT} weights; this model has {n}, "
             f"and keeping {k} of them takes 10^{log10_subsets(n, k):.1f} networks"
         )
-    kept = np.fromiter(chain.from_iterable(combinations(range(n), k)), int).reshape(comb(n, k), k)
-    choices = np.zeros((comb(n, k), n), bool)
+    kept = subsets(n, k)
+    choices = np.zeros((len(kept), n), bool)
     np.put_along_axis(choices, kept, True, axis=1)
     return torch.from_numpy(choices)
 

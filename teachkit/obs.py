@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from teachkit.core import checks, door
 from teachkit.core.criteria import pruner
+from teachkit.core.selection import subsets
 from teachkit.core.types import Batch, Loss, Masks
 from teachkit.engine.dense import DENSE_LIMIT, curvature
 from teachkit.engine.inverse import inverse, symmetric, vector
@@ -149,7 +150,7 @@ def exhaustive(H: Tensor, weights: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     w, n = vector(weights, H), checks.whole("the number of weights", len(H), 1, 20)
     P = inverse(H)
-    sets = torch.combinations(torch.arange(n, device=H.device), checks.whole("k", k, 1, n))
+    sets = torch.from_numpy(subsets(n, checks.whole("k", k, 1, n))).to(H.device)
     costs = [
         0.5 * (w[S] * torch.linalg.solve(P[S[:, :, None], S[:, None, :]], w[S])).sum(1)
         for S in torch.split(sets, 10_000)

@@ -548,6 +548,7 @@ SPECIAL = {
     "core.recorder.record_calls": {"at_call": lambda: lambda call: None, "graph": lambda: False},
     "core.selection.kth_smallest": {"absolute": lambda: False},
     "core.selection.largest": {"absolute": lambda: False},
+    "core.selection.subsets": {"n": lambda: 4},
     "core.weights.boolean": {},
     "core.ranking.count": {},
     "show.check": {"name": lambda: "05.1", "function": lambda: abs},

@@ -63,7 +63,9 @@ def test_stubs_are_not_attempted(stem, source):
     space = {}
     exec(source, space)  # noqa: S102
     (stub,) = [value for value in space.values() if callable(value) and hasattr(value, "__code__")]
-    (name,) = [n for n, sheet in sheets().items() if f"def {sheet.call}:" in source and n[:2] == stem[:2]]
+    (name,) = [
+        n for n, sheet in sheets().items() if f"def {sheet.call}:" in source and n[:2] == stem[:2]
+    ]
     assert verdict(name, stub).startswith("not attempted yet")
     assert stub(*[None] * stub.__code__.co_argcount) is None
 
@@ -129,14 +131,17 @@ def test_every_hint_of_a_task_is_found_by_a_wrong_answer():
 def test_a_function_that_raises_is_quoted_with_its_line():
     says = verdict("01.1", lambda a, b, c: 1 / 0)
     assert re.match(
-        r"your function raised ZeroDivisionError: division by zero\nline \d+: says = verdict.*\ninput: ", says
+        r"your function raised ZeroDivisionError: division by zero\nline \d+: says = verdict.*\ninput: ",
+        says,
     )
 
 
 def test_check_needs_a_known_exercise_and_a_function(capsys):
     with pytest.raises(ValueError, match=r"no exercise '99.1'; there are \['00.1'"):
         verdict("99.1", print)
-    assert verdict("01.1", 3.0).startswith("check needs your function itself, got float. Write show.check(")
+    assert verdict("01.1", 3.0).startswith(
+        "check needs your function itself, got float. Write show.check("
+    )
     for name in ("99.1", "01.9", None, 1.1, ""):
         check(name, print)
         assert f"{name}: no exercise {name!r}; there are ['0" in capsys.readouterr().out
@@ -184,7 +189,9 @@ def test_an_answer_may_write_into_its_inputs():
         scores.zero_()
         return torch.arange(len(scores)) < k
 
-    word = "correct. A word of care: your function changes what it is given (scores). Work on a copy."
+    word = (
+        "correct. A word of care: your function changes what it is given (scores). Work on a copy."
+    )
     assert verdict("03.1", greedy, 1) == word
     assert verdict("03.1", cheat, 1).startswith("not yet:")
 

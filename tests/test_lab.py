@@ -160,7 +160,7 @@ def test_history_penalty_scheduler_and_frozen_parameters():
     assert empty == ([], [])
 
 
-def test_progress_bar_can_be_switched_off(capsys):
+def test_progress_bar_can_be_switched_off(capsys, bars_at_once):
     for progress, bar in ((True, True), (False, False)):
         lab.training.fit(lab.models.mlp(), batch(), epochs=1, progress=progress)
         assert ("epochs" in capsys.readouterr().err) is bar

@@ -546,7 +546,10 @@ MORE = {
         ),
         (lambda f, at, v: torch.func.hessian(f)(at) @ v, "the whole of H"),
         (lambda f, at, v: row_by_row(f, at, v), "the whole of H"),
-        (lambda f, at, v: (torch.eye(3) * 1.0) @ torch.func.hessian(f)(at) @ v, "with 50 it raises"),
+        (
+            lambda f, at, v: (torch.eye(3) * 1.0) @ torch.func.hessian(f)(at) @ v,
+            "with 50 it raises",
+        ),
     ],
     "03.1": [
         (
@@ -761,7 +764,10 @@ MORE = {
         (lambda p, s: round(math.log(1 - s) / math.log(1 - p)), "not to the nearest"),
         (lambda p, s: int(math.log(1 - s) / math.log(1 - p)) + 1, "no further one"),
         (lambda p, s: math.ceil(math.log(s) / math.log(p)), "the values differ"),
-        (lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)) + 1, "same amount everywhere: 1|the values differ"),
+        (
+            lambda p, s: math.ceil(math.log(1 - s) / math.log(1 - p)) + 1,
+            "same amount everywhere: 1|the values differ",
+        ),
     ],
     "08.2": [
         (
@@ -941,7 +947,10 @@ MORE = {
     "12.3": [
         (lambda V, H: (V**2).sum(0) / H.diagonal(), "invert H first"),
         (lambda V, H: (V**2).sum(0) * torch.linalg.inv(H).diagonal(), "upside down"),
-        (lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(), "same factor everywhere: 0.333333"),
+        (
+            lambda V, H: (V**2).mean(0) / torch.linalg.inv(H).diagonal(),
+            "same factor everywhere: 0.333333",
+        ),
         (lambda V, H: (V**2).sum(1), "the shape differs"),
     ],
     "12.4": [

@@ -165,11 +165,11 @@ def _passes(error: BaseException) -> bool:
         return True
     asked, told, trace, word = "house", "", error.__traceback__, True
     while trace is not None:
-        owner, code = owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
-        if owner in ("house", "caller"):
-            asked, told = owner, ""
+        holder, code = owner(trace.tb_frame.f_code.co_filename), trace.tb_frame.f_code.co_code
+        if holder in ("house", "caller"):
+            asked, told = holder, ""
             word = code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-        told = told or (owner if owner != asked else "")
+        told = told or (holder if holder != asked else "")
         trace = trace.tb_next
     if asked == "caller":
         return told not in NUMERIC or not isinstance(error, LIBRARY)

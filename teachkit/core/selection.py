@@ -1,7 +1,8 @@
 """The k-th smallest of many numbers and the k largest, exactly, with little more than one pass."""
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from itertools import chain, combinations
+from math import comb, sqrt
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,17 @@ def _without_nan(values: Numbers) -> Numbers:
     if values.dtype.kind == "f" and np.isnan(values).any():
         raise ValueError(f"NaN has no rank; there are {int(np.isnan(values).sum())} of them")
     return values
+
+
+def subsets(n: int, k: int) -> Numbers:
+    """All sets of k of n positions, (C(n, k), k), in lexicographic order.
+
+    >>> subsets(3, 2).tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    """
+    checks.whole("k", k, 0, checks.whole("n", n))
+    flat = chain.from_iterable(combinations(range(n), k))
+    return np.fromiter(flat, np.int64, k * comb(n, k)).reshape(comb(n, k), k)
 
 
 door.hold(globals())

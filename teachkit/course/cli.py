@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         # New versions are looked for without the old constraints.
         environment = Environment(course(), constrained=given.command != "pins")
         environment.ensure()
-        if given.command == "bench" and rest:
+        if given.command == "bench" and rest and rest[0] != "lessons":  # which compare with none
             peers(environment)
         if given.command == "mutants":
             environment.ensure_extra("mutants")

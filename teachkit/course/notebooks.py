@@ -23,6 +23,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
 KEPT = ("jupyter", "slideshow", "tags")
 MAX_BYTES = 400_000
+QUIET = {"TQDM_DISABLE": "1"}  # no progress bar gets into what is stored
 
 
 class NotebookError(Exception):
@@ -62,6 +63,8 @@ def _outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Without widgets, printed text in one piece: where the kernel cuts it depends on the clock."""
     joined: list[NotebookNode] = []
     for output in map(NotebookNode, outputs):
+        if output.get("data") == {}:
+            continue  # where a progress bar was
         if "data" in output:
             output.data = {mime: x for mime, x in output.data.items() if mime != WIDGET_VIEW}
             output.metadata = {}
@@ -86,7 +89,7 @@ def execute(path: Path) -> str:
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
-        client.execute()
+        client.execute(env={**os.environ, **QUIET})
     except CellExecutionError as error:
         raise NotebookError(
             f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n{error}"

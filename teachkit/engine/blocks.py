@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from teachkit.core import checks, ranking
+from teachkit.core import bars, checks, ranking
 from teachkit.core.copies import independent_copy
 from teachkit.core.types import Batch, Loss, Masks, Params
 from teachkit.core.weights import nonzero, prunable, split
@@ -79,7 +79,7 @@ def prune(
     if not weights:
         return pruned, {}
     start = min(ranking.sparsity(kept), target)
-    for t in range(1, steps + 1):
+    for t in bars.bar(range(1, steps + 1), "steps"):
         F = blocks(pruned, batch, loss, block=block, **labels)
         now = target - (target - start) * (1 - t / steps) ** 3
         kept = _step(weights, F, now, damping, update)

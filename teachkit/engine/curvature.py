@@ -72,7 +72,7 @@ def diagonal(
         loss: a mean loss.
         biases: also the biases of the Linear and Conv layers.
         method: "auto", "backward" or "products".
-        progress: show a progress bar when the slow way takes longer than a few seconds.
+        progress: show a progress bar where the slow way takes long.
 
     Raises:
         ValueError: with "backward", a network or loss that it does not cover (``UncoveredError``).

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jacrev, vjp
 from torch.nn.functional import cross_entropy, one_hot
-from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import bars, checks
 from teachkit.core.copies import caller
 from teachkit.core.objective import (
     mapped,
@@ -62,7 +61,8 @@ def dense(f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """
     units = torch.eye(len(at), dtype=at.dtype, device=at.device)
     product = mapped(_product_at(f, at))
-    return torch.cat([product(part) for part in torch.split(units, 256)])
+    parts = bars.bar(torch.split(units, 256), "rows of the Hessian, in parts of 256")
+    return torch.cat([product(part) for part in parts])
 
 
 def of_model(
@@ -193,12 +193,12 @@ def by_products(
     """The exact diagonal of the Hessian: h_ii is entry i of H e_i, one product per weight.
 
     ``chunk`` products are taken at once: more is faster and takes more memory. A progress bar is
-    shown when it takes longer than a few seconds.
+    shown where it takes long.
     """
     checks.whole("chunk", chunk, 1)
     diagonal: Params = {}
     total = sum(w.numel() for w in prunable(model, biases=biases).values())
-    with tqdm(total=total, desc="products", disable=not progress, delay=5, leave=False) as bar:
+    with bars.bar(desc="products", total=total, show=progress) as bar:
         for name, theta, product in products(model, batch, loss, biases=biases):
             h = torch.zeros_like(theta).reshape(-1)
             for at in torch.split(torch.arange(len(h), device=h.device), chunk):

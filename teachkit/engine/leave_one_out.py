@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from teachkit.core import checks
+from teachkit.core import bars, checks
 from teachkit.core.copies import still_copy
 from teachkit.core.layers import UncoveredError, chain, kind, parameter_name
 from teachkit.core.objective import measured
@@ -58,7 +58,7 @@ def leave_one_out(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) ->
     layers = list(chain(still(checks.model(model, x))))
     _check_covered([layer for _, layer in layers])
     changes: Scores = {}
-    for at, (name, layer) in enumerate(layers, 1):
+    for at, (name, layer) in enumerate(bars.bar(layers, "layers"), 1):
         a, x = x, layer(x)
         if isinstance(layer, nn.Linear):
             after = behind(x, [each for _, each in layers[at:]])

@@ -9,9 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
-from teachkit.core import checks
+from teachkit.core import bars, checks
 from teachkit.core.copies import independent_copy
 from teachkit.core.ranking import removed
 from teachkit.core.types import Batch, Loss, Masks
@@ -31,7 +30,7 @@ def prune(
     biases: bool = False,
     steps: int = 1,
     H: Tensor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon on a network: the pruned, updated copy and its masks.
 
@@ -48,7 +47,7 @@ def prune(
         biases: prune the biases too.
         steps: how often the curvature is measured, at equal numbers of removals.
         H: the curvature of this model, if it is known already; only with one step.
-        progress: show a progress bar over the steps.
+        progress: show a progress bar over the steps where it takes long.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> x, y = torch.eye(4)[:, None], torch.tensor([0, 1, 1, 0])
@@ -66,7 +65,7 @@ def prune(
     kept = torch.ones_like(flat, dtype=torch.bool)
     kept[(flat == 0).nonzero().reshape(-1)[:k]] = False
     ends = torch.linspace(int((~kept).sum()), k, steps + 1, device=flat.device).round().long()
-    for count in tqdm(ends.diff().tolist(), desc="curvature", disable=not progress, leave=False):
+    for count in bars.bar(ends.diff().tolist(), "steps", show=progress):
         if not count:
             continue
         whole = curvature(pruned, batch, loss, kind=kind, biases=biases) if H is None else H

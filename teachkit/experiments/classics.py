@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import obs
-from teachkit.core import checks
+from teachkit.core import bars, checks
 from teachkit.core.types import Batch
 from teachkit.lab import data, levenberg
 
@@ -132,7 +132,7 @@ def trail(
     """
     keep = torch.ones_like(theta, dtype=torch.bool)
     passed = [theta]
-    for _ in range(theta.shape[1]):
+    for _ in bars.bar(range(theta.shape[1]), f"weights removed by {method}"):
         H = gauss_newton(theta, batch[0], keep, ridge)
         q, step = choice(theta, H, keep, method)
         keep = keep.scatter(1, q[:, None], False)

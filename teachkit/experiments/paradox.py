@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from teachkit import experiments, magnitude, obd, paradox
+from teachkit.core import bars
 from teachkit.core.types import Batch, Scores
 from teachkit.experiments.networks import NETS, chain, lenet, trained
 from teachkit.lab import data, models
@@ -61,7 +62,8 @@ def random_accuracy(
     """The mean of 20 random rankings."""
     dice = torch.Generator().manual_seed(5000 + seed)
     draws = [magnitude.random_scores(model, dice) for _ in range(DRAWS)]
-    return sum(mean_accuracy(model, scores, test, sparsities) for scores in draws) / DRAWS
+    shown = bars.bar(draws, "random rankings")
+    return sum(mean_accuracy(model, scores, test, sparsities) for scores in shown) / DRAWS
 
 
 def against_random(

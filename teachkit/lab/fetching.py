@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import pooch
-from tqdm.auto import tqdm
 
-from teachkit.core import files
+from teachkit.core import bars, files
 
 
 class Content(NamedTuple):
@@ -114,7 +113,7 @@ def cached(path: Path, wanted: Content, mirrors: Sequence[str]) -> bytes:
 
 def download(url: str, path: Path, wanted: Content) -> bytes:
     """Fetch a gzip, verify what it holds, and only then keep it under its name."""
-    bar = tqdm(desc=path.name, total=1, unit="B", unit_scale=True)  # without a total it is no bool
+    bar = bars.bar(desc=f"{path.name}, bytes", total=1)  # without a total it is no bool
     with files.writing(path) as part, bar:
         with part.open("xb") as stream:
             target = _Bounded(stream, url, wanted.size)

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
 from teachkit import __version__
-from teachkit.core import checks, door, ranking, weights
+from teachkit.core import bars, checks, door, ranking, weights
 from teachkit.core.types import Batch, Criterion, Data, Loss, Masks
 from teachkit.lab import saving
 from teachkit.lab.evaluation import accuracy
@@ -95,7 +94,7 @@ def retrain(
             A file of another run is refused, and the difference named: another network, data,
             loss, optimizer, rule or number, see ``lab.fingerprint``; so is a damaged one. With
             something whose sameness a file cannot tell the run does not begin.
-        progress: show a progress bar over the rounds, and in each.
+        progress: show progress bars over the rounds and in each where it takes long.
         options: batch_size, optimizer, scheduler, … of ``training.fit``.
 
     """
@@ -111,7 +110,7 @@ def retrain(
         fixed = describe(software=_software(), model=model, data=data, threshold=threshold, **told)
         moving = {**DEFAULTS, **options, "choose": choose}
         run = _load(path, run, fixed | describe(**moving))
-    for r in tqdm(range(len(run.steps), len(plan)), "rounds", disable=not progress, leave=False):
+    for r in bars.bar(range(len(run.steps), len(plan)), "rounds", show=progress):
         given = {"epochs": plan[r][1], "seed": seed + r, "progress": progress, **options}
         run = _round(run, data, choose, plan[r][0], threshold, given)
         if path is not None:

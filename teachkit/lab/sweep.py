@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import joblib
 from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm.auto import tqdm
 
-from teachkit.core import checks, door
+from teachkit.core import bars, checks, door
 from teachkit.lab import session
 from teachkit.lab.tables import Row as Row
 from teachkit.lab.tables import Table as Table
@@ -60,7 +59,7 @@ def run(
             function name a new file.
         workers: processes on this machine; 1 runs the cells here. The cells that were under way when
             a worker was killed are run again, one at a time.
-        progress: show a progress bar.
+        progress: show a progress bar where it takes long, see ``core.bars``.
 
     Raises:
         ValueError: an empty grid, a result that is no dict of finite numbers and words (NaN, a
@@ -81,7 +80,7 @@ def run(
     todo = table.missing(cells)
     if todo:
         table.open()
-        with _cluster(), tqdm(total=len(cells), disable=not progress) as bar:
+        with _cluster(), bars.bar(desc="cells", total=len(cells), show=progress) as bar:
             while todo:
                 bar.update(len(cells) - len(todo) - bar.n)
                 if not _fill(table, cell, todo, workers, bar):

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm.auto import tqdm
 
-from teachkit.core import checks, door
+from teachkit.core import bars, checks, door
 from teachkit.core.copies import independent_copy
 from teachkit.core.objective import FEW, measured, objective
 from teachkit.core.types import Batch, Data, Loss, Masks
@@ -75,7 +74,7 @@ def fit(
         scheduler: makes a learning-rate schedule from the optimizer; stepped once an epoch.
         threshold: for a single output, see ``evaluation.evaluate``.
         seed: seed of the order of the samples and of any dropout.
-        progress: show a progress bar.
+        progress: show a progress bar where it takes long, see ``core.bars``.
 
     """
     train, test = data if isinstance(data, Data) else (data, None)
@@ -96,7 +95,7 @@ def fit(
         stepper = optimizer(free if groups is None else groups(trained))
         rate = scheduler(stepper) if scheduler else None
         _check(stepper, rate)
-        for _ in tqdm(range(epochs), desc="epochs", disable=not progress, leave=False):
+        for _ in bars.bar(range(epochs), "epochs", show=progress):
             trained.train()
             total = 0.0
             for part in _parts(train, batch_size, next(iter(params.values()), x).device):

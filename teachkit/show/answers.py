@@ -135,7 +135,9 @@ def _array(value: Any) -> np.ndarray:
     elif isinstance(value, (list, tuple)):
         if len(value) > LARGE:
             raise OverflowError
-        value = [_array(part) if isinstance(part, (Tensor, list, tuple)) else part for part in value]
+        value = [
+            _array(part) if isinstance(part, (Tensor, list, tuple)) else part for part in value
+        ]
     array = np.asarray(value)
     if array.dtype.kind == "O":  # fractions, decimals, numbers of sympy
         array = array.astype(float)
@@ -223,7 +225,11 @@ def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
 
 def _symbolic_difference(given: Any, expected: Any) -> str:
     matrix = isinstance(expected, sympy.MatrixBase)
-    if not matrix and expected.is_number and not isinstance(given, (*WORDS, sympy.Basic, sympy.MatrixBase)):
+    if (
+        not matrix
+        and expected.is_number
+        and not isinstance(given, (*WORDS, sympy.Basic, sympy.MatrixBase))
+    ):
         return _array_difference(given, float(expected))
     if not isinstance(given, (sympy.Basic, sympy.MatrixBase, Number)):  # a text would be run
         return f"the type differs: {_kinds(given, expected)}"

@@ -1,4 +1,4 @@
-"""Run a learner's function: what it answers, raises, prints and changes, and not for longer than a few seconds.
+"""Run a learner's function: what it answers, raises, prints and changes, for a few seconds at most.
 
 Everything runs in the thread that asks, so that nothing is left behind that prints later and an
 interrupt by the user works as ever. Who stops it: an alarm signal where there is one, which ends a
@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sympy
-import torch
 from torch import Tensor
 
 from teachkit.core import door
@@ -34,8 +33,8 @@ TICK = 0.05  # how often a function is told that its time is over; it may have c
 PAPER = 10_000  # characters of what it prints that are kept
 LARGE = 10**6  # numbers in an answer, of which none has so many
 
-KNOWN = (Tensor, np.ndarray, sympy.Basic, sympy.MatrixBase)  # what can be compared
-KNOWN += (bool, int, float, str, set, list, tuple)
+SYMBOLIC = (sympy.Basic, sympy.MatrixBase)
+KNOWN = (Tensor, np.ndarray, *SYMBOLIC, bool, int, float, str, set, list, tuple)  # can be compared
 
 
 class OutOfTimeError(BaseException):
@@ -80,7 +79,9 @@ def kept(answer: Any) -> Any:
     try:
         if isinstance(answer, Tensor):
             return answer.detach().clone()
-        return copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
+        return (
+            copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
+        )
     except Exception:  # whatever is in it
         return answer
 
@@ -101,7 +102,7 @@ def alike(a: Any, b: Any) -> bool:
             return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
         if isinstance(a, (list, tuple)):
             return len(a) == len(b) and all(map(alike, a, b))
-        return not isinstance(a, KNOWN) or bool(a == b or a != a)
+        return not isinstance(a, KNOWN) or bool(a == b or (a != a and b != b))
     except Exception:  # whatever their == raises
         return True
 
@@ -119,7 +120,9 @@ class Clock:
     def over(self) -> bool:
         """Whether the time is over."""
         wall, work = time.monotonic() - self.wall, time.process_time() - self.work
-        return self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
+        return (
+            self.running and wall >= self.seconds and (work >= wall / 2 or wall >= 3 * self.seconds)
+        )
 
 
 @contextlib.contextmanager
@@ -199,7 +202,8 @@ def untouched(function: Any) -> bool:
         return True
     body = tree.body if isinstance(tree, ast.FunctionDef) else []
     return all(
-        isinstance(part, ast.Pass) or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+        isinstance(part, ast.Pass)
+        or (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
         for part in body
     )
 

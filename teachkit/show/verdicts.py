@@ -105,7 +105,9 @@ def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs
     except OutOfTimeError as error:
         after = f"after {running.LIMIT:g} seconds"
         if len(calls) > len(given):
-            return f"not yet: your answer could not be compared {after}; can you write it more simply?"
+            return (
+                f"not yet: your answer could not be compared {after}; can you write it more simply?"
+            )
         at = running.place(error, function)
         return (
             f"not yet: your function was stopped {after}: a loop that never ends, or far too much work?\n"
@@ -125,7 +127,11 @@ def _words(
     changed = sorted({sheet.names[i] for call in calls for i in call.changed})
     for at, (inputs, call) in enumerate(zip(given, calls, strict=False)):
         if says := _nothing(call, changed) or _no_value(call.answer):
-            some = "" if all(a is None for a in answers) or call.answer is not None else " for some inputs"
+            some = (
+                ""
+                if all(a is None for a in answers) or call.answer is not None
+                else " for some inputs"
+            )
             return f"not yet: {says.replace(' nothing', f' nothing{some}', 1)}\n{_show(sheet, given[at])}"
         if task.pure and call.changed:
             says = f"your function changes what it is given ({', '.join(changed)}); work on a copy"
@@ -200,7 +206,11 @@ def _no_value(answer: Any) -> str:
         return f"your function returns a {kind}, which holds no values yet; return the values"
     if isinstance(answer, (FunctionType, BuiltinFunctionType, MethodType, partial)):
         return "your function returns a function; return what that one gives"
-    return f"your function returns the type {answer.__name__}, no value" if isinstance(answer, type) else ""
+    return (
+        f"your function returns the type {answer.__name__}, no value"
+        if isinstance(answer, type)
+        else ""
+    )
 
 
 def _known_mistake(task: Task, given: Inputs, answers: list[Any]) -> str:

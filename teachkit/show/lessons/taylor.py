@@ -109,19 +109,19 @@ def highest(f: Expr, a: int) -> Expr:
     return taylor.polynomial(f, x, (a,), max(ORDERS))
 
 
-class Work(TorchDispatchMode):  # type: ignore[misc]
+class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees the operations that torch does: how many, and the most numbers that one of them gave."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps = self.most = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         self.steps += 1
-        self.most = max([self.most, *(t.numel() for t in tree_leaves(made) if isinstance(t, Tensor))])
+        self.most = max(
+            [self.most, *(t.numel() for t in tree_leaves(made) if isinstance(t, Tensor))]
+        )
         return made
 
 

@@ -239,7 +239,7 @@ function axes(question) {
     let end = points.at(-1)[1];
     while (Object.values(ends).some((other) => Math.abs(other - end) < 14)) end += 14;
     ends[name] = end;
-    lines[name] = make("g", { class: `tk-q-line tk-q-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: { you: 6, truth: 9 }[name] ?? 3 })), make("text", { x: px.at(-1) + 10, y: end + 4 }, label));
+    lines[name] = make("g", { class: `tk-q-line tk-q-${name}` }, make("polyline", { points: points.map((p) => p.join(",")).join(" ") }), ...points.map(([cx, cy]) => make("circle", { cx, cy, r: { you: 6, truth: 9 }[name] ?? 3 })), make("text", { x: px.at(-1) + 14, y: end + 4 }, label));
     name === "you" ? svg.append(lines[name]) : svg.prepend(lines[name]);
   }
   question.known.forEach((known, i) => line(`known${i}`, known.y, known.label));

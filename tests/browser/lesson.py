@@ -154,7 +154,7 @@ class Lesson:
     def sizes(self):
         """A narrow window with the side bar open, and a zoom of 200 %."""
         found = []
-        for name, size in {"820 px": (820, 900, 1), "200 %": (700, 500, 2)}.items():
+        for name, size in {"820 px": (820, 900), "200 %": (700, 500)}.items():
             self.window.size(*size)
             found += [f"{name}: {line}" for line in self.window.cropped()]
             for one in self.widgets(".tk-explorer")[:1]:

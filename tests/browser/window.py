@@ -110,14 +110,12 @@ class Window:
             arg=str(name == "light").lower(),
         )
 
-    def size(self, width, height, scale=1):
-        """Make the window another size; a scale of 2 is what a zoom of 200 % does to it."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
-        self.session = self.page.context.new_cdp_session(self.page)
-        self.session.send("Emulation.setDeviceMetricsOverride", metrics)
+    def size(self, width, height):
+        """Make the window another size: to a page, a zoom of 200 % is a window of half of it."""
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_function("width => innerWidth === width", arg=width)
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        self.page.evaluate(f"window.dispatchEvent(new Event('resize')), {frames}")
+        self.page.evaluate(frames)  # what the resize moves has moved
 
     def violations(self):
         """What axe-core calls serious or critical in our outputs."""

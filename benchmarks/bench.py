@@ -22,6 +22,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "structured": ("structured",),
     "paradox": ("paradox",),
     "lessons": ("lessons",),
+    "explorers": ("explorers",),
 }
 FOLDER = ROOT / "build" / "bench"
 

@@ -91,6 +91,7 @@ SKIPPED = {
             "draw",
             "explain",
             "lines",
+            "points",
             "differences",
             "tiles",
             "contours",

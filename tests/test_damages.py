@@ -57,6 +57,7 @@ def test_the_test_of_truth_can_fail(says, damage):
         assert list(damages.truths("04.1", damage, says, 0)) == [
             "the hint does not explain it: the factor ½ is missing"
         ]
+        return
     assert list(damages.truths("09.1", damage, says, 0))
 
 
@@ -173,6 +174,21 @@ def test_the_time_limit_leaves_the_block_and_its_own_alarm_alone():
     time.sleep(0.1)
     with pytest.raises(running.OutOfTimeError), running.limited(0.05):
         time.sleep(5)
+
+
+def test_an_import_is_not_stopped_halfway(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.3)\ndone = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports():
+        import slow_to_import
+
+        time.sleep(5)
+        return slow_to_import
+
+    with pytest.raises(running.OutOfTimeError), running.limited(0.05):
+        imports()
+    assert sys.modules["slow_to_import"].done
 
 
 def test_what_a_function_prints_is_kept_and_shown(capsys):

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from functools import partial
 
 import matplotlib.image
 import numpy as np
@@ -97,36 +96,6 @@ def test_an_empty_axes_or_missing_words_are_refused():
     assert show.figure(figure, ALT).alt == ALT
     with pytest.raises(ValueError, match="must say in words .*got 'a plot'"):
         show.figure(figure, "a plot")
-
-
-def test_explorer_redraws_when_a_slider_moves():
-    explorer = show.explore(
-        hessian_scenes.quadratic, a=(-2.0, 2.0, 0.5, 1.0), b=(-4.0, 4.0, 0.5), c=(-2, 2, 1)
-    )
-    before = explorer.image.value
-    explorer.controls["b"].value = 3.5
-    assert explorer.image.value != before
-    assert "saddle" in explorer.image.value
-    bundle = explorer._repr_mimebundle_()
-    assert bundle["text/plain"].startswith(
-        "Explorer: run this cell and move a or b or c. At a = 1.0, b = -4.0"
-    )
-    assert bundle["text/html"].startswith("<img src=")
-
-
-def test_explorer_offers_words():
-    net = lab.models.mlp()
-    draw = partial(masks_scenes.pruned, net, lab.data.digits().test)
-    explorer = show.explore(draw, sparsity=(0.0, 0.9, 0.1, 0.5), scope=["global", "per layer"])
-    before = explorer.image.value
-    explorer.controls["scope"].value = "per layer"
-    assert explorer.image.value != before
-
-
-@pytest.mark.parametrize("bad", [(1, 2), (2, 1, 1), (0, 1, 0), [], [1, 2], 3])
-def test_explorer_refuses_other_controls(bad):
-    with pytest.raises(ValueError, match="a must be .low, high, step.*got"):
-        show.explore(hessian_scenes.quadratic, a=bad)
 
 
 def test_source_is_the_code_that_runs():

@@ -294,6 +294,29 @@ def test_the_names_at_the_ends_do_not_overlap_and_stay_inside(figures):
     assert count > 40
 
 
+def test_a_thin_line_leads_from_each_name_to_the_end_of_its_line(figures):
+    count = 0
+    for name, figure in figures.items():
+        axes = figure.axes[0]
+        lines_of = {line.get_label(): line for line in axes.lines}
+        for text in [t for t in axes.texts if isinstance(t, Annotation) and t.arrow_patch]:
+            line = lines_of[text.get_text().replace("\n", " ")]
+            end = line.get_transform().transform(line.get_xydata())[-1]
+            assert np.abs(axes.transAxes.transform(text.xy) - end).max() < 1, (name, text)
+            count += 1
+    assert count > 30
+
+
+def test_of_two_lines_that_leave_the_axes_the_upper_ones_name_is_above():
+    figure, (axes,) = plots.canvas()
+    plots.draw(axes, [0, 1], {"upper": [0, 9], "lower": [0, 5]})
+    axes.set_ylim(0, 1)
+    assert labels.at_ends(axes)
+    places = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert places["upper"] > places["lower"]
+    assert figure.axes == [axes]
+
+
 def test_a_legend_stands_in_where_names_would_crowd():
     crowd = lines(*(f"arm {i}" for i in range(9)))
     assert '"arm 8"' in crowd.drawn

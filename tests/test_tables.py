@@ -16,7 +16,7 @@ from teachkit import show
 from teachkit.lab.curves import Interval, interval
 from teachkit.show import styles
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?[\d,]*\.?\d+(?:e[-+]\d+)?|infinite|not a number|missing")
+NUMBER = re.compile(r"(?<![\w.])[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?|infinite|not a number|missing")
 WIDE = st.floats(-1e9, 1e9) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0])
 SPAN = st.tuples(*[st.floats(-50, 50)] * 3).map(
     lambda t: Interval(*(sorted(t)[i] for i in (1, 0, 2)))
@@ -28,11 +28,14 @@ def cells(table):
     rows = re.findall(r"<tr>(.*?)</tr>", table.html)
     hidden = re.compile(r'<span style="visibility: hidden">.*?</span>')
     texts = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", hidden.sub("", row)) for row in rows]
-    return [[html.unescape(re.sub("<[^>]*>", "", text)) for text in row] for row in texts]
+    powers = [[re.sub(r" × 10<sup>(.*?)</sup>", r"e\1", text) for text in row] for row in texts]
+    return [[html.unescape(re.sub("<[^>]*>", "", text)) for text in row] for row in powers]
 
 
 def said(text):
-    return NUMBER.findall(text.replace("−", "-"))
+    """The numbers of a text, powers of ten written one way."""
+    found = NUMBER.findall(text.replace("−", "-"))
+    return [re.sub(r"e([-+]?)\+?0*(\d+)", r"e\1\2", each).replace("e+", "e") for each in found]
 
 
 @given(
@@ -166,8 +169,9 @@ WRONG = {
     "best names the column 'z'": {"best": {"z": "max"}},
     "best of 'b' must be 'max' or 'min', got 'most'": {"best": "most"},
     "column 'b' holds words or lists": {"data": {"a": [1], "b": ["x"]}, "best": {"b": "max"}},
-    "digits must be a whole number from 1, got 0": {"digits": 0},
-    "decimals must be a whole number from 0, got -1": {"decimals": -1},
+    "digits must be a whole number from 1 to 17, got 0": {"digits": 0},
+    "column needs a name of its own, got 1, 1": {"data": {1: [1], "1": [2]}},
+    "decimals must be a whole number from 0 to 17, got -1": {"decimals": -1},
 }
 
 
@@ -182,5 +186,7 @@ def test_what_cannot_be_shown_is_refused_by_name(says):
 def test_arms_without_a_value_for_each_place_are_refused():
     with pytest.raises(ValueError, match="'OBD' has 1 values for 2 columns"):
         show.records("method", {"OBD": [1]}, [1, 2])
+    with pytest.raises(ValueError, match="a name of its own, got method, 1, 1"):
+        show.records("method", {"OBD": [1, 2]}, [1, 1])
     with pytest.raises(ValueError, match=r"only names 0.3; there are 0.5, 0.9"):
         show.records("method", {"OBD": [1, 2]}, [0.5, 0.9], only=[0.3])

@@ -1,7 +1,6 @@
 """Whether a learner's answer is the right one, and in a few words how it differs."""
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any
@@ -120,6 +119,8 @@ def _array_difference(given: Any, expected: Any) -> str:
 
 
 def _no_numbers(given: Any, expected: Any) -> str:
+    if isinstance(given, complex) or "complex" in str(getattr(given, "dtype", "")):
+        return "the type differs: these are complex numbers, and real ones are asked"
     if isinstance(given, (list, tuple)) or type(given) is type(expected):
         inside = "something else than real numbers, or rows of different lengths"
         return f"the answer cannot be compared: the {type(given).__name__} holds {inside}"
@@ -277,7 +278,8 @@ def short(value: Any, digits: int = 4) -> str:
     try:
         if large(value):
             return f"a {type(value).__name__} of more than a million numbers"
-        return textwrap.shorten(_text(value, digits), 150, placeholder=" …")
+        text = " ".join(_text(value, digits).split())
+        return text if len(text) <= 150 else f"{text[:148]} …"
     except Exception:
         return f"a {type(value).__name__} that cannot be shown"
 

@@ -18,6 +18,7 @@ from teachkit.lab.curves import Interval
 Best = Literal["max", "min"]
 SMALL, LARGE = 1e-3, 1e7  # outside, with a power of ten
 MISSING = "missing"
+MOST = 17  # digits that a number has
 
 
 class Numbers(NamedTuple):
@@ -160,9 +161,9 @@ def _span(c: Cell) -> tuple[float, float, float] | None:
 
 def how_of(digits: int, decimals: int | None, signed: bool) -> How:
     """The settings of a column, checked."""
-    checks.whole("digits", digits, 1)
+    checks.whole("digits", digits, 1, MOST)
     if decimals is not None:
-        checks.whole("decimals", decimals, 0)
+        checks.whole("decimals", decimals, 0, MOST)
     return How(digits, decimals, signed)
 
 

@@ -1,5 +1,6 @@
 """Explorers: controls that redraw one picture."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ class Explorer(Live):
 
     def __init__(self, draw: Callable[..., Picture], asks: list[Control]) -> None:
         self.draw, self.asks, self.stage = draw, asks, stage.Stage()
+        self.heard = 0.0
         at = {each.name: each.options.index(each.start) for each in asks}
         self.picture = self.draw(**self._values(at))
         dots = self.stage.draw(self.picture.figure)
@@ -81,6 +83,7 @@ class Explorer(Live):
 
     def _hear(self, _: widgets.Widget, content: dict[str, Any], buffers: list[memoryview]) -> None:
         self._answer(str(content["asked"]), {**self.at, **content["at"]})
+        self.heard = time.monotonic()
 
     def _answer(self, asked: str, at: dict[str, int]) -> None:
         """Draw and send in one message; what a draw function raises is said in a line."""
@@ -90,7 +93,7 @@ class Explorer(Live):
                 sent = _sent(picture, self.stage.draw(picture.figure))
                 self.picture, self.png, self.shown = picture, sent["png"], sent["shown"]
                 self.problem = ""
-            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- else a dead slider
+            except (Exception, KeyboardInterrupt) as error:
                 self.problem = _in_words(error)
             self.at, self.answered = at, asked
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,12 +79,12 @@ def draw_when_idle(explorer: "Explorer", control: Control) -> None:
     open_ = positions(control)
 
     def step(due: float) -> None:
-        if loop.time() - due > LATE:
-            return again()
-        try:
-            made.append(frame(explorer, control, open_[len(made)]))
-        except Exception:  # noqa: BLE001 -- the learner hears of it when the slider is there
-            return
+        moving = time.monotonic() - explorer.heard < PAUSE
+        if loop.time() - due <= LATE and not moving:
+            try:
+                made.append(frame(explorer, control, open_[len(made)]))
+            except Exception:
+                return
         if len(made) < len(open_):
             again()
         else:

@@ -83,7 +83,9 @@ def at_ends(axes: Axes) -> bool:
 
     Nothing is drawn then, and a legend has to say it. Limits and scales of the axes must be final.
     """
-    found = ends(axes)
+    found = sorted(
+        ends(axes), key=lambda end: end.y
+    )  # above another also where both leave the axes
     whole = axes.get_figure(root=True)
     tall = 72 * 0.7 * whole.get_figheight() if whole else 1.0  # points, less what labels take
     height = SIZE * SPACING / tall  # of a line of text, in shares of the axes
@@ -104,6 +106,7 @@ def ends(axes: Axes) -> list[End]:
     lines = [it for it in handles if isinstance(it, Line2D) and it.get_linestyle() != "None"]
     if len(lines) < len(names):
         return []
+    axes.autoscale_view()  # limits that are still to be found
     result = []
     for line, name in zip(lines, names, strict=True):
         pixels = line.get_transform().transform(line.get_xydata())

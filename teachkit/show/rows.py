@@ -27,6 +27,9 @@ def records(
     [{'method': 'OBD', '0.5': 0.9, '0.9': 0.4}]
 
     """
+    heads = [name, *map(str, at)]
+    if len(set(heads)) < len(heads):
+        raise ValueError(f"each column needs a name of its own, got {', '.join(heads)}")
     for place in only or []:
         if place not in at:
             raise ValueError(f"only names {place!r}; there are {', '.join(map(str, at))}")
@@ -55,6 +58,10 @@ def read(data: Any) -> dict[str, list[Cell]]:
         data = {name: data[name].tolist() for name in data.columns}
     if isinstance(data, Mapping):
         raw = {str(name): _cells(values) for name, values in data.items()}
+        if len(raw) < len(data):
+            raise ValueError(
+                f"each column needs a name of its own, got {', '.join(map(str, data))}"
+            )
     elif isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
         keys = dict.fromkeys(key for row in data for key in row)
         raw = {str(key): [row.get(key) for row in data] for key in keys}

@@ -14,6 +14,7 @@ import inspect
 import io
 import linecache
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -125,6 +126,13 @@ class Clock:
         )
 
 
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: stopped halfway, it would stay broken in this session."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """Raise :class:`OutOfTimeError` in the block when it has taken that long."""
@@ -136,8 +144,8 @@ def limited(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _by_signal(clock: Clock) -> Iterator[None]:
-    def ring(_signal: int, _frame: FrameType | None) -> None:
-        if clock.over():
+    def ring(_signal: int, frame: FrameType | None) -> None:
+        if clock.over() and not importing(frame):
             raise OutOfTimeError
 
     before = signal.signal(signal.SIGALRM, ring)
@@ -159,7 +167,7 @@ def _by_thread(clock: Clock) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(TICK):
-            if clock.over():
+            if clock.over() and not importing(sys._current_frames().get(here.value)):
                 throw(here, ctypes.py_object(OutOfTimeError))
 
     guard = threading.Thread(target=watch, daemon=True)

@@ -65,32 +65,35 @@ class Stage:
         dots = self._paint(figure, kind)
         if not (known and engine and _touches_edge(dots)):
             return dots
-        self.layouts[kind] = _laid_out(figure, engine)
+        self.layouts[kind] = _both(self.layouts[kind], _laid_out(figure, engine))
+        _put(figure, self.layouts[kind])
         self.grounds.clear()
         return self._paint(figure, kind)
 
     def _paint(self, figure: Figure, kind: object) -> Dots:
-        canvas = FigureCanvasAgg(figure)
-        pen = canvas.get_renderer()
-        done: tuple[object, ...] = (kind,)
+        pen: Any = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        self._paint_ground(figure, kind, pen)
+        with _without_frames(figure):
+            figure.draw(pen)
+        return np.ascontiguousarray(np.asarray(pen.buffer_rgba())[..., :3])
+
+    def _paint_ground(self, figure: Figure, kind: object, pen: Any) -> None:
+        """The frames of all axes, from the last one on that is not as it was."""
+        keys: list[tuple[object, ...]] = [(kind,)]
         for axes in figure.axes:
-            place = axes.get_axes_locator()
+            place: Any = axes.get_axes_locator()
             axes.apply_aspect(place(axes, pen) if place else None)
-        todo = [(done := (*done, _frame(axes)), axes) for axes in figure.axes]
-        known = [i for i, (key, _) in enumerate(todo) if key in self.grounds]
-        start = known[-1] + 1 if known else 0
+            keys.append((*keys[-1], _frame(axes)))
+        known = max((i for i, key in enumerate(keys) if key in self.grounds), default=0)
         if known:
-            pen.restore_region(self.grounds[todo[start - 1][0]])
+            pen.restore_region(self.grounds[keys[known]])
         else:
             figure.patch.draw(pen)
-        for key, axes in todo[start:]:
+        for axes, key in zip(figure.axes[known:], keys[known + 1 :], strict=True):
             _paint_frame(axes, pen)
             self.grounds[key] = pen.copy_from_bbox(figure.bbox)
         while len(self.grounds) > GROUNDS:
             del self.grounds[next(iter(self.grounds))]
-        with _without_frames(figure):
-            figure.draw(pen)
-        return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def size(dots: Dots) -> tuple[int, int]:
@@ -109,7 +112,7 @@ def quick(dots: Dots) -> bytes:
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
     parts = {
         b"IHDR": pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
-        b"IDAT": zlib.compress(rows, 1),
+        b"IDAT": zlib.compress(rows.data, 1),
         b"IEND": b"",
     }
     chunks = [
@@ -134,14 +137,16 @@ def _frame(axes: Axes) -> object:
 def _plain(axis: Axis) -> tuple[object, ...]:
     parts = axis.major.locator, axis.major.formatter, axis.minor.locator, axis.minor.formatter
     label = axis.label.get_text(), axis.label.get_fontsize()
-    ends = axis.get_view_interval().tolist()
+    ends = map(float, axis.get_view_interval())
     look = repr([axis.get_tick_params("major"), axis.get_tick_params("minor")])
     return (axis.get_visible(), axis.get_scale(), *ends, *label, look, *map(_values, parts))
 
 
 def _values(part: object) -> str:
     simple = (int, float, str, bool, list, tuple, np.ndarray, type(None))
-    return repr((type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)}))
+    return repr(
+        (type(part).__name__, {k: v for k, v in vars(part).items() if isinstance(v, simple)})
+    )
 
 
 def _paint_frame(axes: Axes, pen: Any) -> None:
@@ -182,6 +187,13 @@ def _laid_out(figure: Figure, engine: Any) -> Layout:
         for axes in figure.axes
     ]
     return Layout(places, [text.get_position() for text in figure.texts])
+
+
+def _both(old: Layout, new: Layout) -> Layout:
+    """Room for the labels of either, so that moving back and forth lays out once."""
+    pairs = zip(old.axes, new.axes, strict=True)
+    boxes = [(Bbox.intersection(a.box, b.box) or b.box, b) for a, b in pairs]
+    return Layout([place._replace(box=box) for box, place in boxes], new.texts)
 
 
 def _put(figure: Figure, layout: Layout) -> None:

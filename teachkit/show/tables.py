@@ -6,6 +6,7 @@ neither before nor after it, and both are marked where one is best.
 """
 
 import html
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -20,7 +21,10 @@ PAD = "\u2007"  # a space as wide as a digit
 NO_COMMANDS = 'data-lm-suppress-shortcuts="true"'  # keys typed on it are none of JupyterLab's
 BOX = "overflow-x: auto; max-width: 100%"
 TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; width: auto; margin: 0"
-CAPTION = "caption-side: top; text-align: left; padding: 0.3em 0; font-weight: bold; color: inherit"
+CAPTION = (
+    "caption-side: top; text-align: left; padding: 0.3em 0; font-weight: bold; color: inherit; "
+)
+CAPTION += "min-width: min(30em, 90vw)"  # else no wider than a narrow table
 HEAD = "border-bottom: 1px solid currentColor; padding: 0.3em 0.8em; white-space: nowrap"
 BODY = "padding: 0.2em 0.8em; white-space: nowrap"
 NOTE = "font-size: 0.9em; padding: 0.3em 0"
@@ -67,7 +71,7 @@ class Table:
         body = "".join(self._row(i) for i in range(len(self.shown[0].texts)))
         notes = "".join(f'<div style="{NOTE}">{html.escape(note)}</div>' for note in self.notes)
         return (
-            f'<div role="region" aria-label="{caption}" tabindex="0" {NO_COMMANDS} style="{BOX}">'
+            f'<div role="group" aria-label="{caption}" tabindex="0" {NO_COMMANDS} style="{BOX}">'
             f'<table style="{TABLE}"><caption style="{CAPTION}">{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
         )
@@ -100,8 +104,10 @@ def _tag(tag: str, text: str, right: bool, style: str, more: str) -> str:
 
 
 def _typeset(text: str) -> str:
-    """Padding as wide as digits, and minus signs that are read aloud."""
-    return html.escape(text).replace(" " * 2, PAD * 2).replace("( ", "(" + PAD).replace("-", "−")
+    """Padding as wide as digits, powers of ten, and minus signs that are read aloud."""
+    page = html.escape(text).replace(" " * 2, PAD * 2).replace("( ", "(" + PAD)
+    page = re.sub(r"(?<=\d)e([-+]\d+)", lambda m: f" × 10<sup>{int(m[1])}</sup>", page)
+    return page.replace("-", "−")
 
 
 def table(

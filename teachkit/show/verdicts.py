@@ -9,13 +9,13 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
-from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from IPython.display import display
 
 from teachkit.core import door
+from teachkit.lab import progress
 from teachkit.show import running
 from teachkit.show.answers import both, differences, like, short
 from teachkit.show.exercises import Task, cases, exercise
@@ -58,17 +58,10 @@ def check(name: Any, function: Any) -> None:
     except Exception as error:  # no such exercise, or what nobody has thought of
         display(Verdict(str(name), False, str(error)))
         return
+    progress.shown("check", name)
     if result.right is not None and getattr(function, "__name__", "") != "solution":
-        _record(result)
+        progress.record("exercise", result.name, right=result.right)
     display(result)
-
-
-def _record(result: Verdict) -> None:
-    """Keep what the learner has solved, where the course keeps such things."""
-    try:
-        import_module("teachkit.lab.progress").record("exercise", result.name, right=result.right)
-    except ImportError:
-        return
 
 
 def verdict(name: str, function: Any, seed: int | None = None) -> str:
@@ -95,13 +88,14 @@ def judged(name: str, function: Any, seed: int | None = None) -> Verdict:
 
 def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs) -> str:
     calls: list[Call] = []
+    wanted = [task.answer(*inputs) for inputs in given]  # before the clock starts: it is not theirs
     try:
         with running.limited(running.LIMIT):
             for inputs in [*given, given[0]]:  # the first once more: does it answer the same?
                 calls.append(running.called(function, inputs))
                 if calls[-1].error or running.large(calls[-1].answer):
                     break
-            return _words(task, sheet, function, given, calls)
+            return _words(task, sheet, function, given, calls, wanted)
     except OutOfTimeError as error:
         after = f"after {running.LIMIT:g} seconds"
         if len(calls) > len(given):
@@ -116,7 +110,12 @@ def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs
 
 
 def _words(
-    task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs, calls: list[Call]
+    task: Task,
+    sheet: Sheet,
+    function: Callable[..., Any],
+    given: Inputs,
+    calls: list[Call],
+    wanted: list[Any],
 ) -> str:
     """What the calls say, the plainest first."""
     last, answers = calls[-1], [call.answer for call in calls]
@@ -144,7 +143,9 @@ def _words(
             f"something from call to call, or uses random numbers\n{_show(sheet, given[0])}\n"
             f"first: {short(answers[0])}\nthen: {short(answers[-1])}"
         )
-    return _compared(task, sheet, function, given, calls[: len(given)], changed)
+    return _compared(
+        task, sheet, function, given, calls[: len(given)], changed, wanted[: len(calls)]
+    )
 
 
 def _compared(
@@ -154,9 +155,9 @@ def _compared(
     given: Inputs,
     calls: list[Call],
     changed: list[str],
+    wanted: list[Any],
 ) -> str:
     answers = [call.answer for call in calls]
-    wanted = [task.answer(*inputs) for inputs, _ in zip(given, calls, strict=False)]
     at, says = differences(list(zip(answers, wanted, strict=True)))
     note = f"your function changes what it is given ({', '.join(changed)})"
     if at < 0:

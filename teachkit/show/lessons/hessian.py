@@ -5,16 +5,22 @@ import random
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import sympy
 from sympy import Expr, Matrix, Symbol
 
 from teachkit import hessian
 from teachkit.engine.symbolic import expression
+from teachkit.lab.session import COLOURS
 from teachkit.show import plots
 from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
 
 x, y, s, t = sympy.symbols("x y s t")
+
+
+LEVELS = np.array([-16, -8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8, 16])
+LOOKS = {-1: (COLOURS[1], "--"), 0: ("0.3", ":"), 1: (COLOURS[0], "-")}  # by the sign of f
 
 
 def quadratic(a: float, b: float, c: float) -> Picture:
@@ -23,12 +29,20 @@ def quadratic(a: float, b: float, c: float) -> Picture:
     f = p * x**2 + q * x * y + r * y**2
     kind = hessian.kind(hessian.hessian(f, (x, y)))
     D = float(hessian.discriminant(f, (x, y)))
-    point = hessian.CriticalPoint(
-        {x: sympy.S.Zero, y: sympy.S.Zero}, kind, sympy.S.Zero, sympy.eye(2)
+    figure, (axes,) = plots.canvas(width=5.4, height=4.2)
+    at = np.linspace(-2, 2, 81)
+    z = a * at**2 + b * at * at[:, None] + c * at[:, None] ** 2
+    if z.any():
+        colors, dashes = zip(*(LOOKS[int(np.sign(level))] for level in LEVELS), strict=True)
+        lines = axes.contour(at, at, z, LEVELS, colors=colors, linestyles=dashes, linewidths=1)
+        axes.clabel(lines, fontsize=8, fmt="%g")
+    axes.scatter(
+        0, 0, s=130, color="white", edgecolors="black", marker=plots.MARKERS[kind], zorder=3
     )
+    axes.grid(False)
     says = f"D = {D:g}, f_xx = {2 * a:g}: {kind}"
     alt = f"Level lines of f = {a:g} x² + {b:g} x y + {c:g} y². {says} at the origin."
-    return plots.contours(f, (x, y), [point], alt=alt, title=says)
+    return plots.finish(figure, alt, "x", "y", says, aspect="equal")
 
 
 @cache

@@ -21,7 +21,8 @@ def quality_threshold(model: nn.Module, layer: str, quality: float) -> Picture:
     at = quality * sigma
     gone = float((w.abs() <= at).double().mean())
     figure, (axes,) = plots.canvas()
-    _, edges, _ = axes.hist(w.numpy(), bins=60, **plots.BARS)
+    counts, edges = np.histogram(w.numpy(), bins=60)
+    axes.stairs(counts, edges, fill=True, **plots.BARS)
     density = np.exp(-((edges / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
     axes.plot(
         edges,

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from teachkit import magnitude, masks, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
@@ -16,6 +18,7 @@ from teachkit.lab.sweep import Row
 from teachkit.show import plots, styles
 from teachkit.show.exercises import Task, normal, times
 from teachkit.show.pictures import Picture
+from teachkit.show.prepared import Draw, Scene
 
 
 def flat(params: Params) -> Tensor:
@@ -39,6 +42,7 @@ def arms(
     axes.set_xscale("symlog", linthresh=1e-5)
     axes.set_yscale("log")
     axes.set_xticks([-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2])
+    axes.minorticks_off()
     axes.tick_params(axis="x", labelsize=8)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
     removed = f"{100 * sparsity:.0f} % removed: test accuracy {accuracy:.3f}"
@@ -48,22 +52,31 @@ def arms(
     return plots.finish(figure, alt, *labels, says=says)
 
 
-def along(model: nn.Module, batch: Batch, kept: Masks, reach: float) -> Picture:
-    """The loss on the way from the network to the pruned one, up to a share of the way."""
-    t = np.linspace(0, reach, 25).tolist()
-    path = taylor.along(model, batch, masks.change(model, kept), t)
-    figure, (axes,) = plots.canvas()
-    plots.draw(
-        axes, t, {"first order": path.first, "second order": path.second, "truth": path.actual}
-    )
-    axes.axhline(0, **plots.THIN)
-    axes.locator_params(axis="x", nbins=6)
-    height = max(1e-4, 1.3 * float(path.actual.abs().max()))
-    best, low, end = int(path.actual.argmin()), float(path.actual.min()), float(path.actual[-1])
-    says = f"lowest at α = {t[best]:.3f}, change {low:+.4f}; at the end {end:+.3f}"
-    alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
-    labels = "share α of the way to zero", "change of the loss"
-    return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(-height, height))
+STEPS = (np.arange(126) / 125) ** 2  # close together at the start of the way
+
+
+@Scene
+def along(model: nn.Module, batch: Batch, kept: Masks) -> Draw:
+    """The loss on the way from the network to the pruned one, up to a share of the way (``reach``)."""
+    way = taylor.along(model, batch, masks.change(model, kept), STEPS.tolist())
+    curves = {"first order": way.first, "second order": way.second, "truth": way.actual}
+
+    def draw(reach: float) -> Picture:
+        t = np.append(STEPS[reach > STEPS], reach)
+        shown = {label: np.interp(t, STEPS, curve) for label, curve in curves.items()}
+        figure, (axes,) = plots.canvas()
+        plots.draw(axes, t, shown)
+        axes.axhline(0, **plots.THIN)
+        axes.locator_params(axis="x", nbins=6)
+        truth = shown["truth"]
+        height = max(1e-4, 1.3 * float(np.abs(truth).max()))
+        best, low, end = t[truth.argmin()], truth.min(), truth[-1]
+        says = f"lowest at α = {best:.3f}, change {low:+.4f}; at the end {end:+.3f}"
+        alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
+        labels = "share α of the way to zero", "change of the loss"
+        return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(-height, height))
+
+    return draw
 
 
 class Candidate(NamedTuple):
@@ -82,28 +95,42 @@ def candidate(
     return Candidate(model, paradox.second_order(model, batch), chance)
 
 
-def widths(nets: Mapping[str, Candidate], test: Batch, units: str, sparsity: float) -> Picture:
-    """Test accuracy by T2 and by chance for every width; the chosen one is marked."""
+@torch.no_grad()
+def after(model: nn.Module, scores: Scores, sparsity: float, test: Batch) -> float:
+    """Test accuracy without the weights of the lowest scores; no copy of the network is made."""
+    kept = masks.keep_top(scores, sparsity)
+    weights = {name: model.get_parameter(name) * mask for name, mask in kept.items()}
+    said = functional_call(model, weights, test[0]).argmax(1)
+    return float((said == test[1]).double().mean())
 
-    def after(model: nn.Module, scores: Scores) -> float:
-        kept = masks.keep_top(scores, sparsity)
-        return evaluate(masks.apply(model, kept), test).accuracy
 
-    by_t2 = {name: after(c.model, c.t2) for name, c in nets.items()}
-    by_chance = {
-        name: sum(after(c.model, s) for s in c.chance) / len(c.chance) for name, c in nets.items()
-    }
-    figure, (axes,) = plots.canvas(height=3.2)
-    found = {"T2": by_t2, "random": by_chance}
-    plots.draw(axes, list(nets), {n: list(a.values()) for n, a in found.items()}, marks=True)
-    for label, accuracy in found.items():
-        ring: plots.Look = {"color": styles.look(label).colour, "markersize": 12}
-        axes.plot([units], [accuracy[units]], "o", fillstyle="none", **ring)
-    both = f"T2 {by_t2[units]:.2f}, random {by_chance[units]:.2f}"
-    says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
-    alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
-    labels = "units in the first hidden layer", "test accuracy"
-    return plots.finish(figure, alt, *labels, says=says, above=2, ylim=(0, 1))
+@Scene
+def widths(nets: Mapping[str, Candidate], test: Batch) -> Draw:
+    """Test accuracy by T2 and by chance for every width; the chosen one (``units``) is marked."""
+
+    @cache
+    def accuracies(sparsity: float) -> dict[str, dict[str, float]]:
+        by_t2 = {name: after(c.model, c.t2, sparsity, test) for name, c in nets.items()}
+        by_chance = {
+            name: sum(after(c.model, s, sparsity, test) for s in c.chance) / len(c.chance)
+            for name, c in nets.items()
+        }
+        return {"T2": by_t2, "random": by_chance}
+
+    def draw(units: str, sparsity: float) -> Picture:
+        figure, (axes,) = plots.canvas(height=3.2)
+        found = accuracies(sparsity)
+        plots.draw(axes, list(nets), {n: list(a.values()) for n, a in found.items()}, marks=True)
+        for label, accuracy in found.items():
+            ring: plots.Look = {"color": styles.look(label).colour, "markersize": 12}
+            axes.plot([units], [accuracy[units]], "o", fillstyle="none", **ring)
+        both = ", ".join(f"{label} {a[units]:.2f}" for label, a in found.items())
+        says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
+        alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
+        labels = "units in the first hidden layer", "test accuracy"
+        return plots.finish(figure, alt, *labels, says=says, above=2, ylim=(0, 1))
+
+    return draw
 
 
 def arms_of(rows: Sequence[Row], *criteria: str) -> list[dict[str, Any]]:

@@ -28,15 +28,22 @@ x, t = sympy.symbols("x t")
 FUNCTIONS = {"sin x": sympy.sin(x), "exp x": sympy.exp(x), "log(1 + x)": sympy.log(1 + x)}
 
 
+@cache
+def coefficients(function: str, centre: Expr, order: int) -> list[float]:
+    """f⁽ᵏ⁾(a) / k! for k up to the order."""
+    return [
+        float(sympy.diff(FUNCTIONS[function], x, k).subs(x, centre) / sympy.factorial(k))
+        for k in range(order + 1)
+    ]
+
+
 def polynomial(function: str, centre: float, order: int) -> Picture:
     """A function of one variable and its Taylor polynomial about a centre."""
-    f = FUNCTIONS[function]
-    p = taylor.polynomial(f, x, (sympy.nsimplify(expression("centre", centre)),), order)
+    at = sympy.nsimplify(expression("centre", centre))
     grid = np.linspace(-0.9, 4, 200)
-    curves = {
-        function: sympy.lambdify(x, f, "numpy")(grid),
-        f"order {order}": np.broadcast_to(sympy.lambdify(x, p, "numpy")(grid), grid.shape),
-    }
+    terms = [c * (grid - float(at)) ** k for k, c in enumerate(coefficients(function, at, order))]
+    f = sympy.lambdify(x, FUNCTIONS[function], "numpy")
+    curves = {function: f(grid), f"order {order}": sum(terms)}
     error = np.abs(np.subtract(*curves.values())).max()
     alt = (
         f"{function} and its Taylor polynomial of order {order} about {centre:g}; "

@@ -40,6 +40,19 @@ def printed(stem, beginning):
     return [float(number) for number in numbers]
 
 
+def table(stem, caption):
+    """The rows of the one table with a caption that begins so: the numbers of each by its name."""
+    lines = outputs(stem).splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith(caption)]
+    found = {}
+    for line in lines[at + 2 :]:
+        row = re.match(r" *(.+?) {2,}(.+)", line)
+        if not row:
+            break
+        found[row[1]] = [float(n) for n in re.findall(r"[-+]?\d+(?:\.\d+)?", row[2])]
+    return found
+
+
 def first(values):
     """The name of the largest."""
     return max(values, key=values.get)
@@ -77,13 +90,13 @@ def closer():
 
 
 def error_of_second_order():
-    power = printed("taylor", "second order: from t = 0.003 to 0.03 the error grows like t to the")
-    return 10.0 ** round(power[0])
+    powers = table("taylor", "From t = 0.003 to 0.03 the error grows like t to this power")
+    return 10.0 ** round(powers["second order"][0])
 
 
 def removed_together():
-    promise = printed("taylor", "chosen, 100 weights: sum of single predictions")[0]
-    rise = printed("taylor", "chosen, 100 weights: truth")[0]
+    changes = table("taylor", "100 weights removed together")  # mean and interval: random, chosen
+    promise, rise = (changes[name][3] for name in ("sum of single predictions", "truth"))
     return "it rises" if promise < 0 < rise else "it falls"
 
 
@@ -136,33 +149,27 @@ def first_of_three():
 
 
 def xor_spares():
-    shares = re.findall(r"zeroing one weight: ([\d.]+)", outputs("obs"))
-    return "in none" if shares and not any(map(float, shares)) else "in some"
+    shares = [row[1] for row in table("obs", "XOR networks, and in how many").values()]
+    return "in none" if shares and not any(shares) else "in some"
 
 
 def after_retraining():
-    text, gaps = outputs("obs"), []
-    for problem in (1, 2, 3):
-        left = re.findall(rf"^MONK's {problem}, \w+ +([\d.]+) \(", text, re.MULTILINE)[-3:]
-        gaps.append(max(map(float, left)) - min(map(float, left)))
+    left = table("obs", "Weights left, with 10 steps of training").values()
+    gaps = [max(row[::3]) - min(row[::3]) for row in left]  # each mean with its interval
     return "close together" if len(gaps) == 3 and max(gaps) <= 1 else "keeps its lead"
 
 
 def order_at_80():
     """The means; those whose intervals overlap are one place of the key."""
+    rows = table("obs", "Test accuracy by sparsity, without retraining")  # at 0.5, 0.7 and 0.8
     names = ("OBS, damping 0.1", "OBD", "magnitude", "OBS, damping 0.0001")
-    at_80 = {}
-    for line in outputs("obs").splitlines():
-        pairs = re.findall(r"([\d.]+) ± ([\d.]+)", line)
-        for name in names:
-            if len(pairs) == 6 and re.match(rf"\W*{re.escape(name)}(?![\d.])", line):
-                at_80[name] = [float(number) for number in pairs[4]]
-    places = [[]]
+    at_80 = {name: rows[name][6:9] for name in names}
+    places, low = [], math.inf
     for name in sorted(names, key=lambda name: -at_80[name][0]):
-        (mean, half), last = at_80[name], at_80[places[-1][-1]] if places[-1] else (math.inf, 0)
-        if places[-1] and mean + half < last[0] - last[1]:
+        if at_80[name][2] < low:
             places.append([])
         places[-1].append(name)
+        low = at_80[name][1]
     return places
 
 
@@ -256,9 +263,9 @@ def both_removed():
 
 
 def truth_as_criterion():
-    measured = printed("paradox", "net A, ranked by the measured change:")[0]
-    chance = float(re.search(r"^random ([\d.]+), T2", outputs("paradox"), re.MULTILINE).group(1))
-    return "loses to random" if measured < chance - 0.1 else "best"
+    kept = table("paradox", "Net A: test accuracy; leave-one-out is the measured change")
+    lost = kept["leave-one-out"][0] < kept["random"][0] - 0.1
+    return "loses to random" if lost else "best"
 
 
 def re_estimated():
@@ -268,8 +275,7 @@ def re_estimated():
 
 
 def held_out():
-    (line,) = re.findall(r"^D, 200 held out: (.*)$", outputs("paradox"), re.MULTILINE)
-    random, t2 = (float(re.search(rf"{name} ([\d.]+)", line).group(1)) for name in ("random", "T2"))
+    random, t2, *_ = table("paradox", "Mean test accuracy, by net and images")["D, 200 held out"]
     return "falls below random" if t2 < random - 0.1 else "nothing changes"
 
 

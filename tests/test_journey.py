@@ -65,7 +65,7 @@ def test_predictions_stand_beside_what_turned_out(folder):
     assert "&lt;b&gt;up&lt;/b&gt;" in html
     said = words(html)
     assert "1 of your 3 predictions were right. Without a prediction: 02.2." in said
-    assert "You raise the order for log(1 + x) about 0 from 2 to 8. What happens" in said
+    assert "You raise the order for log(1 + x) about 0 from 2 to 8. At which x" in said
     assert "down &amp; out not right" in said
     assert "x x right, but not the reason" in said
 

@@ -18,7 +18,7 @@ from teachkit import experiments, lab, masks, paradox, show, taylor
 from teachkit.course.notebooks import FOLDER
 from teachkit.course.setup import ROOT
 from teachkit.lab.curves import interval
-from teachkit.show import labels, pictures, plots, styles
+from teachkit.show import labels, plots, styles
 from teachkit.show.lessons import magnitude, neurons, obd, obs, schedule, structured
 from teachkit.show.lessons import paradox as paradox_scenes
 from teachkit.show.lessons import taylor as taylor_scenes
@@ -136,12 +136,9 @@ def differences(*names):
 def figures():
     """Every drawing, as matplotlib drew it."""
     lab.setup()
-    with pytest.MonkeyPatch.context() as patch:
-        seen, png = [], pictures.png
-        patch.setattr(pictures, "png", lambda figure: (seen.append(figure), png(figure))[1])
-        for draw in drawings().values():
-            draw()
-    return dict(zip(drawings(), seen, strict=True))
+    made = {name: draw() for name, draw in drawings().items()}
+    assert all(picture.png for picture in made.values())  # names are placed as a figure is drawn
+    return {name: picture.figure for name, picture in made.items()}
 
 
 def drawn_looks(figure):

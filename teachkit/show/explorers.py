@@ -57,7 +57,7 @@ class Explorer(Live):
         dots = self.stage.draw(self.picture.figure)
         settings = ", ".join(f"{each.name} = {each.start}" for each in asks)
         names = " or ".join(each.name for each in asks)
-        still = image(stage.small(dots), self.picture.alt, stage.size(dots))
+        still = image(stage.small(dots), self.picture.alt, stage.size(self.picture.figure))
         super().__init__(
             plain=f"Explorer: run this cell and move {names}. At {settings}:\n{self.picture}",
             static=f"<p>{RUN}</p>\n{still}",
@@ -82,15 +82,16 @@ class Explorer(Live):
         return {each.name: each.options[at[each.name]] for each in self.asks}
 
     def _hear(self, _: widgets.Widget, content: dict[str, Any], buffers: list[memoryview]) -> None:
-        self._answer(str(content["asked"]), {**self.at, **content["at"]})
+        at = {**self.at, **content["at"]}
+        self._answer(str(content["asked"]), at, content.get("density", stage.DENSITY))
         self.heard = time.monotonic()
 
-    def _answer(self, asked: str, at: dict[str, int]) -> None:
+    def _answer(self, asked: str, at: dict[str, int], density: int = stage.DENSITY) -> None:
         """Draw and send in one message; what a draw function raises is said in a line."""
         with self.hold_sync():
             try:
                 picture = self.draw(**self._values(at))
-                sent = _sent(picture, self.stage.draw(picture.figure))
+                sent = _sent(picture, self.stage.draw(picture.figure, density))
                 self.picture, self.png, self.shown = picture, sent["png"], sent["shown"]
                 self.problem = ""
             except (Exception, KeyboardInterrupt) as error:
@@ -114,7 +115,7 @@ def explore(draw: Callable[..., Picture], **controls: Given) -> Explorer:
 
 
 def _sent(picture: Picture, dots: stage.Dots) -> dict[str, Any]:
-    words = {"alt": picture.alt, "title": picture.title, "size": stage.size(dots)}
+    words = {"alt": picture.alt, "title": picture.title, "size": stage.size(picture.figure)}
     return {"png": stage.quick(dots), "shown": words}
 
 

@@ -4,20 +4,30 @@ import asyncio
 import base64
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
 from teachkit.show import stage
 from teachkit.show.controls import Control
 from teachkit.show.live import FRONT, script
-
-if TYPE_CHECKING:
-    from teachkit.show.explorers import Explorer
+from teachkit.show.pictures import Picture
 
 MOST = 21  # pictures of a slider; each takes 10 to 40 kB
 PAUSE = 1.0  # seconds between two, so that nobody waits for them
 LATE = 0.1  # seconds: a kernel that comes so late has something better to do
+
+
+class Drawn(Protocol):
+    """What is asked of an explorer here."""
+
+    draw: Callable[..., Picture]
+    asks: list[Control]
+    stage: stage.Stage
+    model_id: str
+    frames: Any
+    heard: float
 
 
 def positions(control: Control, most: int = MOST) -> list[int]:
@@ -32,17 +42,17 @@ def positions(control: Control, most: int = MOST) -> list[int]:
     return sorted({*even, control.options.index(control.start)})
 
 
-def frame(explorer: "Explorer", control: Control, position: int) -> dict[str, Any]:
+def frame(explorer: Drawn, control: Control, position: int) -> dict[str, Any]:
     """The picture at a position of one control, the others at their start."""
     starts = {each.name: each.start for each in explorer.asks}
     value = control.options[position]
     picture = explorer.draw(**{**starts, control.name: value})
     dots = explorer.stage.draw(picture.figure)
-    words = {"alt": picture.alt, "title": picture.title, "size": stage.size(dots)}
+    words = {"alt": picture.alt, "title": picture.title, "size": stage.size(picture.figure)}
     return {"value": control.write(value), "position": position, "png": stage.small(dots)} | words
 
 
-def page(explorer: "Explorer", name: str = "", most: int = MOST) -> str:
+def page(explorer: Drawn, name: str = "", most: int = MOST) -> str:
     """Plain HTML of an explorer for slides and pages: a slider over pictures, with its own script.
 
     Args:
@@ -69,7 +79,7 @@ def page(explorer: "Explorer", name: str = "", most: int = MOST) -> str:
     )
 
 
-def draw_when_idle(explorer: "Explorer", control: Control) -> None:
+def draw_when_idle(explorer: Drawn, control: Control) -> None:
     """Draw a slider's pictures one by one while the kernel has nothing else to do, then send them."""
     try:
         loop = asyncio.get_running_loop()

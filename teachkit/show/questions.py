@@ -68,12 +68,11 @@ class Question(NamedTuple):
         lines = [f"({c}) {o.text}" for c, o in zip(LETTERS, self.shown, strict=False)]
         heads = {"several": "More than one is right.", "order": "Put these in order."}
         if self.kind == "number":
-            return [f"Your answer: a number{' of ' * bool(self.facts['unit'])}{self.facts['unit']}"]
+            unit = f" ({self.facts['unit']})" if self.facts["unit"] else ""
+            return [f"Your answer: a number{unit}."]
         if self.kind == "curve":
-            places = ", ".join(map(str, self.facts["x"]))
-            return [
-                f"Your answer: a line, {self.facts['ylabel']} at {self.facts['xlabel']} {places}"
-            ]
+            places, y = ", ".join(map(str, self.facts["x"])), self.facts["ylabel"]
+            return [f"Your answer: a line, {y} against {self.facts['xlabel']}, at {places}."]
         return [heads[self.kind], *lines] if self.kind in heads else lines
 
     @property
@@ -99,11 +98,11 @@ class Question(NamedTuple):
     @property
     def static(self) -> str:
         """The question as HTML; ``questions.js`` brings it to life on a page without a kernel."""
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.asks)
-        data = html.escape(json.dumps(self.front, ensure_ascii=False))
+        lines = "<br>".join(map(html.escape, self.asks))
+        data = html.escape(json.dumps(self.front, ensure_ascii=False, sort_keys=True))
         return (
             f'<div class="teachkit-question" data-question="{data}">'
-            f"<p><b>{html.escape(self.text)}</b></p><ul>{lines}</ul>"
+            f"<p><b>{html.escape(self.text)}</b></p><p>{lines}</p>"
             "<p><i>Run this cell to answer.</i></p></div>"
         )
 

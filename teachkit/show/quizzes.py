@@ -9,6 +9,7 @@ from teachkit.core import door
 from teachkit.lab.data import folder
 from teachkit.show.questions import LETTERS, Option, Question, Reason
 
+LISTS = ("options", "items")
 FIELDS = {  # what a question of each kind must have, and what it may have besides
     "choice": ("options", ""),
     "several": ("options", ""),
@@ -65,7 +66,7 @@ def _question(name: str, item: dict[str, Any]) -> Question:
         raise ValueError(f"kind must be one of {list(FIELDS)}, got {kind!r}")
     needs, may = (set(words.split()) for words in FIELDS[kind])
     _keys(item, needs | {"id", "text"}, may | {"kind", "why"})
-    options, facts = [], {k: item[k] for k in (needs | may) - {"options", "items"} if k in item}
+    options, facts = [], {k: v for k, v in item.items() if k in needs | may and k not in LISTS}
     if kind in ("choice", "several"):
         options = _options(item["options"], several=kind == "several")
     elif kind == "order":

@@ -51,9 +51,9 @@ class Stage:
         self.layouts: dict[object, Layout] = {}
         self.grounds: dict[object, Any] = {}
 
-    def draw(self, figure: Figure) -> Dots:
-        """The dots (height, width, 3) of a figure, ``DENSITY`` of them a pixel."""
-        figure.set_dpi(INCH * DENSITY)
+    def draw(self, figure: Figure, density: int = DENSITY) -> Dots:
+        """The dots (height, width, 3) of a figure, so many of them a pixel."""
+        figure.set_dpi(INCH * density)
         engine = figure.get_layout_engine()
         figure.set_layout_engine("none")
         kind = (*figure.get_size_inches(), len(figure.axes), len(figure.texts))
@@ -79,7 +79,7 @@ class Stage:
 
     def _paint_ground(self, figure: Figure, kind: object, pen: Any) -> None:
         """The frames of all axes, from the last one on that is not as it was."""
-        keys: list[tuple[object, ...]] = [(kind,)]
+        keys: list[tuple[object, ...]] = [(kind, figure.dpi)]
         for axes in figure.axes:
             place: Any = axes.get_axes_locator()
             axes.apply_aspect(place(axes, pen) if place else None)
@@ -96,9 +96,10 @@ class Stage:
             del self.grounds[next(iter(self.grounds))]
 
 
-def size(dots: Dots) -> tuple[int, int]:
+def size(figure: Figure) -> tuple[int, int]:
     """Width and height in pixels of a browser."""
-    return dots.shape[1] // DENSITY, dots.shape[0] // DENSITY
+    width, height = figure.get_size_inches()
+    return int(width * INCH), int(height * INCH)
 
 
 def quick(dots: Dots) -> bytes:

@@ -3,8 +3,9 @@
 
 const RUN = "Run this cell to move the sliders.";
 const BUSY = 300; // ms until the page says that it waits
+const REST = 400; // ms after which a picture that no longer moves is drawn in full
+const FULL = 2; // dots a pixel of a picture at rest, sharp at 200 %
 const LOST = 10000; // ms after which an answer is no longer waited for
-const NOWHERE = -1;
 
 function make(tag, parent, traits = {}) {
   const { aria = {}, ...rest } = traits;
@@ -79,17 +80,20 @@ function nearest(frames, position) {
 function render({ model, el }) {
   const me = Math.random().toString(36).slice(2);
   const descriptions = model.get("controls");
-  let asked = null, since = 0, newer = false, count = 0, timer, still;
+  let asked = null, since = 0, newer = false, coarse = false, count = 0, timer, rest, still;
   const view = stand(el, descriptions, () => ask());
   const off = keepKeys(el);
 
-  function ask() {
+  // A moving picture has the dots that the screen shows, which is quicker; one at rest has them all.
+  function ask(density = Math.min(FULL, Math.ceil(window.devicePixelRatio))) {
     if (asked && performance.now() - since < LOST) return (newer = true);
     [newer, asked, since] = [false, `${me} ${++count}`, performance.now()];
+    coarse = density < FULL;
     clearTimeout(timer);
+    clearTimeout(rest);
     timer = setTimeout(() => view.say("drawing …"), BUSY);
     const at = view.controls.map(({ name, at }) => [name, at()]);
-    model.send({ asked, at: Object.fromEntries(at) });
+    model.send({ asked, density, at: Object.fromEntries(at) });
   }
 
   function draw() {
@@ -105,8 +109,10 @@ function render({ model, el }) {
       asked = null;
     }
     draw();
-    if (mine && newer) ask();
-    if (mine && !newer) settle();
+    if (!mine) return;
+    if (newer) return ask();
+    settle();
+    if (coarse) rest = setTimeout(() => ask(FULL), REST);
   }
 
   // Another view of the same explorer may have moved it.
@@ -117,6 +123,7 @@ function render({ model, el }) {
 
   function lives(alive) {
     clearTimeout(timer);
+    clearTimeout(rest);
     asked = null;
     const frames = model.get("frames");
     still?.root.remove();
@@ -136,6 +143,7 @@ function render({ model, el }) {
   return () => {
     off();
     model.off("change:answered", answered);
+    clearTimeout(rest);
     quiet.then((stop) => stop());
   };
 }

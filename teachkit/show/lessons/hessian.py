@@ -11,8 +11,7 @@ from sympy import Expr, Matrix, Symbol
 
 from teachkit import hessian
 from teachkit.engine.symbolic import expression
-from teachkit.lab.session import COLOURS
-from teachkit.show import plots
+from teachkit.show import plots, styles
 from teachkit.show.exercises import Task
 from teachkit.show.pictures import Picture
 
@@ -20,7 +19,7 @@ x, y, s, t = sympy.symbols("x y s t")
 
 
 LEVELS = np.array([-16, -8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 8, 16])
-LOOKS = {-1: (COLOURS[1], "--"), 0: ("0.3", ":"), 1: (COLOURS[0], "-")}  # by the sign of f
+LOOKS = {-1: (styles.VERMILION, "--"), 0: ("0.3", ":"), 1: (styles.BLUE, "-")}  # by the sign of f
 
 
 def quadratic(a: float, b: float, c: float) -> Picture:

@@ -138,7 +138,7 @@ def test_the_map_lists_the_lessons_that_are_there(tmp_path, monkeypatch):
     shown = show.course_map()
     assert shown._repr_markdown_().splitlines()[2:] == [
         "| 00 start (this one) | Start here | 15 |  |",
-        r"| [03 masks](03_masks.ipynb) | What \| why? | 4 | `teachkit.masks` |",
+        r"| [03 masks](03_masks.ipynb) | What \| why? | 4 | `masks` |",
         "| [05 tea](05_tea.ipynb) |  |  |  |",
         "",
         "Lessons 01, 02 and 04 are not part of this edition: go on with the next in the table.",

@@ -72,8 +72,9 @@ def folded(hints: tuple[Hint, ...], first: int = 1) -> str:
         return ""
     (symptom, hint), *rest = hints
     total = first + len(rest)
-    return (
-        f"<details><summary>Hint {first} of {total}: “{marked(symptom)}”</summary>"
+    return (  # keys typed on a hint are no commands of JupyterLab
+        '<details><summary data-lm-suppress-shortcuts="true">'
+        f"Hint {first} of {total}: “{marked(symptom)}”</summary>"
         f'<div style="margin: 0.3em 0 0.3em 1.2em">{marked(hint)}{folded(tuple(rest), first + 1)}</div>'
         "</details>"
     )

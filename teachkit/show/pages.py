@@ -91,7 +91,7 @@ def course_map(here: str = "00") -> Page:
         )
         return Page(text, text)
     gaps = _gaps([int(it.stem[:2]) for it in lessons])
-    rows = ["| lesson | question it answers | minutes | module |", "|---|---|---|---|"]
+    rows = ["| lesson | question it answers | min | module of teachkit |", "|---|---|---|---|"]
     rows += [_row(it, here) for it in lessons]
     plain = [f"{it.title}: {it.question} ({it.minutes} minutes) {it.module}" for it in lessons]
     return Page("\n".join(rows + gaps), "\n".join(line.rstrip() for line in plain + gaps))
@@ -102,7 +102,8 @@ def _row(it: Lesson, here: str) -> str:
     mine = it.stem.startswith(here)
     name = f"{it.title} (this one)" if mine else f"[{it.title}]({it.stem}.ipynb)"
     question = it.question.replace("|", "\\|")
-    return f"| {name} | {question} | {it.minutes} | {f'`{it.module}`' if it.module else ''} |"
+    module = it.module.removeprefix("teachkit.")  # the whole name would not fit a narrow window
+    return f"| {name} | {question} | {it.minutes} | {f'`{module}`' if module else ''} |"
 
 
 def _gaps(numbers: list[int]) -> list[str]:

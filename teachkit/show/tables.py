@@ -18,6 +18,7 @@ from teachkit.show.columns import Best, Cell, Numbers
 STAR = "* the best of its column, and all that cannot be told from it: their intervals overlap."
 STAR_PLAIN = "* the best of its column."
 PAD = "\u2007"  # a space as wide as a digit
+NO_COMMANDS = 'data-lm-suppress-shortcuts="true"'  # keys typed on it are none of JupyterLab's
 BOX = "overflow-x: auto; max-width: 100%"
 TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; width: auto; margin: 0"
 CAPTION = (
@@ -70,7 +71,7 @@ class Table:
         body = "".join(self._row(i) for i in range(len(self.shown[0].texts)))
         notes = "".join(f'<div style="{NOTE}">{html.escape(note)}</div>' for note in self.notes)
         return (
-            f'<div role="group" aria-label="{caption}" tabindex="0" style="{BOX}">'
+            f'<div role="group" aria-label="{caption}" tabindex="0" {NO_COMMANDS} style="{BOX}">'
             f'<table style="{TABLE}"><caption style="{CAPTION}">{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
         )

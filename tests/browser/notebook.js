@@ -91,6 +91,26 @@ window.book = {
     return [...found];
   },
 
+  // All cells are on the page, those out of sight, too.
+  complete() { return this.widgets.every((cell) => cell.node.isConnected && !cell.isPlaceholder()); },
+
+  // Name a cell on the page, so that a selector finds it.
+  point(id) { this.cell(id).node.setAttribute("data-cell", id); },
+
+  // The key that moves a control on from where it is.
+  onward(control) {
+    if (control.type === "range") return Number(control.value) < Number(control.max) ? "ArrowRight" : "ArrowLeft";
+    return control.selectedIndex < control.length - 1 ? "ArrowDown" : "ArrowUp";
+  },
+
+  async changed(img, before) {
+    try {
+      return (await this.looks(img)) !== before;
+    } catch {
+      return false; // it changes right now
+    }
+  },
+
   // A digest of what a picture shows.
   async looks(img) {
     await img.decode();

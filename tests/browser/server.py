@@ -93,13 +93,14 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"no answer after a minute:\n{self.log.read_text()}")
 
-    def ask(self, path, method="GET"):
+    def ask(self, path, method="GET", content=None):
         """What the server answers; None where it answers nothing."""
-        request = urllib.request.Request(self.url + path, method=method)
+        body = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(self.url + path, body, method=method)
         request.add_header("Authorization", f"token {self.token}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            content = answer.read()
-        return json.loads(content) if content else None
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            said = answer.read()
+        return json.loads(said) if said else None
 
     def shut(self):
         """End every session: a kernel takes half a gigabyte."""

@@ -5,7 +5,10 @@ from teachkit.course.setup import ROOT
 SHOTS = ROOT / "build" / "screenshots"
 RUN_ALL = 300  # seconds: this machine may be busy with other tests
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-CONNECTED = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
+CONNECTED = """name => {
+  const book = window.jupyterapp?.shell?.currentWidget;
+  return book?.context?.path === name && book.sessionContext?.session?.kernel;
+}"""
 
 
 class Window:
@@ -15,7 +18,12 @@ class Window:
         self.page, self.server, self.strange = page, server, []
         page.set_default_timeout(30_000)
         page.route("**/*", self._only_here)
-        page.on("pageerror", lambda error: self.strange.append(f"page error: {error}"))
+        page.on("pageerror", self._error)
+
+    def _error(self, error):
+        """Keep an error, but for the one that JupyterLab itself makes of a restarted kernel."""
+        if "Canceled future for" not in str(error):
+            self.strange.append(f"page error: {error}")
 
     def _only_here(self, route):
         if route.request.url.startswith((self.server.url, "data:", "blob:")):
@@ -32,9 +40,14 @@ class Window:
         within = self.server.work.is_relative_to(top)
         folder = f"{self.server.work.relative_to(top)}/" if within else ""
         self.page.goto(f"{self.server.address(folder + name)}&reset")
-        self.page.wait_for_function(CONNECTED, timeout=60_000)
-        self.page.evaluate("book.ready()")
+        self.await_kernel(folder + name)
         self.theme("light")
+
+    def await_kernel(self, name):
+        """Wait until a notebook has its kernel, and all of its cells are on the page."""
+        self.page.wait_for_function(CONNECTED, arg=name, timeout=60_000)
+        self.page.evaluate("book.ready()")
+        self.page.wait_for_function("book.complete()")
 
     def cells(self, tag=""):
         """The cells as JSON with id and tags, all or those with a tag."""
@@ -73,6 +86,10 @@ class Window:
         """Save, and wait until it is on the disk."""
         self.page.evaluate("book.save()")
 
+    def undo(self):
+        """Take back what was last done to the cells."""
+        self.page.evaluate("book.app.commands.execute('notebook:undo-cell-action')")
+
     def restart(self):
         """Restart the kernel, and wait for the new one."""
         self.page.evaluate("book.restart()")
@@ -93,15 +110,12 @@ class Window:
             arg=str(name == "light").lower(),
         )
 
-    def size(self, width, height, scale=1):
-        """Make the window another size; a scale of 2 is what a zoom of 200 % does to it."""
-        session = self.page.context.new_cdp_session(self.page)
-        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
-        session.send("Emulation.setDeviceMetricsOverride", metrics)
+    def size(self, width, height):
+        """Make the window another size: to a page, a zoom of 200 % is a window of half of it."""
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_function("width => innerWidth === width", arg=width)
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        self.page.evaluate(f"window.dispatchEvent(new Event('resize')), {frames}")
-        session.detach()
+        self.page.evaluate(frames)  # what the resize moves has moved
 
     def violations(self):
         """What axe-core calls serious or critical in our outputs."""
@@ -120,6 +134,15 @@ class Window:
     def cropped(self):
         """What is wider than the output that holds it."""
         return self.page.evaluate("book.cropped()")
+
+    def point(self, cell):
+        """Name a cell on the page, so that ``[data-cell='…']`` finds it."""
+        self.page.evaluate("id => book.point(id)", cell)
+
+    def shot(self, name):
+        """Keep a picture of the window in build/screenshots."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def shoot(self, locator, name):
         """Keep a picture of a part of the page in build/screenshots."""

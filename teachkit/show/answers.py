@@ -193,7 +193,8 @@ def _text(value: Any, digits: int) -> str:
         value = value.detach()
         value = (value.to(torch.float64) if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray):
-        value = (value.round(digits) if value.dtype.kind == "f" else value).tolist()
+        rounded = value.dtype.kind == "f" and value.ndim
+        value = (value.round(digits) if rounded else value).tolist()
     return f"{value:.{digits + 2}g}" if isinstance(value, float) else str(value)
 
 

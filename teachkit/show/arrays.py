@@ -48,8 +48,18 @@ def precision(value: Any) -> float:
     """What rounding may change in a value, by the coarsest type in it."""
     if isinstance(value, (list, tuple)):
         return max(map(precision, value[:999]), default=RELATIVE)
-    name = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    name = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+    if name in ("float", "float64") and _single(as_array(value)):
+        name = "float32"
     return COARSE.get(name, RELATIVE)
+
+
+def _single(a: np.ndarray) -> bool:
+    """Whether numbers come from float32: it holds them all, and one of them needs most of its digits."""
+    with np.errstate(all="ignore"):
+        held = a == a.astype(np.float32)
+        long = (np.frexp(a)[0] * 2**12 % 1 != 0) & (a % 1 != 0)
+    return bool(held.all() and long.any())
 
 
 def close(a: Any, b: Any, relative: float) -> bool:
@@ -92,7 +102,7 @@ def explained(pairs: Pairs, tolerance: float) -> str:
         return close(x, y, max(NEAR, tolerance))
 
     if near(a, b):  # before any other name: a symmetric matrix is nearly its transpose, too
-        return f"nearly: it is off by {np.abs(a - b).max():.1g}, more than rounding explains"
+        return _nearly(a, b)
     if all(x.ndim == 2 and x.shape == x.T.shape and near(x.T, y) for x, y in pairs):
         return "it is transposed: rows and columns are swapped"
     if not a.any():
@@ -106,6 +116,12 @@ def explained(pairs: Pairs, tolerance: float) -> str:
         if near(a, factor * b):
             return says
     return _moved(a, b, near)
+
+
+def _nearly(a: np.ndarray, b: np.ndarray) -> str:
+    gap = np.abs(a - b).max()
+    says = f"nearly: it is off by {gap:.1g}, more than rounding in float64 explains"
+    return f"{says}; is a part of it float32?" if gap < 1e-6 * np.abs(b).max() else says
 
 
 def _moved(a: np.ndarray, b: np.ndarray, near: Callable[[Any, Any], bool]) -> str:

@@ -147,6 +147,7 @@ VALUES = {
     "tuple": lambda v: tuple(plain(v)) if isinstance(plain(v), (list, set)) else (v,),
     "complex": of_tensors(lambda t: t.to(torch.complex128)),
     "sparse": of_tensors(lambda t: t.to_sparse()),
+    "by way of float32": of_tensors(lambda t: t if t.dtype == torch.bool else plain(t.float())),
     "with gradient": of_tensors(
         lambda t: t if t.dtype == torch.bool else t.double().requires_grad_() * 1
     ),
@@ -172,7 +173,7 @@ VALUES = {
     "nothing": lambda v: None,
     "rude": lambda v: Rude(),
     "ragged": lambda v: [[1.0], [1.0, 2.0]],
-    "huge": lambda v: torch.zeros(1).expand(3000, 3000),
+    "huge": lambda v: torch.zeros(1).expand(1001, 1001),
     "huge number": lambda v: 10**400,
     "endless list": lambda v: (x := [], x.append(x))[0],
 }
@@ -332,9 +333,9 @@ BEHAVIOUR = {
     "counting": (counting, "gives two answers"),
     "growing": (growing, "gives two answers"),
     "reused": (reused, "correct."),
-    "endless": (endless, "was stopped after 0.1 seconds"),
-    "stubborn": (stubborn, "was stopped after 0.1 seconds"),
-    "sleepy": (sleepy, "was stopped after 0.1 seconds"),
+    "endless": (endless, "was stopped: it takes longer than 0.1 seconds"),
+    "stubborn": (stubborn, "was stopped: it takes longer than 0.1 seconds"),
+    "sleepy": (sleepy, "was stopped: it takes longer than 0.1 seconds"),
     "in place": (in_place, "changes what it is given|correct.$"),
     "async": (coroutine, "leave async out"),
     "yield": (yielding, "returns a generator"),
@@ -408,11 +409,23 @@ def numbers(value):
 
 
 def coarsest(value):
+    if by_way_of_float32(value):
+        return TOLERANCE["float32"]
     parts = value[:99] if isinstance(value, (list, tuple)) else [value]
     return max(
         [TOLERANCE.get(str(getattr(p, "dtype", "")).removeprefix("torch."), 1e-8) for p in parts]
         or [1e-8]
     )
+
+
+def by_way_of_float32(value):
+    """Whether numbers in float64 are those of float32, with too many digits for chance."""
+    array = numbers(value)
+    if array is None or isinstance(value, (sympy.Basic, sympy.MatrixBase)) or not array.size:
+        return False
+    with np.errstate(all="ignore"):
+        short = (array.astype(np.float16) == array) | (array.round() == array)
+        return bool((array.astype(np.float32) == array).all() and not short.all())
 
 
 def masked(value):

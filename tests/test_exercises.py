@@ -136,6 +136,14 @@ def test_a_function_that_raises_is_quoted_with_its_line():
     )
 
 
+def test_check_without_a_function_says_what_is_missing(capsys):
+    check("00.1")
+    assert capsys.readouterr().out == (
+        "00.1: check needs your function itself, got NoneType. "
+        "Write show.check('00.1', sparsity), without () after its name.\n"
+    )
+
+
 def test_check_needs_a_known_exercise_and_a_function(capsys):
     with pytest.raises(ValueError, match=r"no exercise '99.1'; there are \['00.1'"):
         verdict("99.1", print)

@@ -1,7 +1,5 @@
 """Whether a learner's answer is the right one, and in a few words how it differs."""
 
-import math
-from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any
 
@@ -10,21 +8,22 @@ import sympy
 import torch
 from torch import Tensor
 
-from teachkit.show.running import LARGE, large
-
-RELATIVE, ABSOLUTE = 1e-8, 1e-12  # what rounding in float64 may change, everywhere
-NEAR = 1e-5  # what a coarse step may change: nearly right, or nearly a known mistake
-# What rounding may change in a coarser type, of the largest number: the inputs may have been rounded.
-COARSE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-FACTORS = (
-    (2, "it is too large by a factor of 2"),
-    (0.5, "it is half of what is asked: a factor of ½ too much"),
-    (100, "this is in per cent; a fraction is asked"),
-    (math.log(10), "it is too large by a factor of ln 10: which logarithm?"),
+from teachkit.show.arrays import (
+    ABSOLUTE,
+    DIFFER,
+    FACTORS,
+    RELATIVE,
+    Pairs,
+    as_array,
+    close,
+    explained,
+    mask_difference,
+    precision,
+    shape_difference,
 )
+from teachkit.show.running import large
+
 WORDS = (str, set, frozenset)
-DIFFER = "the values differ"
-Pairs = Sequence[tuple[Any, Any]]
 
 
 def same(given: Any, expected: Any) -> bool:
@@ -64,9 +63,9 @@ def differences(pairs: Pairs) -> tuple[int, str]:
     first = next((i for i in wrong if not says[i].startswith("nearly")), wrong[0] if wrong else -1)
     if first < 0 or not all(map(_numbers, pairs)):
         return first, says[first] if wrong else ""
-    arrays = [(_array(given), _array(expected)) for given, expected in pairs]
-    tolerance = max(_tolerance(given) for given, _ in pairs)
-    word = _explained([(a.astype(float), b.astype(float)) for a, b in arrays], tolerance)
+    arrays = [(as_array(given), as_array(expected)) for given, expected in pairs]
+    tolerance = max(precision(given) for given, _ in pairs)
+    word = explained([(a.astype(float), b.astype(float)) for a, b in arrays], tolerance)
     right = len(pairs) - len(wrong)
     if right and len(pairs) > 1:
         word += f" ({right} of {len(pairs)} inputs are right)"
@@ -76,7 +75,7 @@ def differences(pairs: Pairs) -> tuple[int, str]:
 def _numbers(pair: tuple[Any, Any]) -> bool:
     """Whether both are numbers of the same shape: what differs are values."""
     try:
-        a, b = map(_array, pair)
+        a, b = map(as_array, pair)
     except Exception:  # whatever is given
         return False
     return a.shape == b.shape and a.dtype != bool != b.dtype
@@ -101,21 +100,21 @@ def _array_difference(given: Any, expected: Any) -> str:
     if type(given) is type(expected) is int and given == expected:  # of any size
         return ""
     try:
-        a, b = _array(given), _array(expected)
+        a, b = as_array(given), as_array(expected)
     except OverflowError:
         return f"{DIFFER}: it is far too large"
     except (TypeError, ValueError, RuntimeError, NotImplementedError):
         return _no_numbers(given, expected)
     if a.shape != b.shape:
-        return _shape_difference(a, b)
+        return shape_difference(a, b)
     if b.dtype == bool:
-        return _mask_difference(a, b)
+        return mask_difference(a, b)
     if a.dtype == bool:
         return f"the type differs: a truth value instead of {type(expected).__name__}"
     exact = type(given) is type(expected) is int
-    if not exact and _close(a, b, _tolerance(given)):
+    if not exact and close(a, b, precision(given)):
         return ""
-    return _explained([(a.astype(float), b.astype(float))], _tolerance(given))
+    return explained([(a.astype(float), b.astype(float))], precision(given))
 
 
 def _no_numbers(given: Any, expected: Any) -> str:
@@ -125,103 +124,6 @@ def _no_numbers(given: Any, expected: Any) -> str:
         inside = "something else than real numbers, or rows of different lengths"
         return f"the answer cannot be compared: the {type(given).__name__} holds {inside}"
     return f"the type differs: {_kinds(given, expected)}"
-
-
-def _array(value: Any) -> np.ndarray:
-    """A value as an array of truth values or real numbers."""
-    if isinstance(value, Tensor):
-        value = value.detach()
-        value = (value if value.layout is torch.strided else value.to_dense()).cpu()
-        value = (value.double() if value.is_floating_point() else value.resolve_conj()).numpy()
-    elif isinstance(value, (list, tuple)):
-        if len(value) > LARGE:
-            raise OverflowError
-        value = [
-            _array(part) if isinstance(part, (Tensor, list, tuple)) else part for part in value
-        ]
-    array = np.asarray(value)
-    if array.dtype.kind == "O":  # fractions, decimals, numbers of sympy
-        array = array.astype(float)
-    if array.dtype.kind not in "biuf":
-        raise TypeError("not numbers")
-    return array
-
-
-def _tolerance(value: Any) -> float:
-    """What rounding may change in a value, by the coarsest type in it."""
-    if isinstance(value, (list, tuple)):
-        return max(map(_tolerance, value[:999]), default=RELATIVE)
-    name = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    return COARSE.get(name, RELATIVE)
-
-
-def _close(a: Any, b: Any, relative: float) -> bool:
-    scale = float(np.abs(b[np.isfinite(b)]).max(initial=0))
-    least = ABSOLUTE * max(1, scale) if relative <= NEAR else relative * scale
-    return bool(np.allclose(a, b, rtol=relative, atol=least))
-
-
-def _shape_difference(a: np.ndarray, b: np.ndarray) -> str:
-    shapes = [str(array.shape) if array.shape else "a single number" for array in (a, b)]
-    says = f"the shape differs: {shapes[0]} instead of {shapes[1]}"
-    if a.size == b.size and _close(a.ravel(), b.ravel(), NEAR):
-        return f"{says}; the numbers are right"
-    transposed = a.ndim == 2 and a.T.shape == b.shape and _close(a.T, b, NEAR)
-    return f"{says}; rows and columns are swapped" if transposed else says
-
-
-def _explained(pairs: Pairs, tolerance: float) -> str:
-    """What explains every pair of arrays: nearly, transposed, sign, factor, offset, rounded."""
-    a, b = (np.concatenate([np.ravel(pair[i]) for pair in pairs]) for i in (0, 1))
-    if not np.isfinite(a).all() and np.isfinite(b).all():
-        return f"{DIFFER}: {'nan' if np.isnan(a).any() else 'inf'} is in it"
-
-    def near(x: np.ndarray, y: np.ndarray) -> bool:
-        return _close(x, y, max(NEAR, tolerance))
-
-    if near(a, b):  # before any other name: a symmetric matrix is nearly its transpose, too
-        return f"nearly: it is off by {np.abs(a - b).max():.1g}, more than rounding explains"
-    if all(x.ndim == 2 and x.shape == x.T.shape and near(x.T, y) for x, y in pairs):
-        return "it is transposed: rows and columns are swapped"
-    if not a.any():
-        return f"{DIFFER}: it is 0 everywhere"
-    if near(a, -b):
-        return "the sign is wrong"
-    if near(np.abs(a), np.abs(b)):
-        single = all(x.size == 1 for x, _ in pairs) and len(pairs) > 1
-        return f"the sign {'is wrong for some inputs' if single else 'of some entries is wrong'}"
-    for factor, says in FACTORS:
-        if near(a, factor * b):
-            return says
-    return _moved(a, b, near)
-
-
-def _moved(a: np.ndarray, b: np.ndarray, near: Callable[[Any, Any], bool]) -> str:
-    """What is off by one number everywhere, or rounded; else by how much it differs."""
-    if a.size > 1 and near(a - b, np.full_like(b, (a - b).mean())):
-        return f"it is off by the same amount everywhere: {(a - b).mean():.2g}"
-    largest = np.abs(b).argmax()
-    factor = a[largest] / b[largest] if b[largest] else 0.0
-    if a.size > 1 and factor and near(a, factor * b):
-        return f"it is off by the same factor everywhere: {factor:.6g}"
-    if any(near(a, b.round(digits)) for digits in range(7)):
-        return "it is rounded; return the number itself"
-    if near(a, np.trunc(b)):
-        return "it is cut off to whole numbers; return the number itself"
-    share = np.abs(a - b).max() / max(np.abs(b).max(), ABSOLUTE)
-    return f"{DIFFER}, by {100 * share:.1g} % at most" if share < 0.03 else DIFFER
-
-
-def _mask_difference(a: np.ndarray, b: np.ndarray) -> str:
-    if a.dtype != bool:
-        return "a mask must be boolean: True keeps"
-    if (a == b).all():
-        return ""
-    if (a == ~b).all():
-        return "the mask is inverted: True keeps, and a larger score stays"
-    if a.sum() != b.sum():
-        return f"it keeps {a.sum()} weights instead of exactly {b.sum()}"
-    return "it keeps the right number, but not the right weights"
 
 
 def _symbolic_difference(given: Any, expected: Any) -> str:
@@ -291,7 +193,8 @@ def _text(value: Any, digits: int) -> str:
         value = value.detach()
         value = (value.to(torch.float64) if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray):
-        value = (value.round(digits) if value.dtype.kind == "f" else value).tolist()
+        rounded = value.dtype.kind == "f" and value.ndim
+        value = (value.round(digits) if rounded else value).tolist()
     return f"{value:.{digits + 2}g}" if isinstance(value, float) else str(value)
 
 

@@ -47,7 +47,7 @@ class Verdict(NamedTuple):
 
 
 @door.guard
-def check(name: Any, function: Any) -> None:
+def check(name: Any = "", function: Any = None) -> None:
     """Say whether a learner's function does what exercise ``name``, e.g. "01.2", asks.
 
     An untouched stub counts as not attempted; of a wrong answer it says what differs. The notebook
@@ -97,14 +97,12 @@ def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs
                     break
             return _words(task, sheet, function, given, calls, wanted)
     except OutOfTimeError as error:
-        after = f"after {running.LIMIT:g} seconds"
+        limit = f"{running.LIMIT:g} seconds"
         if len(calls) > len(given):
-            return (
-                f"not yet: your answer could not be compared {after}; can you write it more simply?"
-            )
+            return f"not yet: your answer could not be compared within {limit}; can you write it more simply?"
         at = running.place(error, function)
         return (
-            f"not yet: your function was stopped {after}: a loop that never ends, or far too much work?\n"
+            f"not yet: your function was stopped: it takes longer than {limit}. Does a loop never end?\n"
             f"{at + chr(10) if at else ''}{_show(sheet, given[len(calls)])}"
         )
 

@@ -16,6 +16,7 @@ from teachkit.show import pages
 from teachkit.show.exercises import lesson_tasks
 from teachkit.show.quizzes import load, stems
 
+SHOWN = "your predictions beside what turned out, and the exercises that you have solved"
 NOTHING = Progress({}, [], [], False)
 UNKEPT = "Open the course with <code>python -m teachkit lab</code> and run this cell"
 
@@ -90,11 +91,11 @@ def end(lesson: str) -> Sight:
     line = _finished(all_lines[at])
     before = all_lines[at - 1].it if at else None
     after = all_lines[at + 1].it if at + 1 < len(all_lines) else None
-    parts = [_predictions(line), _exercises(line), _through(line), _way(before, after)]
-    plain = (
-        f"The end of lesson {lesson}: run this cell in JupyterLab, and it shows your predictions "
-        "beside what turned out, and the exercises that you have solved."
-    )
+    found = [_predictions(line), _exercises(line), _through(line)]
+    if kept.path() is None:
+        found = [f"<p>{UNKEPT}: it shows {SHOWN}.</p>"]
+    parts = [*found, _way(before, after)]
+    plain = f"The end of lesson {lesson}: run this cell in JupyterLab, and it shows {SHOWN}."
     way = [f"{word}: {it.title}" for word, it in (("Before", before), ("Next", after)) if it]
     return Sight("\n".join(part for part in parts if part), "\n".join([plain, *way]))
 
@@ -113,10 +114,7 @@ def _predictions(line: Line) -> str:
     if not line.questions and not made:
         return ""
     if not made:
-        return _empty(
-            "predictions beside what turned out",
-            "You have made no prediction in this lesson yet.",
-        )
+        return _empty("You have made no prediction in this lesson yet.")
     rows = [
         [line.questions.get(name, name), vote.answer, vote.truth, _judged(vote)]
         for name, vote in sorted(made.items())
@@ -142,10 +140,7 @@ def _exercises(line: Line) -> str:
         return ""
     solved = [name for name in line.exercises if name in line.done.solved]
     if not line.done.tried:
-        return _empty(
-            "solved exercises",
-            "You have tried no exercise of this lesson yet.",
-        )
+        return _empty("You have tried no exercise of this lesson yet.")
     left = [name for name in line.exercises if name not in solved]
     still = f" Still open: {', '.join(left)}." if left else ""
     words = f"{len(solved)} of {len(line.exercises)} solved.{still}"
@@ -153,7 +148,7 @@ def _exercises(line: Line) -> str:
 
 
 def _through(line: Line) -> str:
-    if line.done.finished or kept.path() is None:
+    if line.done.finished:
         return ""
     return (
         "<p>This lesson does not count as run through yet: a question or a check above has not been "
@@ -161,10 +156,8 @@ def _through(line: Line) -> str:
     )
 
 
-def _empty(what: str, none_yet: str) -> str:
-    """Nothing is there to show: the learner has not begun, or nothing is kept here."""
-    words = f"{UNKEPT}: it shows your {what}."
-    return f"<p>{words if kept.path() is None else f'{none_yet} Run this cell again when you have.'}</p>"
+def _empty(words: str) -> str:
+    return f"<p>{words} Run this cell again when you have.</p>"
 
 
 def _way(before: pages.Lesson | None, after: pages.Lesson | None) -> str:

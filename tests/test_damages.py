@@ -2,10 +2,12 @@
 
 import copy
 import datetime
+import gc
 import random
 import sys
 import threading
 import time
+import warnings
 
 import damages
 import numpy as np
@@ -144,10 +146,46 @@ def test_a_rounded_number_is_not_taken_for_float32():
     )
 
 
+def test_right_numbers_in_another_order_are_seen():
+    word = "the numbers are right, but in another order"
+    assert difference([3.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == word
+    pairs = [([3.0, 1.0], [1.0, 3.0]), ([1.0, 2.0], [1.0, 2.0])]
+    assert differences(pairs) == (0, f"{word} (1 of 2 inputs is right)")
+    assert differences([(3.0, 1.0), (1.0, 3.0)])[1] == "the values differ"
+    assert (
+        differences([([3.0, 1.0], [1.0, 3.0]), ([1.0, 2.0], [1.0, 3.0])])[1] == "the values differ"
+    )
+
+
+def test_numbers_in_a_list_are_shown_as_briefly_as_those_of_a_tensor():
+    assert short([0.25005985672151326, 1.0, 3]) == "[0.25006, 1, 3]"
+    assert short((2 / 3,)) == "(0.666667,)"
+    assert short(torch.tensor(2 / 3, dtype=torch.float64)) == short(2 / 3) == "0.666667"
+    assert short([[1 / 3], "a"]) == "[[0.333333], 'a']"
+
+
+def test_a_coroutine_leaves_no_warning_behind():
+    async def later(w):
+        return w
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert "leave async out" in verdict("00.1", later, 1)
+        gc.collect()
+    assert seen == []
+
+
 def test_a_word_on_all_answers_holds_for_each():
     assert differences([(2.0, 1.0), (3.0, 3.0)]) == (
         0,
-        "the values differ (1 of 2 inputs are right)",
+        "the values differ (1 of 2 inputs is right)",
+    )
+    assert differences([(2.0, 1.0), (3.0, 3.0), (4.0, 4.0)])[1].endswith(
+        "(2 of 3 inputs are right)"
+    )
+    assert differences([(0.0, 0.0), (3.0, -3.0)]) == (1, "the sign is wrong")  # 0 is no exception
+    assert differences([(1.00001, 1.0), (3.0, 3.0)])[1].startswith(
+        "nearly: it is off by up to 1e-05"
     )
     assert differences([(2.0, 1.0), (4.0, 2.0)]) == (0, "it is too large by a factor of 2")
     assert differences([(-2.0, 2.0), (3.0, 3.0)])[1].startswith("the sign is wrong for some inputs")
@@ -299,10 +337,10 @@ def test_the_words_are_plain_and_the_hints_are_in_the_html():
 def test_what_a_learner_solves_is_kept_and_the_solution_is_not(monkeypatch, capsys):
     kept = []
 
-    class Progress:
-        record = staticmethod(lambda *words, **facts: kept.append((*words, facts)))
+    def record(*words, **facts):
+        kept.append((*words, facts))
 
-    monkeypatch.setitem(sys.modules, "teachkit.lab.progress", Progress)
+    monkeypatch.setattr(verdicts.progress, "record", record)
 
     def solution(w):
         return float((w == 0).sum() / w.numel())

@@ -923,7 +923,7 @@ MORE = {
         ),
         (
             lambda V, i, j, r: replaced(V, i, j, V[:, i] + r * V[:, j]).roll(1, 1),
-            "the values differ",
+            "in another order",
         ),
         (
             lambda V, i, j, r: shifted(V, i, j, r),

@@ -12,6 +12,7 @@ from teachkit.show.arrays import (
     ABSOLUTE,
     DIFFER,
     FACTORS,
+    ORDER,
     RELATIVE,
     Pairs,
     as_array,
@@ -24,6 +25,12 @@ from teachkit.show.arrays import (
 from teachkit.show.running import large
 
 WORDS = (str, set, frozenset)
+PARTLY = (
+    DIFFER,
+    ORDER,
+    "the sign is wrong for",
+    "the sign of some",
+)  # leave open how many are right
 
 
 def same(given: Any, expected: Any) -> bool:
@@ -67,8 +74,8 @@ def differences(pairs: Pairs) -> tuple[int, str]:
     tolerance = max(precision(given) for given, _ in pairs)
     word = explained([(a.astype(float), b.astype(float)) for a, b in arrays], tolerance)
     right = len(pairs) - len(wrong)
-    if right and len(pairs) > 1:
-        word += f" ({right} of {len(pairs)} inputs are right)"
+    if right and word.startswith(PARTLY):
+        word += f" ({right} of {len(pairs)} inputs {'is' if right == 1 else 'are'} right)"
     return first, word
 
 
@@ -195,6 +202,12 @@ def _text(value: Any, digits: int) -> str:
     if isinstance(value, np.ndarray):
         rounded = value.dtype.kind == "f" and value.ndim
         value = (value.round(digits) if rounded else value).tolist()
+    if type(value) in (list, tuple):
+        parts = [
+            repr(part) if isinstance(part, str) else _text(part, digits) for part in value[:99]
+        ]
+        inside = ", ".join(parts) + "," * (len(parts) == 1 and isinstance(value, tuple))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     return f"{value:.{digits + 2}g}" if isinstance(value, float) else str(value)
 
 

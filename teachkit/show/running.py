@@ -75,6 +75,8 @@ def called(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call:
 
 def kept(answer: Any) -> Any:
     """A copy of an answer as it is now: the function may write into the same object again."""
+    if inspect.iscoroutine(answer):
+        answer.close()
     if large(answer):
         return answer
     try:

@@ -198,7 +198,6 @@ def _nothing(call: Call, changed: list[str]) -> str:
 def _no_value(answer: Any) -> str:
     """Of an answer that is no value yet, what it is."""
     if inspect.iscoroutine(answer):
-        answer.close()
         return "your function is written with async, so that it only begins; leave async out"
     if isinstance(answer, Iterator):
         kind = type(answer).__name__

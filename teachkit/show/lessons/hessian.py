@@ -51,9 +51,10 @@ def verdict(D: float, fxx: float) -> str:
     return hessian.kind(Matrix([[bend, 0], [0, sympy.nsimplify(expression("D", D)) / bend]]))
 
 
-def numbers(rng: random.Random, kind: tuple[int, int]) -> tuple[float, float]:
-    """A D and an f_xx of these signs, of any size from small to large."""
-    D, bend = (sign * 10 ** rng.uniform(-3, 1) for sign in kind)
+def numbers(rng: random.Random, kind: tuple[int, int, int]) -> tuple[float, float]:
+    """A D and an f_xx of these signs, both small or both large."""
+    *signs, size = kind
+    D, bend = (sign * 10 ** (2 * size + rng.uniform(-1, 1)) for sign in signs)
     return D, bend
 
 
@@ -93,7 +94,7 @@ TASKS = {
     ),
     "01.2": Task(
         draw=numbers,
-        kinds=list(itertools.product((-1, 0, 1), (-1, 1))),
+        kinds=list(itertools.product((-1, 0, 1), (-1, 1), (-1, 0))),
         answer=tested,
         mistakes={
             "minimum and maximum are swapped: f_xx > 0 bends upwards": lambda D, fxx: tested(

@@ -158,8 +158,7 @@ class Lesson:
             self.window.size(*size)
             found += [f"{name}: {line}" for line in self.window.cropped()]
             for one in self.widgets(".tk-explorer")[:1]:
-                one.scroll_into_view_if_needed()
-                self.window.shot(f"{self.stem}_{size[0]}")
+                self.window.shot(f"{self.stem}_{size[0]}", one)
         self.window.size(1400, 1000)
         return found
 

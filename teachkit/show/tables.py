@@ -19,12 +19,12 @@ STAR = "* the best of its column, and all that cannot be told from it: their int
 STAR_PLAIN = "* the best of its column."
 PAD = "\u2007"  # a space as wide as a digit
 NO_COMMANDS = 'data-lm-suppress-shortcuts="true"'  # keys typed on it are none of JupyterLab's
-BOX = "overflow-x: auto; max-width: 100%"
+BOX = "overflow-x: auto; max-width: 100%; container-type: inline-size"
 TABLE = "border-collapse: collapse; font-variant-numeric: tabular-nums; width: auto; margin: 0"
 CAPTION = (
     "caption-side: top; text-align: left; padding: 0.3em 0; font-weight: bold; color: inherit; "
 )
-CAPTION += "min-width: min(30em, 90vw)"  # else no wider than a narrow table
+CAPTION += "min-width: min(30em, 100cqw)"  # else no wider than a narrow table
 HEAD = "border-bottom: 1px solid currentColor; padding: 0.3em 0.8em; white-space: nowrap"
 BODY = "padding: 0.2em 0.8em; white-space: nowrap"
 NOTE = "font-size: 0.9em; padding: 0.3em 0"

@@ -89,7 +89,10 @@ class Lesson:
 
     def explorers(self):
         """Each control changes the picture."""
-        found, explorers = [], self.widgets(".tk-explorer")
+        found, asked = [], self.sources("show.explore(")
+        if asked:  # one that was covered comes a moment after the vote
+            self.page.locator(".tk-explorer").nth(asked - 1).wait_for(state="attached")
+        explorers = self.widgets(".tk-explorer")
         for number, explorer in enumerate(explorers, 1):
             image = explorer.locator("img")
             for control in explorer.locator("input, select").all():
@@ -98,7 +101,11 @@ class Lesson:
                     found.append(f"explorer {number}: {name!r} does not change the picture")
             if not image.get_attribute("alt"):
                 found.append(f"explorer {number}: the picture has no alt text")
-        return found if explorers else ["there is no explorer"]
+        return found if explorers and asked else ["there is no explorer"]
+
+    def sources(self, word):
+        """How many cells have a word in their code."""
+        return sum(word in cell["source"] for cell in self.window.cells())
 
     def moves(self, control, image):
         """Whether a key changes what the picture shows; a step or two may leave it as it is."""
@@ -158,8 +165,7 @@ class Lesson:
             self.window.size(*size)
             found += [f"{name}: {line}" for line in self.window.cropped()]
             for one in self.widgets(".tk-explorer")[:1]:
-                one.scroll_into_view_if_needed()
-                self.window.shot(f"{self.stem}_{size[0]}")
+                self.window.shot(f"{self.stem}_{size[0]}", one)
         self.window.size(1400, 1000)
         return found
 
@@ -177,6 +183,11 @@ class Lesson:
         for explorer in self.widgets(".tk-explorer")[:1]:
             if not self.moves(explorer.locator("input, select").first, explorer.locator("img")):
                 again.append("after a restart the explorer does not move")
+        ends = [cell["id"] for cell in self.window.cells() if "show.end(" in cell["source"]]
+        for said in map(self.window.text, ends):
+            for words in ("Your predictions.", "Your exercises. 1 of"):
+                if words not in said:
+                    again.append(f"the end does not say {words!r}: {said[:200]!r}")
         return silent + again
 
     def reopened(self):
@@ -187,7 +198,7 @@ class Lesson:
         saved = json.loads((self.window.server.work / self.file).read_bytes())
         lost = self.written not in ["".join(cell["source"]) for cell in saved["cells"]]
         self.window.open(self.file)
-        asked = sum("show.quiz(" in cell["source"] for cell in self.window.cells())
+        asked = self.sources("show.quiz(")
         if asked:
             self.page.locator(".tk-q-question").nth(asked - 1).wait_for(state="attached")
         found = self.dead() + ["what was typed is not in the saved notebook"] * lost

@@ -4,6 +4,7 @@ from teachkit.course.setup import ROOT
 
 SHOTS = ROOT / "build" / "screenshots"
 RUN_ALL = 300  # seconds: this machine may be busy with other tests
+FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 CONNECTED = """name => {
   const book = window.jupyterapp?.shell?.currentWidget;
@@ -114,8 +115,7 @@ class Window:
         """Make the window another size: to a page, a zoom of 200 % is a window of half of it."""
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.wait_for_function("width => innerWidth === width", arg=width)
-        frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        self.page.evaluate(frames)  # what the resize moves has moved
+        self.page.evaluate(FRAMES)  # what the resize moves has moved
 
     def violations(self):
         """What axe-core calls serious or critical in our outputs."""
@@ -139,9 +139,12 @@ class Window:
         """Name a cell on the page, so that ``[data-cell='…']`` finds it."""
         self.page.evaluate("id => book.point(id)", cell)
 
-    def shot(self, name):
-        """Keep a picture of the window in build/screenshots."""
+    def shot(self, name, locator):
+        """Keep a picture of the window with a part of the page in view, in build/screenshots."""
         SHOTS.mkdir(parents=True, exist_ok=True)
+        for _ in range(3):  # cells above get their height as they come into view
+            locator.evaluate("it => it.scrollIntoView({block: 'center'})")
+            self.page.evaluate(FRAMES)
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def shoot(self, locator, name):

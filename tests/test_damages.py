@@ -353,3 +353,13 @@ def test_what_a_learner_solves_is_kept_and_the_solution_is_not(monkeypatch, caps
     check("00.1", copy.copy(lambda w: solution(w)))
     assert kept == [("exercise", "00.1", {"right": False}), ("exercise", "00.1", {"right": True})]
     assert capsys.readouterr().out.count("00.1: ") == 4
+
+
+@pytest.mark.parametrize("answer", [[1.0, -2.0], [np.inf, 1.0], [-np.inf, np.inf]])
+def test_infinite_answers_are_judged_without_a_warning(answer):
+    wanted = np.array([np.inf, 2.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert difference(np.array(answer), wanted)
+        assert difference(wanted, np.array([1.0, 2.0]))
+        assert not difference(wanted, wanted)

@@ -93,6 +93,7 @@ def mask_difference(a: np.ndarray, b: np.ndarray) -> str:
     return "it keeps the right number, but not the right weights"
 
 
+@np.errstate(invalid="ignore", over="ignore")  # no warning of ours beside a word on inf
 def explained(pairs: Pairs, tolerance: float) -> str:
     """What explains every pair of arrays: nearly, transposed, sign, factor, offset, rounded."""
     a, b = (np.concatenate([np.ravel(pair[i]) for pair in pairs]) for i in (0, 1))

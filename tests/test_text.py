@@ -7,7 +7,7 @@ from sympy.codegen.ast import FunctionCall
 
 from teachkit import hessian, taylor
 from teachkit.engine import solving, symbolic
-from teachkit.show import exercises, plots
+from teachkit.show import answers, plots
 from teachkit.show.lessons import hessian as hessian_scenes
 from teachkit.show.lessons import taylor as taylor_scenes
 
@@ -120,9 +120,9 @@ def test_text_is_quoted_and_what_is_allowed_is_said(call):
 def test_a_learners_text_is_a_wrong_answer(kind, trace):
     file, text = trace
     for expected in (x, sympy.eye(2), sympy.Integer(3)):
-        assert exercises.difference(KINDS[kind](text), expected)
+        assert answers.difference(KINDS[kind](text), expected)
         assert not file.exists()
-    assert exercises.difference("x", x) == "the type differs: str instead of Symbol"
+    assert answers.difference("x", x) == "the type differs: str instead of Symbol"
 
 
 def test_a_key_of_a_point_is_no_code(trace):

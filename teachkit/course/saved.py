@@ -27,13 +27,17 @@ def drop_lost(notebook: dict[str, Any]) -> int:
     (1, {'text/html': '<p>Run this cell.</p>'})
     """
     held = notebook["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
-    bundles = [
-        output["data"]
-        for cell in notebook["cells"]
-        for output in cell.get("outputs", [])
-        if VIEW in output.get("data", {})
+    lost = [
+        data
+        for data in _shown_as_widgets(notebook)
+        if data[VIEW].get("model_id") not in held and len(data) > 1
     ]
-    lost = [data for data in bundles if data[VIEW].get("model_id") not in held and len(data) > 1]
     for data in lost:
         del data[VIEW]
     return len(lost)
+
+
+def _shown_as_widgets(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data of all outputs that are widgets, by MIME type."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return [output["data"] for output in outputs if VIEW in output.get("data", {})]

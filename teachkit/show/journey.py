@@ -119,7 +119,7 @@ def _predictions(line: Line) -> str:
         [line.questions.get(name, name), vote.answer, vote.truth, _judged(vote)]
         for name, vote in sorted(made.items())
     ]
-    table = _table(["question", "you said", "what turned out", ""], rows)
+    table = _table(["question", "you said", "what turned out", "verdict"], rows)
     left = [name for name in line.questions if name not in made]
     missing = f" Without a prediction: {', '.join(left)}." if left else ""
     right = _right(line.done.right, len(made))

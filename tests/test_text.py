@@ -122,7 +122,7 @@ def test_a_learners_text_is_a_wrong_answer(kind, trace):
     for expected in (x, sympy.eye(2), sympy.Integer(3)):
         assert answers.difference(KINDS[kind](text), expected)
         assert not file.exists()
-    assert answers.difference("x", x) == "the type differs: str instead of Symbol"
+    assert answers.difference("x", x) == "the type differs: str instead of sympy expression"
 
 
 def test_a_key_of_a_point_is_no_code(trace):

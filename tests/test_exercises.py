@@ -260,3 +260,16 @@ def test_what_differs_is_seen_in_the_numbers_shown():
     yours, right = re.findall(r"(?:yours|wanted): (.*)", says)
     assert yours != right
     assert says.startswith("not yet: nearly: it is off by up to 2e-06, more than rounding")
+
+
+def test_a_function_that_asks_the_learner_is_told_at_once():
+    def sparsity(w):
+        return float(input("How many? "))
+
+    said = verdict("00.1", sparsity, seed=0)
+    assert said.startswith("your function raised RuntimeError: input() asks nobody in a check")
+    assert 'return float(input("How many? "))' in said
+
+
+def test_a_text_in_place_of_a_number_is_named():
+    assert "a text instead of a value" in difference("0.6", 0.6)

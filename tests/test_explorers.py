@@ -90,6 +90,14 @@ def test_what_is_kept_between_pictures_does_not_show():
     assert (np.abs(last.astype(int) - fresh) > 16).mean() < 0.002
 
 
+def test_a_name_that_is_cut_in_a_gap_between_its_letters_gets_room():
+    used = stage.Stage()
+    used.draw(taylor_scenes.polynomial("exp x", 0.0, 2).figure)
+    longer = taylor_scenes.polynomial("log(1 + x)", 0.0, 7).figure
+    used.draw(longer)
+    assert not stage._names_stick_out(longer)
+
+
 def test_a_quick_png_holds_the_dots():
     dots = np.random.default_rng(0).integers(0, 256, (31, 17, 3), dtype=np.uint8)
     assert (pixels(stage.quick(dots)) == dots).all()

@@ -64,10 +64,16 @@ def test_predictions_stand_beside_what_turned_out(folder):
     html = show.end("02").html
     assert "&lt;b&gt;up&lt;/b&gt;" in html
     said = words(html)
-    assert "1 of your 3 predictions were right. Without a prediction: 02.2." in said
+    assert "1 of your 3 predictions was right. Without a prediction: 02.2." in said
     assert "You raise the order for log(1 + x) about 0 from 2 to 8. At which x" in said
     assert "down &amp; out not right" in said
     assert "x x right, but not the reason" in said
+
+
+def test_predictions_are_counted_as_one_says_it():
+    assert journey._right(0, 1) == "You made one prediction, and it was not right."
+    assert journey._right(0, 2) == "0 of your 2 predictions were right."
+    assert journey._right(1, 2) == "1 of your 2 predictions was right."
 
 
 def test_a_vote_and_its_reason_are_judged_apart():

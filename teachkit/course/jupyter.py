@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from teachkit.core import files, places
+from teachkit.course import saved
 
 START = "00_start.ipynb"
 SETTINGS = {
@@ -59,6 +60,7 @@ def command(root: Path, rest: Sequence[str]) -> list[str]:
     top = root if _within(root, folder) else folder
     address = "/".join(["/lab/tree", *map(quote, (folder / START).relative_to(top).parts)])
     options = [f"--LabApp.default_url={address}", f"--ServerApp.root_dir={top}"]
+    options.append(f"--ContentsManager.pre_save_hook={saved.HOOK}")
     may_be_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return ["-m", "jupyterlab", *options, *may_be_root, *rest]
 

@@ -99,6 +99,8 @@ def _word_difference(given: Any, expected: Any) -> str:
     if isinstance(given, str) and isinstance(expected, str):
         plain = given.strip(" .!\n").lower() == expected.lower()
         return "the word is right; write it in small letters" if plain else "the answer differs"
+    if isinstance(given, str) and not isinstance(expected, WORDS):
+        return "the type differs: a text instead of a value; return it without quotes or f-string"
     alike = isinstance(given, (set, frozenset)) and isinstance(expected, (set, frozenset))
     return "the answer differs" if alike else f"the type differs: {_kinds(given, expected)}"
 

@@ -119,11 +119,18 @@ def _predictions(line: Line) -> str:
         [line.questions.get(name, name), vote.answer, vote.truth, _judged(vote)]
         for name, vote in sorted(made.items())
     ]
-    table = _table(["question", "you said", "what turned out", ""], rows)
+    table = _table(["question", "you said", "what turned out", "verdict"], rows)
     left = [name for name in line.questions if name not in made]
     missing = f" Without a prediction: {', '.join(left)}." if left else ""
-    right = f"{line.done.right} of your {_count(len(made), 'prediction')} were right."
+    right = _right(line.done.right, len(made))
     return f"<p><b>Your predictions.</b> {right}{missing}</p>\n{table}"
+
+
+def _right(right: int, made: int) -> str:
+    """How many predictions were right, as one says it."""
+    if made == 1:
+        return f"You made one prediction, and it was {'right' if right else 'not right'}."
+    return f"{right} of your {made} predictions {'was' if right == 1 else 'were'} right."
 
 
 def _judged(vote: Prediction) -> str:

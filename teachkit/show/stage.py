@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
@@ -63,7 +64,7 @@ class Stage:
         elif engine:
             self.layouts[kind] = _laid_out(figure, engine)
         dots = self._paint(figure, kind)
-        if not (known and engine and _touches_edge(dots)):
+        if not (known and engine and (_touches_edge(dots) or _names_stick_out(figure))):
             return dots
         self.layouts[kind] = _both(self.layouts[kind], _laid_out(figure, engine))
         _put(figure, self.layouts[kind])
@@ -172,6 +173,13 @@ def _without_frames(figure: Figure) -> Iterator[None]:
 def _touches_edge(dots: Dots) -> bool:
     edges = dots[0], dots[-1], dots[:, 0], dots[:, -1]
     return any(int(edge.min()) < 255 for edge in edges)
+
+
+def _names_stick_out(figure: Figure) -> bool:
+    """Whether a name beside a line is cut, perhaps in a gap between its letters: no edge shows that."""
+    right = figure.bbox.x1
+    names = [text for axes in figure.axes for text in axes.texts if isinstance(text, Annotation)]
+    return any(Text.get_window_extent(name).x1 > right for name in names)
 
 
 def _laid_out(figure: Figure, engine: Any) -> Layout:

@@ -59,7 +59,9 @@ def check(name: Any = "", function: Any = None) -> None:
         display(Verdict(str(name), False, str(error)))
         return
     progress.shown("check", name)
-    if result.right is not None and getattr(function, "__name__", "") != "solution":
+    if getattr(function, "__name__", "") == "solution":  # the course's own, folded below a stub
+        result = result._replace(words=result.words.replace("correct.", "the solution is correct."))
+    elif result.right is not None:
         progress.record("exercise", result.name, right=result.right)
     display(result)
 

@@ -16,7 +16,7 @@ TOUCHED = {
     "a menu": ".tk-explorer select",
     "a radio button": ".tk-q-question input[type=radio]:not([disabled])",
     "a checkbox": ".tk-q-question input[type=checkbox]:not([disabled])",
-    "a number": ".tk-q-question input[type=number]:not([disabled])",
+    "a number": ".tk-q-question .tk-q-number:not([disabled])",
     "a slider of a question": ".tk-q-question input[type=range]:not([disabled])",
     "a button": ".tk-q-question button:not([disabled]):not([hidden])",
     "a cover": ".tk-q-cover:not([hidden]) button",

@@ -446,3 +446,25 @@ def test_a_vote_without_a_kernel_is_kept_when_the_cell_runs(lab, notebook, new_w
     assert box.get_by_label("it rises").is_checked()
     assert [vote["answer"] for vote in votes(lab)] == ["it rises"]
     window.close()
+
+
+def test_what_is_saved_after_a_restart_is_not_dead(lab, notebook, new_window):
+    window = new_window(lab)
+    window.open(notebook.name)
+    assert window.run_all() == []
+    ask(window.page, "02.3").wait_for()
+    window.restart()
+    window.save()
+    window.close()
+    window.open(notebook.name)
+    window.page.get_by_text("Run this cell to answer.").wait_for()
+    assert window.page.get_by_text("model not found").count() == 0
+    window.close()
+
+
+def test_a_number_with_a_comma_is_not_locked_in(page):
+    box = ask(page, "77.3")
+    box.get_by_label("Your number").press_sequentially("0,95")
+    box.get_by_label("Your number").press("Enter")
+    assert said(box).startswith("Type a number first, such as 0.5")
+    assert page.evaluate("votes") == []

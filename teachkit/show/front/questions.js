@@ -82,7 +82,9 @@ const kinds = {
   },
 
   number(question, name) {
-    const input = make("input", { type: "number", step: "any", name, id: name });
+    // A number field would drop a comma or a slash in silence, and lock in what was never meant.
+    const input = make("input", { type: "text", inputmode: "decimal", autocomplete: "off", class: "tk-q-number", name, id: name });
+    const typed = () => Number(input.value.trim().replace("−", "-") || NaN);
     const near = (value, target) =>
       Math.abs(value - target) <= question.tolerance * (question.relative ? Math.abs(target) : 1) * (1 + 1e-9);
     const wrong = (value) => {
@@ -98,9 +100,9 @@ const kinds = {
       nodes: [make("p", {}, make("label", { for: name }, "Your number: "), input, question.unit && ` ${question.unit}`)],
       inputs: [input],
       enter: true,
-      missing: "Type a number first.",
-      read: () => (Number.isFinite(input.valueAsNumber) ? input.valueAsNumber : undefined),
-      write: (answer) => ((input.value = answer), Number.isFinite(input.valueAsNumber)),
+      missing: "Type a number first, such as 0.5 or 2000: with a point and without a comma.",
+      read: () => (Number.isFinite(typed()) ? typed() : undefined),
+      write: (answer) => ((input.value = answer), Number.isFinite(typed())),
       words: (answer) => `${answer} ${question.unit}`.trim(),
       judge: (answer) =>
         near(answer, question.answer)

@@ -24,7 +24,7 @@ function renderReveal({ model, el }) {
 
   function toQuestion() {
     const question = document.querySelector(`[data-asks="${name}"]`);
-    if (!question) return (hint.textContent = `Question ${name} is not on this page yet. Run its cell, above.`);
+    if (!question) return (hint.textContent = `Question ${name} cannot be answered yet. Run its cell, above: show.quiz("${name}").`);
     question.scrollIntoView({ block: "center" });
     (question.querySelector("input:not(:disabled), button:not(:disabled)") ?? question).focus({ preventScroll: true });
   }

@@ -140,7 +140,7 @@ def test_progress_has_a_line_for_each_lesson(folder):
     rows = re.findall("<tr>.*?</tr>", show.progress().html)[1:]
     said = [words(row).strip() for row in rows]
     assert [row[:2] for row in said] == [it.stem[:2] for it in LESSONS]
-    assert "02 taylor not yet 0 right of 1 made, 3 asked none yet" in said
+    assert "02 taylor not yet 1 of 3 made, 0 right none yet" in said
     assert [row for row in said if " yes " in row] == ["05 obs yes none yet 1 of 4 solved"]
 
 

@@ -47,7 +47,7 @@ class Line(NamedTuple):
         """Name, run through, predictions, exercises: how a table says it."""
         made, there = len(self.done.predictions), len(self.questions | self.done.predictions)
         predictions = (
-            f"{self.done.right} right of {made} made, {there} asked" if made else "none yet"
+            f"{made} of {there} made, {self.done.right} right" if made else "none yet"
         )
         solved = f"{len(self.done.solved)} of {len(self.exercises)} solved"
         through = "yes" if self.done.finished else "not yet"

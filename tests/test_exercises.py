@@ -52,7 +52,7 @@ def test_solutions_pass(stem, source, capsys):
         if cell.cell_type == "code" and "import" in cell.source and "solution" not in cell.source:
             exec("\n".join(line for line in cell.source.splitlines() if "import" in line), space)  # noqa: S102
     exec(source, space)  # noqa: S102
-    assert capsys.readouterr().out == f"{exercise(source)}: correct.\n"
+    assert capsys.readouterr().out == f"{exercise(source)}: the solution is correct.\n"
     name = exercise(source)
     assert verdict(name, space["solution"], 1) == "correct."
     assert {differs(name, space["solution"], seed) for seed in range(RIGHT)} == {""}

@@ -80,6 +80,9 @@ def lesson(page: Any, name: str, moves: int, process: "subprocess.Popen[bytes]")
     """Run the open notebook up to its last explorer, then move them all."""
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate(RUN)
+    covers = page.get_by_role("button", name="Show it without a prediction")
+    while covers.count():
+        covers.first.click()
     explorers = page.locator(".jp-OutputArea .tk-explorer")
     explorers.first.wait_for(timeout=60_000)
     taken = [pressed(page, explorers.nth(i), moves) for i in range(explorers.count())]

@@ -46,9 +46,7 @@ class Line(NamedTuple):
     def words(self) -> tuple[str, str, str, str]:
         """Name, run through, predictions, exercises: how a table says it."""
         made, there = len(self.done.predictions), len(self.questions | self.done.predictions)
-        predictions = (
-            f"{made} of {there} made, {self.done.right} right" if made else "none yet"
-        )
+        predictions = f"{made} of {there} made, {self.done.right} right" if made else "none yet"
         solved = f"{len(self.done.solved)} of {len(self.exercises)} solved"
         through = "yes" if self.done.finished else "not yet"
         return self.it.title, through, predictions, solved if self.done.tried else "none yet"

@@ -132,8 +132,13 @@ class Recorder:
 
 def recorded(copy: Path, name: str) -> dict[str, Any]:
     """What a :class:`Recorder` says of a file of tests, or a folder."""
-    _forked(copy, [name], 3600, record=True)
-    return dict(json.loads((copy / "record.json").read_text("utf-8")))
+    path = copy / "record.json"
+    path.unlink(missing_ok=True)
+    status = _forked(copy, [name], 3600, record=True)
+    if not path.exists():
+        said = (copy / "said.txt").read_text("utf-8", errors="replace")
+        raise RuntimeError(f"{name}: pytest ended with status {status} and no record:\n{said}")
+    return dict(json.loads(path.read_text("utf-8")))
 
 
 def load(libraries: Iterable[str]) -> None:

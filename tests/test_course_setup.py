@@ -269,6 +269,7 @@ def test_the_closure_of_what_is_asked_for_is_bound_on_every_system_and_python():
         asked.append(canonicalize_name(wanted.name))
         return pins.Package(BOUND[asked[-1]], [])
 
+    assert "3.11.0" in [target.first for target in pins.TARGETS]
     packages, needed = pins.closure(pins.roots(), pins.installed(), look_up)
     assert {name: package.version for name, package in packages.items()}.items() <= BOUND.items()
     assert {"pywinpty", "colorama", "appnope"} <= set(asked)
@@ -314,6 +315,14 @@ def test_the_closure_follows_markers_and_extras():
         "d==1.0",
         "e==1.0 ; python_version <= '3.11'",
     ]
+
+
+def test_a_version_that_the_oldest_python_refuses_is_not_bound():
+    known = {"a": pins.Package("4.1.2", [], ">=3.11.5")}
+    with pytest.raises(
+        SetupError, match=r"a 4\.1\.2 is for Python >=3\.11\.5, and not for 3\.11\.0"
+    ):
+        pins.closure(["a"], known, lambda w, t: pytest.fail("a is known"))
 
 
 def test_the_command_asks_pip_and_keeps_what_the_file_had(

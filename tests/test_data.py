@@ -211,15 +211,12 @@ def test_threads_may_fetch_at_once(server, tmp_path):
 
 def test_programs_may_fetch_at_once(server, tmp_path):
     code = (
-        "import sys, json, pathlib; sys.modules['torch'] = None\n"  # fetching needs it not
-        "from importlib.util import spec_from_file_location, module_from_spec\n"
-        "spec = spec_from_file_location('fetching', sys.argv[1])\n"
-        "fetching = module_from_spec(spec); spec.loader.exec_module(fetching)\n"
-        "fetching.pooch.os_cache = lambda name: pathlib.Path(sys.argv[2]) / name\n"
-        "wanted = {k: fetching.Content(*v) for k, v in json.loads(sys.argv[4]).items()}\n"
-        "print(len(fetching.mnist_files([sys.argv[3]], wanted)))"
+        "import sys, json, pathlib; from teachkit.lab import fetching\n"
+        "fetching.pooch.os_cache = lambda name: pathlib.Path(sys.argv[1]) / name\n"
+        "wanted = {k: fetching.Content(*v) for k, v in json.loads(sys.argv[3]).items()}\n"
+        "print(len(fetching.mnist_files([sys.argv[2]], wanted)))"
     )
-    arguments = [fetching.__file__, str(tmp_path), f"{server}/slow/", json.dumps(WANTED)]
+    arguments = [str(tmp_path), f"{server}/slow/", json.dumps(WANTED)]
     started = [
         subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE)
         for _ in range(3)

@@ -46,6 +46,11 @@ class Target(NamedTuple):
     system: str
     python: str
 
+    @property
+    def first(self) -> str:
+        """The oldest of its Pythons, which some distributions still carry: Debian 12 has 3.11.2."""
+        return f"{self.python}.0"
+
     def environment(self) -> dict[str, str]:
         """What a requirement's condition may ask of it."""
         return {key: str(value) for key, value in default_environment().items()} | {
@@ -54,15 +59,16 @@ class Target(NamedTuple):
             "os_name": "nt" if self.system == "win32" else "posix",
             "platform_machine": "arm64" if self.system == "darwin" else "x86_64",
             "python_version": self.python,
-            "python_full_version": f"{self.python}.9",
+            "python_full_version": self.first,
         }
 
 
 class Package(NamedTuple):
-    """A version, and what it asks for."""
+    """A version, what it asks for, and for which Pythons it is (all, if it says nothing)."""
 
     version: str
     requires: list[str]
+    pythons: str = ""
 
 
 TARGETS = [Target(*each) for each in product(SYSTEMS, PYTHONS)]
@@ -72,7 +78,11 @@ LookUp = Callable[[Requirement, Target], Package]
 def installed() -> dict[str, Package]:
     """Every package of the running environment but ourselves and pip, by its normalized name."""
     packages = {
-        canonicalize_name(each.name): Package(public(each.version), each.requires or [])
+        canonicalize_name(each.name): Package(
+            public(each.version),
+            each.requires or [],
+            str(each.metadata.json.get("requires_python", "")),
+        )
         for each in distributions()
     }
     return {name: package for name, package in packages.items() if name not in OURS}
@@ -113,6 +123,11 @@ def closure(
             name = canonicalize_name(wanted.name)
             if name not in packages:
                 packages[name] = look_up(wanted, target)
+            if target.first not in SpecifierSet(packages[name].pythons):
+                raise SetupError(
+                    f"{name} {packages[name].version} is for Python {packages[name].pythons}, and not "
+                    f"for {target.first}. Bind an older version in environment.yml."
+                )
             needed.setdefault(name, set()).add(target)
             for asked in {"", *wanted.extras}:
                 if (name, asked) not in seen:
@@ -180,11 +195,11 @@ def from_index(environment: Environment, before: dict[str, str]) -> LookUp:
             for each in json.loads(report.read_text("utf-8"))["install"]:
                 metadata: dict[str, Any] = each["metadata"]
                 if canonicalize_name(metadata["name"]) == canonicalize_name(wanted.name):
-                    if f"{target.python}.9" not in SpecifierSet(
-                        metadata.get("requires_python", "")
-                    ):
-                        raise SetupError(f"{wanted} {metadata['version']} is not for {target}")
-                    return Package(public(metadata["version"]), metadata.get("requires_dist", []))
+                    return Package(
+                        public(metadata["version"]),
+                        metadata.get("requires_dist", []),
+                        metadata.get("requires_python", ""),
+                    )
         raise SetupError(f"pip would not install {wanted}")
 
     return look_up

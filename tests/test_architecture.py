@@ -331,7 +331,8 @@ def pins():
 
 def ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["test"]
+    extra = project["optional-dependencies"]
+    lines = project["dependencies"] + extra["site"] + extra["test"]
     return dict(line.split(">=") for line in lines), {
         line.split(">=")[0] for line in project["dependencies"]
     }

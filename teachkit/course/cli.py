@@ -1,4 +1,4 @@
-"""The commands: ``python -m teachkit lab | progress | test | notebooks | pins | bench | mutants``."""
+"""The commands of ``python -m teachkit``: lab, progress, slides, test, notebooks, pins, bench, mutants."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ COMMANDS = {
     "lab": "set up, then open your copies of the lessons in JupyterLab; "
     "options go to 'jupyter lab', e.g. --no-browser",
     "progress": "say how far you have come: predictions, exercises and lessons",
+    "slides": "make offline slides of the lessons, HTML and PDF; all, or those named: 02 05",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
     "pins": "write constraints.txt: the version of every package of the environment, on every system",

@@ -2,8 +2,8 @@
 
 ``slideshow.slide_type`` begins a slide (slide, subslide), goes on with it step by step (fragment) or at
 once (none), leaves a cell out (skip), or gives it to the lecturer (notes). Code is not shown, its
-result is; the tag ``show-input`` shows it, too. ``slideshow.minutes`` and ``slideshow.layout`` overrule
-what is guessed.
+result is; the tag ``show-input`` shows it, too. ``slideshow.heading``, ``slideshow.minutes`` and
+``slideshow.layout`` overrule what is guessed.
 """
 
 import re
@@ -21,6 +21,7 @@ LEFT_OUT = {"exercise", "check", "solution", "appendix"}  # tags of cells that n
 LAYOUTS = ("auto", "rows", "columns")
 PACE = 110  # words a minute, of what is shown and what is said
 LOOK = {"picture": 1.0, "explorer": 2.0, "table": 0.75, "code": 1.0, "question": 1.5}  # minutes
+SAID = ("<p><strong>You will", "<p><strong>You need")
 HEADING = re.compile(r"\s*<h([1-6])[^>]*>(.*?)</h\1>", re.S)
 
 
@@ -55,8 +56,16 @@ class Slide:
             if found and not self.heading:
                 self.heading, self.level = found[2], int(found[1])
                 part = part._replace(html=part.html[found.end() :].strip())
+                part = self._title(part) if self.level == 1 else part
             if part.html:
                 self.parts.append(part._replace(step=part.step or step))
+
+
+    def _title(self, part: Part) -> Part:
+        """On the first slide stands the question; what one will learn and needs, the lecturer says."""
+        paragraphs = part.html.split("\n")
+        self.notes += [p for p in paragraphs if p.startswith(SAID)]
+        return part._replace(html="\n".join(p for p in paragraphs if not p.startswith(SAID)))
 
 
 @dataclass
@@ -120,7 +129,8 @@ def _begin(stem: str, cell: NotebookNode) -> Slide:
         raise DeckError(f"{stem}, cell {cell.id}: layout must be one of {LAYOUTS}, got {layout!r}")
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 <= minutes <= 60:
         raise DeckError(f"{stem}, cell {cell.id}: minutes must be from 0 to 60, got {minutes!r}")
-    return Slide(cell.id, layout=layout, given=float(minutes))
+    heading = parts.markdown(show.get("heading", "")).removeprefix("<p>").removesuffix("</p>")
+    return Slide(cell.id, heading, layout=layout, given=float(minutes))
 
 
 def _show(slide: Slide, cell: NotebookNode, decks: Sequence[str], *, step: bool) -> None:

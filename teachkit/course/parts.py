@@ -19,6 +19,7 @@ COVER = re.compile(
 ASKS = re.compile(r'class="teachkit-question".*?&quot;name&quot;: &quot;([^&]+)&quot;', re.S)
 LINK = re.compile(r'<a href="([^"]*)"([^>]*)>(.*?)</a>', re.S)
 FENCE = "`" * 6
+ASIDE = re.compile(r'\s*<span class="c1"># (?:type: ignore|noqa)[^<]*</span>')  # said to tools
 KINDS = {  # what an output is by what its HTML holds; the first that fits
     "question": "teachkit-question",
     "explorer": "teachkit-explorer",
@@ -69,7 +70,7 @@ def said(cell: NotebookNode, decks: Sequence[str] = ()) -> list[str]:
 def markdown(text: str, decks: Sequence[str] = ()) -> str:
     """Markdown as HTML; formulas stay as they are, for MathJax."""
     renderer = IPythonRenderer(escape=False, exclude_anchor_links=True)
-    made = str(MarkdownWithMath(renderer=renderer).render(text)).strip()
+    made = ASIDE.sub("", str(MarkdownWithMath(renderer=renderer).render(text)).strip())
     return LINK.sub(lambda found: _link(found, decks), made)
 
 

@@ -1,14 +1,16 @@
 // Set the formulas, lay the slides out, then start reveal.js; window.deckReady is true at the end.
 const pages = () => [...document.querySelectorAll(".reveal .page")];
-const THINGS = ["picture", "explorer", "table", "code", "html"];
-const isThing = (part) => THINGS.some((kind) => part.classList.contains(kind));
+const PICTURES = ["picture", "explorer"];
+const THINGS = [...PICTURES, "table", "code", "html"];
+const is = (part, kinds) => kinds.some((kind) => part.classList.contains(kind));
+const ROOM = 150; // px that a question needs below it for what is said after the vote
 
 // How far the content of a page sticks out of it, in pixels of a slide of 1280×720: below and to the right,
 // and of which cell it is.
-function sticksOut(page) {
+function sticksOut(page, spare = 0) {
   const frame = page.getBoundingClientRect();
   const scale = frame.width / 1280 || 1;
-  const [right, bottom] = [frame.right - 40 * scale, frame.bottom - 8 * scale];
+  const [right, bottom] = [frame.right - 40 * scale, frame.bottom - (8 + spare) * scale];
   let found = { down: 0, across: 0, cell: "" };
   for (const part of page.querySelectorAll(".part, h1, h2, h3")) {
     const inner = [part, ...part.querySelectorAll("*")].filter((e) => !e.closest("mjx-assistive-mml, svg svg, .tk-says"));
@@ -31,31 +33,46 @@ const seen = (page) =>
     return sum + Math.min(box.width, box.height * ratio) ** 2 / ratio;
   }, 0);
 
+const LOOKS = ["rows", "columns", "even", "beside", "small", "medium", "large"];
+
 function arrange(page, layout, parts) {
   const body = page.querySelector(".body");
-  page.classList.remove("rows", "columns", "even", "small");
+  page.classList.remove(...LOOKS);
   page.classList.add(...layout.split(" "));
   if (!layout.startsWith("columns")) return body.replaceChildren(...parts);
+  const kinds = layout.includes("beside") ? PICTURES : THINGS; // tables below the text, or the picture
   const sides = [false, true].map((side) => {
     const column = Object.assign(document.createElement("div"), { className: "column" });
-    column.append(...parts.filter((part) => isThing(part) === side));
+    column.append(...parts.filter((part) => is(part, kinds) === side));
     return column;
   });
   body.replaceChildren(...sides);
 }
 
+// The layouts to try: text above or beside the things; larger text where no picture wants the room,
+// smaller tables where nothing else fits.
+function layouts(page, parts) {
+  const things = parts.filter((part) => is(part, THINGS));
+  const pictures = parts.filter((part) => is(part, PICTURES));
+  let tries = ["rows"];
+  if (page.classList.contains("title")) return tries;
+  if (things.length && things.length < parts.length) tries.push("columns", "columns even");
+  if (pictures.length && pictures.length < things.length) tries.push("columns beside", "columns beside even");
+  const asked = tries.filter((name) => name.startsWith(page.dataset.layout));
+  if (asked.length) tries = asked;
+  const with_ = (size) => tries.map((name) => `${name} ${size}`);
+  const larger = pictures.length ? [] : [...with_("large"), ...with_("medium")];
+  return [...larger, ...tries, ...with_("small")];
+}
+
 function layOut(page) {
   const parts = [...page.querySelectorAll(".part")];
-  const things = parts.filter(isThing);
-  const asked = page.dataset.layout;
-  const both = things.length && things.length < parts.length && !page.classList.contains("title");
-  let tries = both ? ["rows", "columns", "columns even"] : ["rows"];
-  if (asked !== "auto" && both) tries = tries.filter((name) => name.startsWith(asked));
-  tries.push(...tries.map((name) => `${name} small`));
-  const scored = tries.map((layout, i) => {
+  const spare = parts.some((part) => is(part, ["question"])) ? ROOM : 0;
+  const scored = layouts(page, parts).map((layout, i) => {
     arrange(page, layout, parts);
-    const { down, across } = sticksOut(page);
-    return { layout, out: Math.round(Math.max(down, across)), area: seen(page) * (layout.endsWith("small") ? 0.5 : 1), i };
+    const { down, across } = sticksOut(page, /large|medium/.test(layout) ? spare : 0);
+    const area = seen(page) * (layout.endsWith("small") ? 0.5 : 1);
+    return { layout, out: Math.round(Math.max(down, across)), area, i };
   });
   scored.sort((a, b) => a.out - b.out || b.area - a.area || a.i - b.i);
   arrange(page, scored[0].layout, parts);
@@ -74,10 +91,12 @@ function plainNotes() {
   }
 }
 
-// A vote in the hall makes the answer superfluous that a key would show.
+// A vote on the page says what is right: then no key need show it.
 document.addEventListener("teachkit-vote", ({ detail }) => {
   const answer = document.querySelector(`.answer[data-answers="${detail}"]`);
-  answer?.style.setProperty("opacity", "0.35");
+  const section = answer?.closest("section");
+  answer?.remove();
+  if (section) Reveal.syncFragments(section);
 });
 
 // What is wrong with the slides, for the command that makes them: a line each.

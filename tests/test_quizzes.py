@@ -230,7 +230,7 @@ def test_a_page_without_a_kernel_asks_the_same(written):
     (first, *_) = quizzes.load(written(ALL_KINDS)).values()
     assert "<b>Is a &lt; b &amp; c one answer?</b>" in first.static
     assert "Run this cell to answer" in first.static
-    assert predictions.page_script().count("</script>") == 1
+    assert predictions.page_script().count("</script>") == 2
 
 
 def test_unknown_questions_are_refused():

@@ -139,10 +139,14 @@ def quiz(name: str) -> Quiz:
 
 
 def page_script() -> str:
-    """The elements that bring the static questions and reveals of a plain HTML page to life."""
-    style = (FRONT / "questions.css").read_text("utf-8")
-    code = script("questions") + "\nhydrate(document);\n"
-    return f'<style>\n{style}</style>\n<script type="module">\n{code}</script>\n'
+    """The elements that bring the questions, covers and explorers of a plain HTML page to life."""
+    styles = [(FRONT / f"{name}.css").read_text("utf-8") for name in ("questions", "explorer")]
+    codes = [
+        script("questions") + "\nhydrate(document);\n",
+        script("explorer") + "\nhydrateExplorers(document);\n",
+    ]
+    scripts = [f'<script type="module">\n{code}</script>\n' for code in codes]
+    return "".join(["<style>\n", *styles, "</style>\n", *scripts])
 
 
 door.hold(globals())

@@ -52,14 +52,13 @@ class Slide:
     def add(self, made: Iterable[Part], step: bool) -> None:
         """Put parts below those that are there; the first heading becomes the slide's own."""
         for part in made:
-            found = HEADING.match(part.html) if part.kind == "text" and not self.parts else None
-            if found and not self.heading:
+            found = HEADING.match(part.html) if part.kind == "text" else None
+            if found and self.heading in ("", found[2]):
                 self.heading, self.level = found[2], int(found[1])
                 part = part._replace(html=part.html[found.end() :].strip())
                 part = self._title(part) if self.level == 1 else part
             if part.html:
                 self.parts.append(part._replace(step=part.step or step))
-
 
     def _title(self, part: Part) -> Part:
         """On the first slide stands the question; what one will learn and needs, the lecturer says."""

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import nbformat
-from nbformat import NotebookNode
 
-from teachkit.course import chromium, contents, decks, notebooks, vendored
+from teachkit.course import chromium, contents, decks, notebooks, rendering, vendored
 from teachkit.course.decks import Deck, DeckError
 from teachkit.course.setup import ROOT
 from teachkit.show import pages, predictions
@@ -61,11 +59,6 @@ def _clock(deck: Deck) -> list[str]:
     return said
 
 
-def read(path: Path) -> NotebookNode:
-    """A lesson with what its cells show."""
-    return nbformat.read(path, as_version=4)
-
-
 def in_words(deck: Deck, problem: dict[str, Any]) -> str:
     """A problem of a slide, so that an author finds the cell."""
     number = problem["slide"]
@@ -103,7 +96,8 @@ def write(paths: Sequence[Path], out: Path = OUT, *, sheet: bool = False) -> lis
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         stems = [path.stem for path in notebooks.select([], paths[0].parent)]
-        made = [decks.deck(path.stem, read(path), stems) for path in paths]
+        read = rendering.all_rendered(paths)
+        made = [decks.deck(path.stem, notebook, stems) for path, notebook in read]
         for deck, path in zip(made, paths, strict=True):
             (part / f"{deck.stem}.html").write_text(
                 page(deck, pages.lesson(path).question), "utf-8"

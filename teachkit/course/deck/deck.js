@@ -3,7 +3,7 @@ const pages = () => [...document.querySelectorAll(".reveal .page")];
 const PICTURES = ["picture", "explorer"];
 const THINGS = [...PICTURES, "table", "code", "html"];
 const is = (part, kinds) => kinds.some((kind) => part.classList.contains(kind));
-const ROOM = 150; // px that a question needs below it for what is said after the vote
+const ROOM = { question: 150, text: 24 }; // px that larger text must leave free: a vote is answered below
 
 // How far the content of a page sticks out of it, in pixels of a slide of 1280×720: below and to the right,
 // and of which cell it is.
@@ -15,7 +15,8 @@ function sticksOut(page, spare = 0) {
   for (const part of page.querySelectorAll(".part, h1, h2, h3")) {
     const inner = [part, ...part.querySelectorAll("*")].filter((e) => !e.closest("mjx-assistive-mml, svg svg, .tk-says"));
     const boxes = inner.map((e) => e.getBoundingClientRect()).filter((b) => b.width && b.height);
-    const hidden = inner.map((e) => (e.closest("svg") ? 0 : e.scrollWidth - e.clientWidth > 1 && e.clientWidth ? e.scrollWidth - e.clientWidth : 0));
+    const cut = inner.filter((e) => e.clientWidth && !e.closest("svg") && e.tagName !== "INPUT" && getComputedStyle(e).overflowX !== "visible");
+    const hidden = cut.map((e) => e.scrollWidth - e.clientWidth);
     const down = Math.max(0, ...boxes.map((b) => b.bottom - bottom)) / scale;
     const across = Math.max(0, ...boxes.map((b) => (b.right - right) / scale), ...hidden);
     if (Math.max(down, across) > Math.max(found.down, found.across)) {
@@ -67,11 +68,11 @@ function layouts(page, parts) {
 
 function layOut(page) {
   const parts = [...page.querySelectorAll(".part")];
-  const spare = parts.some((part) => is(part, ["question"])) ? ROOM : 0;
+  const spare = parts.some((part) => is(part, ["question"])) ? ROOM.question : ROOM.text;
   const scored = layouts(page, parts).map((layout, i) => {
     arrange(page, layout, parts);
     const { down, across } = sticksOut(page, /large|medium/.test(layout) ? spare : 0);
-    const area = seen(page) * (layout.endsWith("small") ? 0.5 : 1);
+    const area = seen(page) * (layout.endsWith("small") ? 0.8 : 1);
     return { layout, out: Math.round(Math.max(down, across)), area, i };
   });
   scored.sort((a, b) => a.out - b.out || b.area - a.area || a.i - b.i);

@@ -100,6 +100,16 @@ document.addEventListener("teachkit-vote", ({ detail }) => {
   if (section) Reveal.syncFragments(section);
 });
 
+// What is said after a vote gets the room that it needs, as soon as it stands there.
+document.addEventListener("click", ({ target }) => {
+  const page = target.closest?.(".question") && target.closest(".page");
+  if (page) requestAnimationFrame(() => makeRoom(page));
+});
+function makeRoom(page) {
+  page.classList.remove("tight", "alone");
+  for (const name of ["tight", "alone"]) if (sticksOut(page).down > 1) page.classList.add(name);
+}
+
 // What is wrong with the slides, for the command that makes them: a line each.
 window.deckProblems = async () => {
   const found = [];

@@ -220,7 +220,8 @@ def test_no_text_ends_a_script_and_nothing_is_fetched():
     )
     elements = Elements()
     elements.feed(page)
-    assert elements.scripts == [[]] * (3 + len(slides.SCRIPTS) + 1)  # none of them has an address
+    assert len(elements.scripts) > len(slides.SCRIPTS)
+    assert not any(elements.scripts)  # none of them has an address
     assert elements.slides == 1
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
     assert 'content="why &#34;&lt;/head&gt;&#34;?"' in page

@@ -152,7 +152,7 @@ def test_where_jupyterlab_shows_no_docs_the_end_says_where_they_lie(inside, monk
     monkeypatch.setenv("TEACHKIT_WORK", work)
     html = show.end("02").html
     assert f"Glossary: <code>{places.root() / 'docs' / 'glossary.md'}</code>" in html
-    assert ".md\"" not in html
+    assert '.md"' not in html
 
 
 def test_without_the_course_a_lesson_ends_and_leads_nowhere(folder, monkeypatch):

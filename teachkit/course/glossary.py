@@ -115,7 +115,9 @@ def _formula(entry: str, lesson: str) -> Formula:
     found = FORMULA.fullmatch(entry)
     if not found:
         name = entry.partition("\n")[0]
-        raise ValueError(f"the formula {name!r} is not $$…$$, a text, 'Code: `…`.' and 'Source: … .'")
+        raise ValueError(
+            f"the formula {name!r} is not $$…$$, a text, 'Code: `…`.' and 'Source: … .'"
+        )
     text, source = (" ".join((found[key] or "").split()) for key in ("text", "source"))
     code = tuple(found["code"].replace("`", "").split(", "))
     return Formula(found["name"], lesson, found["tex"], text, code, source)

@@ -16,7 +16,7 @@ FACTS = re.compile(
     rf"^(?:Korean: (?P<korean>.+?)\. )?(?:Symbol: (?P<symbol>.+?)\. )?Lesson: {LESSON}$", re.M
 )
 FORMULA = re.compile(
-    r"(?P<name>.+)\n\n\$\$(?P<tex>.+)\$\$\n\n(?P<text>(?:.+\n)+?)"
+    r"(?P<name>.+)\n\n\$\$(?P<tex>.+)\$\$\n\n(?P<text>(?:.+\n)+)\n"
     r"Code: (?P<code>`[\w.]+`(?:, `[\w.]+`)*)\.(?:\sSource: (?P<source>(?:.+\n?)+)\.)?\n*"
 )
 

@@ -55,7 +55,10 @@ class Line(NamedTuple):
 def lines() -> list[Line]:
     """Every lesson of the course with the learner's progress."""
     done = kept.summary(kept.events())
-    return [_line(pages.lesson(path), done) for path in pages.notebooks()]
+    there = [pages.lesson(path) for path in pages.notebooks()]
+    # Where only the package is installed, as on Colab, its questions say which lessons there are.
+    named = [pages.Lesson(f"{number}_{name}", "", "") for number, name in stems().items()]
+    return [_line(it, done) for it in there or named]
 
 
 def _line(it: pages.Lesson, done: dict[str, Progress]) -> Line:
@@ -92,9 +95,10 @@ def end(lesson: str) -> Sight:
     found = [_predictions(line), _exercises(line), _through(line)]
     if kept.path() is None:
         found = [f"<p>{UNKEPT}: it shows {SHOWN}.</p>"]
-    parts = [*found, _way(before, after)]
+    parts = [*found, _way(before, after), pages.reference()]
     plain = f"The end of lesson {lesson}: run this cell in JupyterLab, and it shows {SHOWN}."
     way = [f"{word}: {it.title}" for word, it in (("Before", before), ("Next", after)) if it]
+    way += [f"{word}: docs/{name}.md" for word, name in pages.PAGES.items()]
     return Sight("\n".join(part for part in parts if part), "\n".join([plain, *way]))
 
 
@@ -168,12 +172,15 @@ def _empty(words: str) -> str:
 def _way(before: pages.Lesson | None, after: pages.Lesson | None) -> str:
     """Links that JupyterLab follows from beside the notebooks."""
     words = (("Before", before), ("Next", after))
-    found = [f"{word}: {_link(it)}: {escape(it.question)}" for word, it in words if it]
+    found = [f"{word}: {_link(it)}" for word, it in words if it]
     return f"<p>{'<br>'.join(found)}</p>" if found else ""
 
 
 def _link(it: pages.Lesson) -> str:
-    return f'<a href="{it.stem}.ipynb">{escape(it.title)}</a>'
+    """A lesson with its question; without a notebook there is nothing to lead to."""
+    if not it.question:
+        return escape(it.title)
+    return f'<a href="{it.stem}.ipynb">{escape(it.title)}</a>: {escape(it.question)}'
 
 
 def progress() -> Sight:

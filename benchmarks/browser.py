@@ -48,7 +48,11 @@ document.addEventListener("load", async ({ target }) => {
   window.told?.();
 }, true);
 """
-NEXT = "n => window.moves.length > n || new Promise(tell => (window.told = tell))"
+NEXT = """n => window.moves.length > n || new Promise((tell, fail) => {
+  window.told = tell;
+  setTimeout(() => fail(new Error("no picture after 20 seconds")), 20000);
+})"""
+REST = 600  # ms in which the last picture of the explorer before has come
 
 
 def table(books: Sequence[Path], moves: int) -> Table:
@@ -88,18 +92,19 @@ def lesson(page: Any, name: str, moves: int, process: "subprocess.Popen[bytes]")
     taken = [pressed(page, explorers.nth(i), moves) for i in range(explorers.count())]
     memory = f"{peak(process):.0f}"
     return [
-        [
-            f"{name}, {i + 1}. explorer",
-            *(f"{value:.0f}" for value in (*np.quantile(times, [0.5, 0.9]), max(times))),
-            memory,
-        ]
-        for i, times in enumerate(taken)
+        [f"{name}, {i + 1}. explorer", *summary(times), memory] for i, times in enumerate(taken)
     ]
+
+
+def summary(taken: Sequence[float]) -> list[str]:
+    """Median, 90th percentile and maximum in words."""
+    return [f"{value:.0f}" for value in (*np.quantile(taken, [0.5, 0.9]), max(taken))]
 
 
 def pressed(page: Any, explorer: Any, moves: int) -> list[float]:
     """Milliseconds from each of some arrow keys, on the controls in turn, to its picture."""
     explorer.scroll_into_view_if_needed()
+    page.wait_for_timeout(REST)
     controls = explorer.locator("input, select")
     kinds = [controls.nth(i).evaluate("c => c.tagName") for i in range(controls.count())]
     for move in range(moves + 1):

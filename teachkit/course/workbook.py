@@ -25,10 +25,8 @@ from teachkit.course import jupyter, keeping, manifest
 from teachkit.course.manifest import Entry, Manifest, digest
 
 LOCK = ".course.lock"
-OURS = rf"\d\d_[^/]+\.ipynb|{re.escape(manifest.NAME)}"  # a kernel that is running has others
-PART = re.compile(
-    rf"\.({OURS})\.[0-9a-f]{{32}}\.part"
-)  # what a killed program has left half written
+# What a killed program of ours has left half written; what a kernel is writing has other names.
+PART = re.compile(rf"\.(\d\d_.+\.ipynb|{re.escape(manifest.NAME)})\.[0-9a-f]{{32}}\.part")
 WAIT = 60.0  # seconds for another program to finish
 
 

@@ -101,9 +101,7 @@ def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs
             return _words(task, sheet, function, given, calls, wanted)
     except OutOfTimeError as error:
         limit = f"{running.LIMIT:g} seconds"
-        again = len(calls) > len(
-            given
-        )  # all calls are made: it compares, or tries what else is asked
+        again = len(calls) > len(given)  # it compares now, or tries what else is asked
         if again and not _at_work(function, error):
             return f"not yet: your answer could not be compared within {limit}; can you write it more simply?"
         lines = [

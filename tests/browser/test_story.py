@@ -15,8 +15,8 @@ import time
 
 import pytest
 from answers import answer, first_exercise, right_code
-from server import Server
 
+from benchmarks.jupyterlab import Server
 from teachkit.course.setup import ROOT
 from teachkit.show.quizzes import find
 

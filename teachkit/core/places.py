@@ -39,7 +39,7 @@ def work(course: Path | None = None) -> Path | None:
         return course / "work" if course else None
     if not given.strip():
         return None
-    return (course or Path.cwd()) / Path(given.strip()).expanduser()
+    return (course or Path.cwd()) / os.path.expanduser(given.strip())
 
 
 def within(course: Path, folder: Path) -> bool:

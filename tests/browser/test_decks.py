@@ -13,7 +13,7 @@ from teachkit.course.notebooks import FOLDER
 from teachkit.show import frames, plots, quizzes
 
 FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-PROVED = ["02_taylor"]  # decks that fit slide by slide
+PROVED = ["02_taylor", "05_obs", "11_paradox"]  # decks that fit slide by slide
 SIZES = [(1280, 720), (1920, 1080)]
 QUESTIONS = ["02.3", "02.1", "02.2", "11.4", "05.4"]  # one of each kind, the first with a reason
 LONG = "\n\n".join(["A slide of many words says what no one reads."] * 20)
@@ -98,7 +98,7 @@ def test_a_lesson_is_fit_for_a_hall_without_internet(stem, size, opened):
     page = opened(stem, size=size)
     assert page.evaluate("Reveal.getTotalSlides()") <= 20
     assert page.evaluate("deckProblems()") == []
-    assert page.locator("section mjx-container").count() > 50
+    assert page.locator("section mjx-container").count() > 20
     text = page.evaluate(
         "[...document.querySelectorAll('.page')].map(p => p.textContent).join(' ')"
     )

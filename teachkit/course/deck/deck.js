@@ -134,12 +134,14 @@ async function start() {
   pages().forEach(layOut);
   plainNotes();
   document.documentElement.classList.remove("typesetting");
+  const printed = new Promise((done) => (printing ? Reveal.on("pdf-ready", done) : done()));
   await Reveal.initialize({
     width: 1280, height: 720, margin: 0, center: false, hash: true, transition: "none", controls: false,
     slideNumber: "c/t", pdfSeparateFragments: false, pdfMaxPagesPerSlide: 1,
     viewDistance: 2, plugins: [RevealNotes, RevealSearch, RevealZoom],
   });
   Reveal.addKeyBinding({ keyCode: 68, key: "D", description: "Light or dark" }, () => document.documentElement.classList.toggle("dark"));
+  await printed; // the pages of a print are laid out after all else
   window.deckReady = true;
 }
 // Questions and explorers come to life in a module of their own, before this event.

@@ -1,15 +1,27 @@
 """Slides without a browser: from a notebook's metadata to parts, notes, pages and folders."""
 
+import re
 from html.parser import HTMLParser
 
 import nbformat
 import pytest
 
 from teachkit import lab
-from teachkit.course import chromium, cli, contents, decks, parts, rendering, slides
+from teachkit.course import (
+    chromium,
+    cli,
+    contents,
+    decks,
+    glossary,
+    parts,
+    rendering,
+    sheets,
+    slides,
+)
 from teachkit.course.decks import DeckError, deck
 from teachkit.show import quizzes, tables
 
+BESIDE = ["formulas.html", "glossary.html", "index.html"]
 PIXEL = '<img src="data:image/png;base64,AA" alt="x">'
 
 
@@ -153,9 +165,32 @@ def test_notes_of_code_are_what_it_printed():
 
 
 def test_links_lead_to_decks_and_to_the_web_alone():
-    links = "[a](01_hessian.ipynb#x) [b](https://x.org) [c](../docs/glossary.md#pruning)"
+    links = (
+        "[a](01_hessian.ipynb#x) [b](https://x.org) [c](../docs/glossary.md#pruning) [d](e.ipynb)"
+    )
     page = parts.markdown(links, ["01_hessian"])
-    assert page == '<p><a href="01_hessian.html">a</a> <a href="https://x.org">b</a> c</p>'
+    assert page == (
+        '<p><a href="01_hessian.html">a</a> <a href="https://x.org">b</a> '
+        '<a href="glossary.html#pruning">c</a> d</p>'
+    )
+
+
+def test_terms_of_the_glossary_lead_to_their_entries(tmp_path):
+    page = sheets.linked("<p>A <em>saddle point</em> is <em>nice</em>.</p>")
+    link = (
+        '<a class="term" href="glossary.html#saddle-point" title="안장점"><em>saddle point</em></a>'
+    )
+    assert page == f"<p>A {link} is <em>nice</em>.</p>"
+    sheets.write(tmp_path, ["01_hessian"])
+    text = (tmp_path / "glossary.html").read_text("utf-8")
+    assert '<h2 id="saddle-point">saddle point</h2>' in text
+    assert 'href="01_hessian.html"' in text
+    assert "ipynb" not in text
+    anchors = set(re.findall(r' id="([^"]*)"', text))
+    assert set(re.findall(r'href="#([^"]*)"', text)) <= anchors
+    assert {term.anchor for term in glossary.terms().values()} <= anchors
+    assert "tex-svg" not in text
+    assert "window.MathJax" in (tmp_path / "formulas.html").read_text("utf-8")
 
 
 def test_what_an_output_is():
@@ -253,7 +288,7 @@ def test_decks_stay_beside_each_other_and_without_a_browser_the_command_goes_on(
         ("01_one", "01_one", "why 01_one?", 1, 3.0, False),
         ("02_two", "02_two", "why 02_two?", 1, 3.0, False),
     ]
-    assert sorted(p.name for p in out.iterdir()) == ["01_one.html", "02_two.html", "index.html"]
+    assert sorted(p.name for p in out.iterdir()) == ["01_one.html", "02_two.html", *BESIDE]
     one.unlink()
     slides.write([two], out)  # a lesson that is gone takes its deck along
     assert [row.stem for row in contents.rows(out)] == ["02_two"]

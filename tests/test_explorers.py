@@ -158,6 +158,8 @@ def test_controls_have_names_and_values_in_words():
     fine = control("correlation", (-0.95, 0.95, 0.05, 0.9))
     assert fine.describe()["shown"][-3:] == ["0.85", "0.90", "0.95"]
     assert fine.options[19:21] == [0.0, 0.05]
+    tiny = control("damping", (0.0, 5e-5, 1e-5)).describe()
+    assert tiny["shown"][:2] == ["0.00000", "0.00001"]
     assert all(type(option) is float for option in control("c", (0.0, 2.0, 1.0)).options)
     words = control("layer", ["a", "b"])
     assert (words.describe()["slider"], words.find("b")) == (False, 1)

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -18,6 +19,7 @@ COVER = re.compile(
 )
 ASKS = re.compile(r'class="teachkit-question".*?&quot;name&quot;: &quot;([^&]+)&quot;', re.S)
 LINK = re.compile(r'<a href="([^"]*)"([^>]*)>(.*?)</a>', re.S)
+SHEETS = ("glossary", "formulas")  # pages beside the decks
 FENCE = "`" * 6
 ASIDE = re.compile(r'\s*<span class="c1"># (?:type: ignore|noqa)[^<]*</span>')  # said to tools
 KINDS = {  # what an output is by what its HTML holds; the first that fits
@@ -75,11 +77,14 @@ def markdown(text: str, decks: Sequence[str] = ()) -> str:
 
 
 def _link(found: re.Match[str], decks: Sequence[str]) -> str:
-    """Between decks and to the web links stay; what else the course links to is not beside a deck."""
-    target = found[1].partition("#")[0].removesuffix(".ipynb")
-    if target in decks:
-        return f'<a href="{target}.html">{found[3]}</a>'
-    return found[0] if found[1].startswith(("https://", "http://")) else found[3]
+    """Links to the web, to decks and to the sheets beside them stay; other files are not there."""
+    target, mark, anchor = found[1].partition("#")
+    stem = PurePosixPath(target).stem
+    if not target or target.startswith(("https://", "http://")):
+        return found[0]
+    if stem in decks:
+        return f'<a href="{stem}.html">{found[3]}</a>'
+    return f'<a href="{stem}.html{mark}{anchor}">{found[3]}</a>' if stem in SHEETS else found[3]
 
 
 def of(cell: NotebookNode, decks: Sequence[str] = ()) -> Iterator[Part]:

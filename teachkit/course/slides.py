@@ -11,43 +11,34 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from teachkit.course import chromium, contents, decks, notebooks, rendering, vendored
+from teachkit.course import chromium, contents, decks, notebooks, rendering, sheets, vendored
 from teachkit.course.decks import Deck, DeckError
 from teachkit.course.setup import ROOT
 from teachkit.show import pages, predictions
 
 OUT = ROOT / "build" / "slides"
-HERE = Path(__file__).with_name("deck")
 STYLES = ("reveal.js/dist/reset.css", "reveal.js/dist/reveal.css")
 PLUGINS = ("notes", "search", "zoom")
 SCRIPTS = ("reveal.js/dist/reveal.js", *(f"reveal.js/plugin/{p}/{p}.js" for p in PLUGINS))
-MATHJAX = "mathjax/es5/tex-svg.js"
 
 
 def page(deck: Deck, question: str = "") -> str:
     """A deck as one HTML file that asks for no other; the question is what it says of itself."""
-    template = _template("deck.html.j2")
-    return template.render(
+    return sheets.template("deck.html.j2").render(
         deck=deck,
+        linked=sheets.linked,
         question=question,
         clock=_clock(deck),
         styles=[*map(vendored.read, STYLES), _own("slides.css")],
         alive=predictions.page_script(),
         before=_own("before.js"),
-        mathjax=vendored.script(MATHJAX),
+        mathjax=vendored.script(sheets.MATHJAX),
         scripts=[*map(vendored.script, SCRIPTS), _own("deck.js")],
     )
 
 
 def _own(name: str) -> str:
-    return (HERE / name).read_text("utf-8")
-
-
-def _template(name: str) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(HERE)
-    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined).get_template(name)  # noqa: S701  (what it is given is HTML)
+    return (sheets.TEMPLATES / name).read_text("utf-8")
 
 
 def _clock(deck: Deck) -> list[str]:
@@ -96,16 +87,20 @@ def write(paths: Sequence[Path], out: Path = OUT, *, sheet: bool = False) -> lis
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         stems = [path.stem for path in notebooks.select([], paths[0].parent)]
+        known = [s for s in stems if (out / f"{s}.html").exists() or s in {p.stem for p in paths}]
         read = rendering.all_rendered(paths)
-        made = [decks.deck(path.stem, notebook, stems) for path, notebook in read]
+        made = [decks.deck(path.stem, notebook, known) for path, notebook in read]
         for deck, path in zip(made, paths, strict=True):
             (part / f"{deck.stem}.html").write_text(
                 page(deck, pages.lesson(path).question), "utf-8"
             )
         said = check(made, part, sheet=sheet)
         contents.keep(out, part, set(stems) - {deck.stem for deck in made})
-        rows = contents.rows(part)
-        (part / "index.html").write_text(_template("index.html.j2").render(rows=rows), "utf-8")
+        sheets.write(part, known)
+        index = sheets.template("index.html.j2")
+        beside = [name for name in sheets.NAMES if (part / f"{name}.html").exists()]
+        text = index.render(rows=contents.rows(part), sheets=beside)
+        (part / "index.html").write_text(text, "utf-8")
         contents.take_place(part, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -50,7 +50,7 @@ function arrange(page, layout, parts) {
   body.replaceChildren(...sides);
 }
 
-// The layouts to try: text above or beside the things; larger text where no picture wants the room,
+// The layouts to try: text above or beside the things; larger text where it takes no room from a picture,
 // smaller tables where nothing else fits.
 function layouts(page, parts) {
   const things = parts.filter((part) => is(part, THINGS));
@@ -62,8 +62,7 @@ function layouts(page, parts) {
   const asked = tries.filter((name) => name.startsWith(page.dataset.layout));
   if (asked.length) tries = asked;
   const with_ = (size) => tries.map((name) => `${name} ${size}`);
-  const larger = pictures.length ? [] : [...with_("large"), ...with_("medium")];
-  return [...larger, ...tries, ...with_("small")];
+  return [...with_("large"), ...with_("medium"), ...tries, ...with_("small")];
 }
 
 function layOut(page) {
@@ -99,6 +98,16 @@ document.addEventListener("teachkit-vote", ({ detail }) => {
   answer?.remove();
   if (section) Reveal.syncFragments(section);
 });
+
+// What is said after a vote gets the room that it needs, as soon as it stands there.
+document.addEventListener("click", ({ target }) => {
+  const page = target.closest?.(".question") && target.closest(".page");
+  if (page) requestAnimationFrame(() => makeRoom(page));
+});
+function makeRoom(page) {
+  page.classList.remove("tight", "alone");
+  for (const name of ["tight", "alone"]) if (sticksOut(page).down > 1) page.classList.add(name);
+}
 
 // What is wrong with the slides, for the command that makes them: a line each.
 window.deckProblems = async () => {

@@ -175,6 +175,12 @@ def test_links_lead_to_decks_and_to_the_web_alone():
     )
 
 
+def test_no_line_begins_with_what_ends_a_sentence():
+    assert '<span class="whole">$w_q$.</span> Then' in parts.markdown("It is $w_q$. Then")
+    assert "whole" not in parts.markdown("$$w$$, and $w$ more")
+    assert "whole" not in parts.markdown("`cost $5$.`")
+
+
 def test_terms_of_the_glossary_lead_to_their_entries(tmp_path):
     page = sheets.linked("<p>A <em>saddle point</em> is <em>nice</em>.</p>")
     link = (

@@ -22,6 +22,7 @@ LINK = re.compile(r'<a href="([^"]*)"([^>]*)>(.*?)</a>', re.S)
 SHEETS = ("glossary", "formulas")  # pages beside the decks
 FENCE = "`" * 6
 ASIDE = re.compile(r'\s*<span class="c1"># (?:type: ignore|noqa)[^<]*</span>')  # said to tools
+CLOSED = re.compile(r"(?<![$\\])\$[^$<>]+\$[.,;:!?)]+")  # no line begins with a full stop
 KINDS = {  # what an output is by what its HTML holds; the first that fits
     "question": "teachkit-question",
     "explorer": "teachkit-explorer",
@@ -73,6 +74,8 @@ def markdown(text: str, decks: Sequence[str] = ()) -> str:
     """Markdown as HTML; formulas stay as they are, for MathJax."""
     renderer = IPythonRenderer(escape=False, exclude_anchor_links=True)
     made = ASIDE.sub("", str(MarkdownWithMath(renderer=renderer).render(text)).strip())
+    if "<code" not in made:  # where a dollar may be a dollar
+        made = CLOSED.sub(r'<span class="whole">\g<0></span>', made)
     return LINK.sub(lambda found: _link(found, decks), made)
 
 
@@ -133,7 +136,8 @@ def answer(part: Part) -> Part:
     said = [f"<b>{html.escape(asked.truth)}</b>", *map(html.escape, _why(asked))]
     if asked.reason:
         right = next(o for o in asked.reason.options if o.right)
-        said += [f"<b>{html.escape(asked.reason.text)} {html.escape(right.text)}.</b>"]
+        because = right.text[:1].upper() + right.text[1:]
+        said += [f"<b>{html.escape(asked.reason.text)} {html.escape(because)}.</b>"]
         said += [html.escape(right.why)]
     return Part("answer", f"<p>{' '.join(said)}</p>", part.cell, covered=part.asks)
 

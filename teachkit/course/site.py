@@ -1,0 +1,120 @@
+"""Make the course a website in build/site: ``python -m teachkit site``.
+
+Every lesson with its results, the glossary, the formulas, the reading room and the slides, as files that
+any host can serve and that open without one. Nothing on a page asks for anything outside of it.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+
+from teachkit.core import files
+from teachkit.course import notebooks, site_pages, site_sphinx
+from teachkit.course.setup import ROOT
+from teachkit.course.site_pages import SiteError, Sources
+
+
+def lesson(path: Path) -> NotebookNode:
+    """A lesson with all that a page shows of it."""
+    return nbformat.read(path, as_version=4)
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Lend a new folder that takes the place of ``target`` at the end; if the block raises, it goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        old = target.with_name(f"{part.name}.old")
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def lay_out(sources: Sources, folder: Path) -> None:
+    """Make a folder hold these files and no others; what is the same keeps its date."""
+    for path in sorted(folder.rglob("*"), reverse=True) if folder.exists() else []:
+        if path.is_file() and path.relative_to(folder).as_posix() not in sources:
+            path.unlink()
+    for name, content in sources.items():
+        path, data = folder / name, content.encode() if isinstance(content, str) else content
+        if not path.is_file() or path.read_bytes() != data:
+            files.replace(path, data)
+
+
+def sphinx(source: Path, output: Path, doctrees: Path) -> None:
+    """Build the pages; a warning is an error.
+
+    Raises:
+        SiteError: with all that Sphinx has warned of.
+
+    """
+    warned = io.StringIO()
+    try:
+        app = Sphinx(
+            source, None, output, doctrees, "html", site_sphinx.SETTINGS,
+            status=None, warning=warned, warningiserror=True, exception_on_warning=False,
+        )  # fmt: skip
+        app.build()
+    except SphinxError as error:
+        raise SiteError(f"the site was not made: {error}\n{warned.getvalue()}") from error
+    if said := warned.getvalue().strip():
+        raise SiteError(f"the site was not made:\n{said}")
+
+
+def build(root: Path = ROOT, names: Iterable[str] = (), output: Path | None = None) -> Path:
+    """Make the site of the course in ``root``; the folder where it lies.
+
+    Args:
+        root: the folder of the course.
+        names: the lessons, such as 02; all without names.
+        output: where it goes; ``build/site`` of the course without it.
+
+    """
+    work, target = root / "build", output or root / "build" / "site"
+    paths = notebooks.select(list(names), root / "notebooks")
+    decks = sorted(path.name for path in (work / "slides").glob("[0-9][0-9]*.*"))
+    books = {path.stem: lesson(path) for path in paths}
+    lay_out(site_pages.sources(root, books, decks), work / "site.source")
+    with beside(target) as part:
+        sphinx(work / "site.source", part, work / "site.doctrees")
+        if decks:
+            shutil.copytree(work / "slides", part / "slides")
+    return target
+
+
+def main(arguments: Iterable[str]) -> int:
+    """The command ``python -m teachkit site``."""
+    parser = argparse.ArgumentParser("python -m teachkit site", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NN", help="e.g. 01 03; all without a name")
+    parser.add_argument("--output", type=Path, help="another folder than build/site")
+    given, began = parser.parse_args(list(arguments)), time.monotonic()
+    try:
+        folder = build(names=given.names, output=given.output)
+    except (SiteError, notebooks.NotebookError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    count = len(list(folder.rglob("*.html")))
+    print(f"{count} pages in {time.monotonic() - began:.0f} s: open {folder / 'index.html'}")
+    if not site_pages.address((ROOT / "pyproject.toml").read_text("utf-8")):
+        print("No links to Binder and Colab: pyproject.toml names no repository in project.urls.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""A lesson as a page of the website: a notebook in, another out; the first stays as it is.
+
+What needs a kernel or speaks to a lecturer goes, plotting code and solutions fold, terms become links
+to the glossary and names such as ``teachkit.obd`` links to the reading room.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+
+from nbformat import NotebookNode
+
+FOLDED = re.compile(r"\bshow\.(explore|reveal|plots|figure)\b|\bscenes\.\w+\(|\blab\.setup\(\)")
+FOR_LECTURERS = re.compile(r"\W*For (the )?lecturers?\b")
+GONE = re.compile(r"show\.end\(")
+LAST = "mailto:|data:"  # what else a link may begin with that is no file
+RUN = "<p>Run this cell to move the sliders.</p>"
+PROTECTED = re.compile(
+    r"(?P<kept>^(`{3,}|~{3,}).*?^\2|`+[^`]+`+|\$\$.*?\$\$|\$[^$\n]+\$|\\\[.*?\\\]|\\\(.*?\\\)"
+    r"|!?\[[^\]]*\]\([^)]*\)|<[^>\n]+>|^#[^\n]*|\*\*[^\n]*?\*\*)"
+    r"|(?<![\w*\\])\*(?P<term>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])",
+    re.DOTALL | re.MULTILINE,
+)
+MODULE = re.compile(r"(?<!`)`(teachkit\.(\w+))`(?!`)")
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as on GitHub and in JupyterLab.
+
+    >>> slug("Saddle point (안장점)"), slug("k-sparse, exactly")
+    ('saddle-point-안장점', 'k-sparse-exactly')
+    """
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def terms(glossary: str) -> dict[str, str]:
+    """The anchor of each entry of a glossary by its term, in small letters and without brackets.
+
+    >>> terms("# Glossary\n\n## Mask (마스크)\n\n### saddle point, 안장점")
+    {'mask': 'mask-마스크', 'saddle point': 'saddle-point-안장점'}
+    """
+    found = {}
+    for heading in re.findall(r"^#{2,4} +(.+?) *#*$", glossary, re.MULTILINE):
+        word = re.match(r"[\x00-\u02ff\u2010-\u2030]*", heading)
+        english = re.split(r"[(,/:]| – | — ", word[0] if word else heading)[0]
+        if english.strip():
+            found.setdefault(english.strip().lower(), slug(heading))
+    return found
+
+
+def _entry(term: str, anchors: Mapping[str, str]) -> str:
+    """The entry of a term; several masks are found under mask."""
+    word = " ".join(term.lower().split())
+    stems = [word, word.removesuffix("s"), word.removesuffix("es"), f"{word[:-3]}y"]
+    return next((anchors[stem] for stem in stems if stem in anchors), "")
+
+
+def link_terms(text: str, anchors: Mapping[str, str], page: str, seen: set[str]) -> str:
+    """Make each term that is set *in italics* a link, once a page; ``seen`` keeps which were met.
+
+    Code, formulas, links, headings and bold words stay as they are.
+
+    >>> link_terms("A *mask*, a *mask*, $a *mask* b$.", {"mask": "mask"}, "g.md", set())
+    'A [*mask*](g.md#mask), a *mask*, $a *mask* b$.'
+    """
+
+    def linked(match: re.Match[str]) -> str:
+        anchor = _entry(match["term"] or "", anchors)
+        if match["kept"] or not anchor or anchor in seen:
+            return match[0]
+        seen.add(anchor)
+        return f"[*{match['term']}*]({page}#{anchor})"
+
+    return PROTECTED.sub(linked, text)
+
+
+def link_modules(text: str, modules: set[str]) -> str:
+    """Make the names of the reading room's modules links to their pages.
+
+    >>> link_modules("`teachkit.obd` and `teachkit.lab`", {"obd"})
+    '[`teachkit.obd`](../api/obd.md) and `teachkit.lab`'
+    """
+
+    def linked(match: re.Match[str]) -> str:
+        inside = match.string[: match.start()].rpartition("\n")[2]
+        if match[2] not in modules or inside.count("[") > inside.count("]"):
+            return match[0]
+        return f"[{match[0]}](../api/{match[2]}.md)"
+
+    return MODULE.sub(linked, text)
+
+
+def relink(text: str, there: Callable[[str], bool], address: str = "") -> str:
+    """Links to files that are no pages lead to the repository, or are words where it has no address.
+
+    >>> relink("[code](../teachkit/obd.py), [next](b.md)", lambda target: target == "b.md")
+    'code, [next](b.md)'
+    """
+
+    def linked(match: re.Match[str]) -> str:
+        words, target = match.groups()
+        if re.match(rf"https?:|#|{LAST}", target) or there(target.partition("#")[0]):
+            return match[0]
+        path = re.sub(r"^(\.\.?/)+", "", target)
+        return f"[{words}]({address}/blob/HEAD/{path})" if address else words
+
+    return LINK.sub(linked, text)
+
+
+def page(book: NotebookNode, doors: str, number: str, prose: Callable[[str], str]) -> NotebookNode:
+    """The notebook of a page: its title numbered, ``doors`` below it, ``prose`` applied to its text."""
+    made = copy.deepcopy(book)
+    gone = [_gone(cell) for cell in made.cells]
+    ends = [*(left and c.cell_type == "code" for left, c in zip(gone, made.cells, strict=True)), False]
+    made.cells = [
+        cell
+        for i, cell in enumerate(made.cells)
+        if not gone[i] and not (ends[i + 1] and _only_a_heading(cell))
+    ]
+    for cell in made.cells:
+        if cell.cell_type == "markdown":
+            cell.source = prose(cell.source)
+        elif cell.cell_type == "code":
+            _code(cell)
+    title, _, rest = made.cells[0].source.partition("\n")
+    made.cells[0].source = f"# {number} {title.removeprefix('# ')}\n\n{doors}\n{rest}"
+    return made
+
+
+def _gone(cell: NotebookNode) -> bool:
+    """Whether a cell has no place on a page: a check, the learner's state, a word to the lecturer."""
+    if cell.cell_type == "markdown":
+        notes = cell.metadata.get("slideshow", {}).get("slide_type") == "notes"
+        return bool(notes and FOR_LECTURERS.match(cell.source))
+    return "check" in cell.metadata.get("tags", []) or bool(GONE.match(cell.source))
+
+
+def _only_a_heading(cell: NotebookNode) -> bool:
+    return cell.cell_type == "markdown" and bool(re.fullmatch(r"#+ [^\n]+", cell.source.strip()))
+
+
+def _code(cell: NotebookNode) -> None:
+    """Fold and hide what a reader need not see, and let the outputs lead to pages."""
+    tags = cell.metadata.setdefault("tags", [])
+    if "solution" in tags:
+        tags.append("hide-input")
+        cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution"}
+        cell.outputs = []
+    elif re.match(r"show\.quiz\(", cell.source):
+        tags.append("remove-input")
+    elif FOLDED.search(cell.source):
+        tags.append("hide-input")
+    for output in cell.outputs:
+        if "text/html" in output.get("data", {}):
+            output.data["text/html"] = html(output.data["text/html"])
+
+
+def html(text: str) -> str:
+    """The HTML of an output, with links between lessons that lead from page to page.
+
+    >>> html('<a href="03_masks.ipynb">03</a>')
+    '<a href="03_masks.html">03</a>'
+    """
+    return re.sub(r'(href="[\w./-]+)\.ipynb(?=["#])', r"\1.html", text.replace(RUN, ""))

@@ -1,0 +1,75 @@
+"""How Sphinx makes the website: its settings, and what this extension adds to a page."""
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from teachkit.course.site_pages import WEB
+from teachkit.show import predictions
+
+TITLE = "Neural network pruning"
+SETTINGS: dict[str, Any] = {
+    "project": TITLE,
+    "author": "teachkit",
+    "copyright": "CC BY 4.0",
+    "language": "en",
+    "extensions": [
+        "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax",
+        "sphinx.ext.githubpages", "teachkit.course.site_sphinx",
+    ],
+    "exclude_patterns": ["downloads"],
+    "html_theme": "sphinx_book_theme",
+    "html_title": TITLE,
+    "html_static_path": [str(WEB / "static"), str(WEB.parent / "vendor" / "mathjax")],
+    "html_favicon": str(WEB / "static" / "icon.svg"),
+    "html_copy_source": False,
+    "html_show_sourcelink": False,
+    "html_show_sphinx": False,
+    "html_theme_options": {
+        "use_download_button": False,
+        "use_fullscreen_button": False,
+        "navbar_persistent": [],  # else the search stands there twice
+        "show_toc_level": 2,
+        "home_page_in_toc": True,
+    },
+    "nb_execution_mode": "off",
+    "nb_render_markdown_format": "gfm",
+    "nb_code_prompt_show": "Show the code",
+    "nb_code_prompt_hide": "Hide it",
+    "myst_enable_extensions": ["amsmath", "attrs_block", "deflist", "dollarmath"],
+    "myst_heading_anchors": 4,
+    "mathjax_path": "tex-svg.js",
+    "mathjax3_config": {"tex": {"inlineMath": [["\\(", "\\)"]]}, "options": {"enableMenu": False}},
+    "autodoc_typehints": "signature",
+    "autodoc_member_order": "bysource",
+    "add_module_names": False,
+}  # fmt: skip
+ALIVE = re.compile(r'class="[^"]*\bteachkit-(question|reveal|explorer)\b')
+
+
+def bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """|w| is an absolute value in a docstring, not a substitution; in code it stays as it is."""
+    if lines and lines[0].startswith("Alias for field number"):  # a named tuple's own words
+        lines.clear()
+    code = False
+    for i, line in enumerate(lines):
+        code = line.lstrip().startswith(">>>") or (code and bool(line.strip()))
+        if not code:
+            parts = re.split(r"(``.*?``)", line)
+            lines[i] = "".join(p if p.startswith("``") else p.replace("|", r"\|") for p in parts)
+
+
+def enliven(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Give a page with questions, covers or explorers the script that brings them to life, once."""
+    if ALIVE.search(context.get("body", "")):
+        context["body"] += predictions.page_script()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Tell Sphinx what this extension does."""
+    app.connect("autodoc-process-docstring", bars)
+    app.connect("html-page-context", enliven)
+    app.add_css_file("site.css")
+    app.add_js_file("site.js")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

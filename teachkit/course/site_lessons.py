@@ -13,7 +13,6 @@ from nbformat import NotebookNode
 FOLDED = re.compile(r"\bshow\.(explore|reveal|plots|figure)\b|\bscenes\.\w+\(|\blab\.setup\(\)")
 FOR_LECTURERS = re.compile(r"\W*For (the )?lecturers?\b")
 GONE = re.compile(r"show\.end\(")
-LAST = "mailto:|data:"  # what else a link may begin with that is no file
 RUN = "<p>Run this cell to move the sliders.</p>"
 PROTECTED = re.compile(
     r"(?P<kept>^(`{3,}|~{3,}).*?^\2|`+[^`]+`+|\$\$.*?\$\$|\$[^$\n]+\$|\\\[.*?\\\]|\\\(.*?\\\)"
@@ -21,7 +20,12 @@ PROTECTED = re.compile(
     r"|(?<![\w*\\])\*(?P<term>[^*\s](?:[^*\n]*[^*\s])?)\*(?![\w*])",
     re.DOTALL | re.MULTILINE,
 )
+CODE = re.compile(
+    r"(^(?:`{3,}|~{3,}).*?^(?:`{3,}|~{3,})|`+[^`\n]+`+(?!\])|\$\$.*?\$\$|\$[^$\n]+\$)",
+    re.DOTALL | re.MULTILINE,
+)
 MODULE = re.compile(r"(?<!`)`(teachkit\.(\w+))`(?!`)")
+PAGE = re.compile(r"(?<=\w)\.(ipynb|md)(?=[)#])")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -35,12 +39,12 @@ def slug(heading: str) -> str:
 
 
 def terms(glossary: str) -> dict[str, str]:
-    """The anchor of each entry of a glossary by its term, in small letters and without brackets.
+    r"""The anchor of each entry of a glossary by its term, in small letters and without brackets.
 
     >>> terms("# Glossary\n\n## Mask (마스크)\n\n### saddle point, 안장점")
     {'mask': 'mask-마스크', 'saddle point': 'saddle-point-안장점'}
     """
-    found = {}
+    found: dict[str, str] = {}
     for heading in re.findall(r"^#{2,4} +(.+?) *#*$", glossary, re.MULTILINE):
         word = re.match(r"[\x00-\u02ff\u2010-\u2030]*", heading)
         english = re.split(r"[(,/:]| – | — ", word[0] if word else heading)[0]
@@ -100,19 +104,28 @@ def relink(text: str, there: Callable[[str], bool], address: str = "") -> str:
 
     def linked(match: re.Match[str]) -> str:
         words, target = match.groups()
-        if re.match(rf"https?:|#|{LAST}", target) or there(target.partition("#")[0]):
+        if re.match(r"https?:|#|mailto:", target) or there(target.partition("#")[0]):
             return match[0]
         path = re.sub(r"^(\.\.?/)+", "", target)
         return f"[{words}]({address}/blob/HEAD/{path})" if address else words
 
-    return LINK.sub(linked, text)
+    return _outside(LINK, linked, text)
+
+
+def _outside(pattern: re.Pattern[str], change: Callable[[re.Match[str]], str], text: str) -> str:
+    """Change what matches outside of code and formulas: ``f[i](x)`` is no link there."""
+    parts = CODE.split(text)  # what stands between the pieces of code has an even place
+    return "".join(p if i % 2 else pattern.sub(change, p) for i, p in enumerate(parts))
 
 
 def page(book: NotebookNode, doors: str, number: str, prose: Callable[[str], str]) -> NotebookNode:
     """The notebook of a page: its title numbered, ``doors`` below it, ``prose`` applied to its text."""
     made = copy.deepcopy(book)
     gone = [_gone(cell) for cell in made.cells]
-    ends = [*(left and c.cell_type == "code" for left, c in zip(gone, made.cells, strict=True)), False]
+    ends = [
+        *(left and c.cell_type == "code" for left, c in zip(gone, made.cells, strict=True)),
+        False,
+    ]
     made.cells = [
         cell
         for i, cell in enumerate(made.cells)
@@ -122,7 +135,7 @@ def page(book: NotebookNode, doors: str, number: str, prose: Callable[[str], str
         if cell.cell_type == "markdown":
             cell.source = prose(cell.source)
         elif cell.cell_type == "code":
-            _code(cell)
+            _code(cell, prose)
     title, _, rest = made.cells[0].source.partition("\n")
     made.cells[0].source = f"# {number} {title.removeprefix('# ')}\n\n{doors}\n{rest}"
     return made
@@ -140,7 +153,7 @@ def _only_a_heading(cell: NotebookNode) -> bool:
     return cell.cell_type == "markdown" and bool(re.fullmatch(r"#+ [^\n]+", cell.source.strip()))
 
 
-def _code(cell: NotebookNode) -> None:
+def _code(cell: NotebookNode, prose: Callable[[str], str]) -> None:
     """Fold and hide what a reader need not see, and let the outputs lead to pages."""
     tags = cell.metadata.setdefault("tags", [])
     if "solution" in tags:
@@ -152,8 +165,11 @@ def _code(cell: NotebookNode) -> None:
     elif FOLDED.search(cell.source):
         tags.append("hide-input")
     for output in cell.outputs:
-        if "text/html" in output.get("data", {}):
-            output.data["text/html"] = html(output.data["text/html"])
+        data = output.get("data", {})
+        if "text/html" in data:
+            data["text/html"] = html(data["text/html"])
+        if "text/markdown" in data:  # the reader of notebooks leaves its links as they are
+            data["text/markdown"] = _outside(PAGE, lambda _: ".html", prose(data["text/markdown"]))
 
 
 def html(text: str) -> str:

@@ -1,11 +1,14 @@
 """What the website is made of: every page as a source file, by its path within the site."""
 
+import importlib
+import inspect
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
+from types import ModuleType
 
 import nbformat
 from nbformat import NotebookNode
@@ -28,9 +31,9 @@ class SiteError(Exception):
 
 
 def address(pyproject: str) -> str:
-    """The repository's address in a pyproject.toml, "" where it names none.
+    r"""The repository's address in a pyproject.toml, "" where it names none.
 
-    >>> address('[project.urls]\\nRepository = "https://github.com/me/course/"')
+    >>> address('[project.urls]\nRepository = "https://github.com/me/course/"')
     'https://github.com/me/course'
     """
     urls = tomllib.loads(pyproject).get("project", {}).get("urls", {})
@@ -124,15 +127,55 @@ def slides_page(lessons: Iterable[pages.Lesson], slides: list[str]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def members(module: ModuleType) -> tuple[list[str], list[str]]:
+    """What the page of a module shows: what stands in it, in its order, and what it takes from elsewhere.
+
+    >>> from teachkit import obd
+    >>> own, taken = members(obd)
+    >>> own[0], "diagonal" in taken
+    ('saliency', True)
+    """
+    things = {
+        name: inspect.unwrap(thing) for name, thing in vars(module).items() if callable(thing)
+    }
+    listed = getattr(module, "__all__", [])
+    own = [
+        name
+        for name, thing in things.items()
+        if not name.startswith("_") and getattr(thing, "__module__", "") == module.__name__
+        and thing.__name__ == name and inspect.getdoc(thing)
+    ]  # fmt: skip
+    taken = [n for n in listed if n in things and n not in own and inspect.getdoc(things[n])]
+    return sorted(own, key=lambda name: inspect.getsourcelines(things[name])[1]), taken
+
+
+def _directives(module: ModuleType, names: Iterable[str]) -> str:
+    parts = []
+    for name in names:
+        kind = "class" if inspect.isclass(getattr(module, name)) else "function"
+        parts.append(f".. auto{kind}:: {module.__name__}.{name}\n")
+        parts += ["   :members:\n"] if kind == "class" else []
+    return "".join(parts)
+
+
 def api_page(it: pages.Lesson) -> str:
     """The page of a lesson's module, made by autodoc."""
-    automodule = f".. automodule:: {it.module}\n   :members:\n"
-    lesson = f"The code of [lesson {it.title}](../notebooks/{it.stem}.ipynb)."
-    return f"# {it.module}\n\n{lesson}\n\n```{{eval-rst}}\n{automodule}```\n"
+    module = importlib.import_module(it.module)
+    own, taken = members(module)
+    text = f"# {it.module}\n\nThe code of [lesson {it.title}](../notebooks/{it.stem}.ipynb).\n\n"
+    text += f"```{{eval-rst}}\n.. automodule:: {it.module}\n\n{_directives(module, own)}```\n"
+    if taken:
+        text += (
+            "\n## From the engine room\n\nWhat the lesson uses under these names, exact and fast.\n"
+        )
+        text += f"\n```{{eval-rst}}\n{_directives(module, taken)}```\n"
+    return text
 
 
 def _room(lessons: Iterable[pages.Lesson]) -> str:
-    rows = [f"| [`{it.module}`]({it.module[9:]}.md) | {it.title} | {it.question} |" for it in lessons]
+    rows = [
+        f"| [`{it.module}`]({it.module[9:]}.md) | {it.title} | {it.question} |" for it in lessons
+    ]
     head = (
         "# The reading room\n\nOne module a lesson: its formulas, each a function to read in one go, "
         "the plain algorithm made of them, and the fast one under the name that the lesson uses.\n"
@@ -162,7 +205,9 @@ def sources(root: Path, books: Mapping[str, NotebookNode], slides: list[str]) ->
     }
     made |= {f"api/{name}.md": api_page(it) for name, it in zip(names, rooms, strict=True)}
     made |= {f"docs/{name}.md": text for name, text in docs.items()}
-    made |= {f"downloads/{stem}.ipynb": (root / f"notebooks/{stem}.ipynb").read_bytes() for stem in books}
+    made |= {
+        f"downloads/{stem}.ipynb": (root / f"notebooks/{stem}.ipynb").read_bytes() for stem in books
+    }
     known = {*made, *(f"notebooks/{stem}.ipynb" for stem in books)}
     for path in [name for name in made if name.endswith(".md")]:
         made[path] = site_lessons.relink(str(made[path]), partial(_there, known, path), repository)

@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "html_title": TITLE,
     "html_static_path": [str(WEB / "static"), str(WEB.parent / "vendor" / "mathjax")],
     "html_favicon": str(WEB / "static" / "icon.svg"),
+    "html_context": {"default_mode": "auto"},
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_sphinx": False,
@@ -31,7 +32,6 @@ SETTINGS: dict[str, Any] = {
         "use_fullscreen_button": False,
         "navbar_persistent": [],  # else the search stands there twice
         "show_toc_level": 2,
-        "home_page_in_toc": True,
     },
     "nb_execution_mode": "off",
     "nb_render_markdown_format": "gfm",
@@ -45,19 +45,35 @@ SETTINGS: dict[str, Any] = {
     "autodoc_member_order": "bysource",
     "add_module_names": False,
 }  # fmt: skip
+ALIAS = "Alias for field number"
+INDEX = re.compile(r"(?<![\w.])([A-Za-z\u0370-\u03ff])_(\w{1,3})(?![\w(])")
+SUB = r"\1\\ :sub:`\2`\\ "
 ALIVE = re.compile(r'class="[^"]*\bteachkit-(question|reveal|explorer)\b')
 
 
-def bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """|w| is an absolute value in a docstring, not a substitution; in code it stays as it is."""
-    if lines and lines[0].startswith("Alias for field number"):  # a named tuple's own words
-        lines.clear()
+def formulas(line: str) -> str:
+    r"""A line of a docstring as reStructuredText: |w| is an absolute value, w_i has an index.
+
+    >>> print(formulas("Σ_j |w_ij|, ``|w_i|``, keep_top"))
+    Σ\ :sub:`j`\  \|w\ :sub:`ij`\ \|, ``|w_i|``, keep_top
+    """
+    parts = re.split(r"(`+.*?`+)", line)
+    return "".join(p if p.startswith("`") else INDEX.sub(SUB, p.replace("|", r"\|")) for p in parts)
+
+
+def docstring(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Write the formulas of a docstring as such; its examples stay as they are."""
     code = False
     for i, line in enumerate(lines):
         code = line.lstrip().startswith(">>>") or (code and bool(line.strip()))
-        if not code:
-            parts = re.split(r"(``.*?``)", line)
-            lines[i] = "".join(p if p.startswith("``") else p.replace("|", r"\|") for p in parts)
+        lines[i] = line if code else formulas(line)
+
+
+def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out the fields of a named tuple: the line above them lists them already."""
+    return True if (getattr(thing, "__doc__", "") or "").startswith(ALIAS) else None
 
 
 def enliven(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
@@ -68,7 +84,8 @@ def enliven(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx what this extension does."""
-    app.connect("autodoc-process-docstring", bars)
+    app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-skip-member", skip)
     app.connect("html-page-context", enliven)
     app.add_css_file("site.css")
     app.add_js_file("site.js")

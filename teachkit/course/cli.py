@@ -1,4 +1,4 @@
-"""The commands: ``python -m teachkit lab | progress | test | notebooks | pins | bench | mutants``."""
+"""The commands: ``python -m teachkit lab | progress | test | notebooks | site | pins | bench | mutants``."""
 
 import argparse
 import os
@@ -15,6 +15,7 @@ COMMANDS = {
     "progress": "say how far you have come: predictions, exercises and lessons",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
+    "site": "make the course a website in build/site; all lessons, or those named: 01 03",
     "pins": "write constraints.txt: the version of every package of the environment, on every system",
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
     "mutants": "set up, fetch mutmut, then break code and see who notices: obd [--sample 100 --seed 1]",

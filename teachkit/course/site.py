@@ -25,25 +25,27 @@ from teachkit.course.setup import ROOT
 from teachkit.course.site_pages import SiteError, Sources
 
 
-def lesson(path: Path) -> NotebookNode:
-    """A lesson with all that a page shows of it."""
+def lesson(path: Path, *, stored: bool = False) -> NotebookNode:
+    """A lesson with all that a page shows of it; ``stored``: with the outputs that its file holds."""
     return nbformat.read(path, as_version=4)
 
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """Lend a new folder that takes the place of ``target`` at the end; if the block raises, it goes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    """Lend a new folder that takes the place of ``target`` at the end; if the block raises, it goes.
+
+    It lies in a folder of its own, which goes with all that is written around it.
+    """
+    around = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    part, old = around / "new", around / "old"
+    part.mkdir(parents=True)
     try:
         yield part
-        old = target.with_name(f"{part.name}.old")
         if target.exists():
             target.rename(old)
         part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(around, ignore_errors=True)
 
 
 def lay_out(sources: Sources, folder: Path) -> None:
@@ -71,30 +73,47 @@ def sphinx(source: Path, output: Path, doctrees: Path) -> None:
             status=None, warning=warned, warningiserror=True, exception_on_warning=False,
         )  # fmt: skip
         app.build()
+        shutil.rmtree(output / "_sources", ignore_errors=True)  # an empty folder
     except SphinxError as error:
         raise SiteError(f"the site was not made: {error}\n{warned.getvalue()}") from error
     if said := warned.getvalue().strip():
         raise SiteError(f"the site was not made:\n{said}")
 
 
-def build(root: Path = ROOT, names: Iterable[str] = (), output: Path | None = None) -> Path:
+def build(
+    root: Path = ROOT,
+    names: Iterable[str] = (),
+    output: Path | None = None,
+    *,
+    stored: bool = False,
+) -> Path:
     """Make the site of the course in ``root``; the folder where it lies.
 
     Args:
         root: the folder of the course.
         names: the lessons, such as 02; all without names.
-        output: where it goes; ``build/site`` of the course without it.
+        output: where it goes; ``build/site`` of the course without it. Beside it stay its source and
+            what makes the next build quicker.
+        stored: show the outputs that the notebooks hold, and run nothing.
+
+    Raises:
+        SiteError: it cannot be made; what was there before is still there.
 
     """
-    work, target = root / "build", output or root / "build" / "site"
+    target, slides = output or root / "build" / "site", root / "build" / "slides"
+    if target.exists() and not (target / "searchindex.js").is_file():
+        raise SiteError(f"{target} is no site, and would be replaced: name another folder")
+    source, doctrees = (
+        target.with_name(f"{target.name}.{part}") for part in ("source", "doctrees")
+    )
+    decks = sorted(path.name for path in slides.glob("[0-9][0-9]*.*"))
     paths = notebooks.select(list(names), root / "notebooks")
-    decks = sorted(path.name for path in (work / "slides").glob("[0-9][0-9]*.*"))
-    books = {path.stem: lesson(path) for path in paths}
-    lay_out(site_pages.sources(root, books, decks), work / "site.source")
+    books = {path.stem: lesson(path, stored=stored) for path in paths}
+    lay_out(site_pages.sources(root, books, decks), source)
     with beside(target) as part:
-        sphinx(work / "site.source", part, work / "site.doctrees")
+        sphinx(source, part, doctrees)
         if decks:
-            shutil.copytree(work / "slides", part / "slides")
+            shutil.copytree(slides, part / "slides")
     return target
 
 
@@ -103,9 +122,10 @@ def main(arguments: Iterable[str]) -> int:
     parser = argparse.ArgumentParser("python -m teachkit site", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NN", help="e.g. 01 03; all without a name")
     parser.add_argument("--output", type=Path, help="another folder than build/site")
+    parser.add_argument("--stored", action="store_true", help="run no lesson: show stored outputs")
     given, began = parser.parse_args(list(arguments)), time.monotonic()
     try:
-        folder = build(names=given.names, output=given.output)
+        folder = build(names=given.names, output=given.output, stored=given.stored)
     except (SiteError, notebooks.NotebookError) as error:
         print(error, file=sys.stderr)
         return 1

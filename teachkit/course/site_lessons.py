@@ -46,8 +46,9 @@ def terms(glossary: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for heading in re.findall(r"^#{2,4} +(.+?) *#*$", glossary, re.MULTILINE):
-        word = re.match(r"[\x00-\u02ff\u2010-\u2030]*", heading)
-        english = re.split(r"[(,/:]| – | — ", word[0] if word else heading)[0]
+        latin = re.match(r"[\x00-\u02ff\u2010-\u2030]*", heading)
+        word = (latin and latin[0].strip()) or heading
+        english = re.split(r"[(,/:]| – | — ", word)[0]
         if english.strip():
             found.setdefault(english.strip().lower(), slug(heading))
     return found

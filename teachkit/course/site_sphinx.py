@@ -1,6 +1,9 @@
 """How Sphinx makes the website: its settings, and what this extension adds to a page."""
 
+import ast
+import inspect
 import re
+import textwrap
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -46,19 +49,25 @@ SETTINGS: dict[str, Any] = {
     "add_module_names": False,
 }  # fmt: skip
 ALIAS = "Alias for field number"
-INDEX = re.compile(r"(?<![\w.])([A-Za-z\u0370-\u03ff])_(\w{1,3})(?![\w(])")
-SUB = r"\1\\ :sub:`\2`\\ "
+BASE, SHORT = r"(?<![\w.])([A-Za-z\u0370-\u03ff])", r"[A-Za-z0-9\u0370-\u03ff]"
+INDEX = re.compile(rf"{BASE}_(?:\{{([^}}]+)\}}|({SHORT}{{1,3}}))(?![A-Za-z0-9_(])")
+POWER = re.compile(rf"\^(?:\{{([^}}]+)\}}|({SHORT}))(?![A-Za-z0-9_])")
 ALIVE = re.compile(r'class="[^"]*\bteachkit-(question|reveal|explorer)\b')
 
 
 def formulas(line: str) -> str:
     r"""A line of a docstring as reStructuredText: |w| is an absolute value, w_i has an index.
 
-    >>> print(formulas("Σ_j |w_ij|, ``|w_i|``, keep_top"))
-    Σ\ :sub:`j`\  \|w\ :sub:`ij`\ \|, ``|w_i|``, keep_top
+    >>> print(formulas("Σ_j |w_ij|², ``|w_i|``, keep_top, a^k."))
+    Σ\ :sub:`j`\  \|w\ :sub:`ij`\ \|², ``|w_i|``, keep_top, a\ :sup:`k`\ .
     """
     parts = re.split(r"(`+.*?`+)", line)
-    return "".join(p if p.startswith("`") else INDEX.sub(SUB, p.replace("|", r"\|")) for p in parts)
+    return "".join(part if part.startswith("`") else _formula(part) for part in parts)
+
+
+def _formula(text: str) -> str:
+    text = INDEX.sub(lambda m: rf"{m[1]}\ :sub:`{m[2] or m[3]}`\ ", text.replace("|", r"\|"))
+    return POWER.sub(lambda m: rf"\ :sup:`{m[1] or m[2]}`\ ", text)
 
 
 def docstring(
@@ -69,6 +78,25 @@ def docstring(
     for i, line in enumerate(lines):
         code = line.lstrip().startswith(">>>") or (code and bool(line.strip()))
         lines[i] = line if code else formulas(line)
+
+
+def signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, given: str | None, back: str | None
+) -> tuple[str, str] | None:
+    """A function's parameters as its source has them: ``Batch`` and ``cross_entropy``, not what they are."""
+    thing = inspect.unwrap(thing)
+    if not inspect.isfunction(thing) or thing.__name__ == "<lambda>":
+        return None
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
+    except (OSError, TypeError):
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    arguments = ast.unparse(tree.args)
+    if what == "method":
+        arguments = re.sub(r"^(self|cls)(, |$)", "", arguments)
+    return f"({arguments})", ast.unparse(tree.returns) if tree.returns else ""
 
 
 def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: Any) -> bool | None:
@@ -85,6 +113,7 @@ def enliven(app: Sphinx, page: str, template: str, context: dict[str, Any], tree
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx what this extension does."""
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("html-page-context", enliven)
     app.add_css_file("site.css")

@@ -59,6 +59,8 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the report is saved")
     parser.add_argument("--write", action="store_true", help="lessons: keep data/seconds.toml")
     given = parser.parse_args(list(arguments))
+    if given.write and (given.quick or given.suite != "lessons"):
+        parser.error("--write goes with the suite lessons alone, and not with --quick")
     lab.setup()
     torch.set_default_dtype(getattr(torch, given.dtype))
     for name in report.missing_peers():
@@ -67,8 +69,8 @@ def main(arguments: Iterable[str]) -> int:
     if given.only not in (None, *SUITES[given.suite]):
         parser.error(f"{given.suite} has the sections {', '.join(SUITES[given.suite])}")
     measured = sections(given.suite, only=given.only, quick=given.quick)
-    if given.write and given.suite == "lessons" and not given.quick:
-        lessons.write(lessons.measured(given.quick))
+    if given.write:
+        lessons.write(lessons.measured(quick=False))
     name = given.suite if given.only is None else f"{given.suite}-{given.only}"
     print(report.save(name, measured, given.folder, quick=given.quick))
     return 0

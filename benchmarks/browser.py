@@ -1,15 +1,7 @@
 """JupyterLab in Chromium, driven by the keyboard: how long a learner waits for a picture."""
 
 import contextlib
-import os
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +10,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from benchmarks.cases import Table
+from benchmarks.jupyterlab import CHROME, FLAGS, Server
 from teachkit.course.setup import ROOT
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-PLACES = {
-    "JUPYTER_CONFIG_DIR": "config",
-    "JUPYTER_DATA_DIR": "data",
-    "JUPYTER_RUNTIME_DIR": "runtime",
-    "IPYTHONDIR": "ipython",
-    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-}
 CONNECTED = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
 RUN = """async () => {
   const app = window.jupyterapp; await app.restored;
@@ -48,35 +33,38 @@ document.addEventListener("load", async ({ target }) => {
   window.told?.();
 }, true);
 """
-NEXT = "n => window.moves.length > n || new Promise(tell => (window.told = tell))"
+NEXT = """n => window.moves.length > n || new Promise((tell, fail) => {
+  window.told = tell;
+  setTimeout(() => fail(new Error("no picture after 20 seconds")), 20000);
+})"""
+REST = 600  # ms in which the last picture of the explorer before has come
 
 
 def table(books: Sequence[Path], moves: int) -> Table:
     """From the key press to the decoded picture, for each explorer of each lesson."""
     title, head = "In JupyterLab", ["explorer", "median ms", "p90 ms", "slowest ms", "kernel MB"]
-    chrome = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return Table(title, head, [], "Not measured: playwright is not installed.")
-    if not chrome:
+    if not CHROME:
         return Table(title, head, [], "Not measured: there is no Chromium on this machine.")
-    with server() as (url, token, process), sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chrome, args=FLAGS)
+    with server() as lab, sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROME, args=FLAGS)
         bar = tqdm(books, desc="lessons in JupyterLab", leave=False)
         rows = []
         for book in bar:
             page = running.new_page(viewport={"width": 1400, "height": 1000})
             page.add_init_script(CLOCK)
-            page.goto(f"{url}/lab/tree/notebooks/{book.name}?token={token}&reset")
-            rows += lesson(page, book.stem[:2], moves, process)
+            page.goto(f"{lab.address(book.name)}&reset")
+            rows += lesson(page, book.stem[:2], moves, lab.info()["pid"])
             page.evaluate("() => jupyterapp.serviceManager.sessions.shutdownAll()")
             page.close()
         running.close()
     return Table(title, head, rows, "From the key press until the new picture is decoded.")
 
 
-def lesson(page: Any, name: str, moves: int, process: "subprocess.Popen[bytes]") -> list[list[str]]:
+def lesson(page: Any, name: str, moves: int, server: int) -> list[list[str]]:
     """Run the open notebook up to its last explorer, then move them all."""
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate(RUN)
@@ -86,20 +74,21 @@ def lesson(page: Any, name: str, moves: int, process: "subprocess.Popen[bytes]")
     explorers = page.locator(".jp-OutputArea .tk-explorer")
     explorers.first.wait_for(timeout=60_000)
     taken = [pressed(page, explorers.nth(i), moves) for i in range(explorers.count())]
-    memory = f"{peak(process):.0f}"
+    memory = f"{peak(server):.0f}"
     return [
-        [
-            f"{name}, {i + 1}. explorer",
-            *(f"{value:.0f}" for value in (*np.quantile(times, [0.5, 0.9]), max(times))),
-            memory,
-        ]
-        for i, times in enumerate(taken)
+        [f"{name}, {i + 1}. explorer", *summary(times), memory] for i, times in enumerate(taken)
     ]
+
+
+def summary(taken: Sequence[float]) -> list[str]:
+    """Median, 90th percentile and maximum in words."""
+    return [f"{value:.0f}" for value in (*np.quantile(taken, [0.5, 0.9]), max(taken))]
 
 
 def pressed(page: Any, explorer: Any, moves: int) -> list[float]:
     """Milliseconds from each of some arrow keys, on the controls in turn, to its picture."""
     explorer.scroll_into_view_if_needed()
+    page.wait_for_timeout(REST)
     controls = explorer.locator("input, select")
     kinds = [controls.nth(i).evaluate("c => c.tagName") for i in range(controls.count())]
     for move in range(moves + 1):
@@ -120,51 +109,25 @@ def pressed(page: Any, explorer: Any, moves: int) -> list[float]:
     return [float(value) for value in page.evaluate("n => window.moves.slice(n)", first)]
 
 
-def peak(process: "subprocess.Popen[bytes]") -> float:
-    """The most memory, in MB, that a kernel of this server has held; not a number where unknown."""
+def peak(server: int) -> float:
+    """The most memory, in MB, that a kernel of this process has held; not a number where unknown."""
     most = float("nan")
     for path in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             lines = (line.split() for line in path.read_text("utf-8").splitlines())
             facts = {line[0]: line[1] for line in lines if len(line) > 1}
-            if facts.get("PPid:") == str(process.pid) and "VmHWM:" in facts:
+            if facts.get("PPid:") == str(server) and "VmHWM:" in facts:
                 most = float(np.fmax(most, int(facts["VmHWM:"]) / 1000))
     return most
 
 
 @contextlib.contextmanager
-def server() -> Iterator[tuple[str, str, "subprocess.Popen[bytes]"]]:
-    """A JupyterLab on loopback over a copy of the lessons, with settings and folders of its own."""
-    with tempfile.TemporaryDirectory() as home, socket.socket() as free:
-        root = Path(home, "root")
-        shutil.copytree(ROOT / "notebooks", root / "notebooks")
-        places = {name: str(Path(home, sub)) for name, sub in PLACES.items()}
-        env = os.environ | places | {"OMP_NUM_THREADS": "1", "TEACHKIT_WORK": ""}
-        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        free.bind(("127.0.0.1", 0))
-        port, token = free.getsockname()[1], secrets.token_hex(16)
-        free.close()
-        options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
-        options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
-        options += ["--allow-root", "--LabApp.expose_app_in_browser=True"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        running = subprocess.Popen(command, env=env, **quiet)  # type: ignore[call-overload]
+def server() -> Iterator[Server]:
+    """A JupyterLab over fresh copies of the lessons, with settings and folders of its own."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        made = Server(Path(home), ROOT, Path(home, "work"))
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(f"{url}/api?token={token}", running)
-            yield url, token, running
+            made.start()
+            yield made
         finally:
-            running.terminate()
-            running.wait(20)
-
-
-def _wait(address: str, running: "subprocess.Popen[bytes]") -> None:
-    for _ in range(300):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=1)  # noqa: S310 -- our own server
-            return
-        if running.poll() is not None:
-            break
-        time.sleep(0.2)
-    raise RuntimeError("JupyterLab did not start")
+            made.stop()

@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,8 @@ def in_kernel(book: Path, moves: int) -> list[list[str]]:
             sizes.append(len(explorer.png) / 1000)
             if explorer.problem:
                 raise RuntimeError(f"{name} at {at}: {explorer.problem}")
-        rows.append([name, *summary(taken[1:]), f"{np.median(sizes):.0f}"])
+        rows.append([name, *browser.summary(taken[1:]), f"{np.median(sizes):.0f}"])
     return rows
-
-
-def summary(taken: Sequence[float]) -> list[str]:
-    """Median, 90th percentile and maximum in words."""
-    return [f"{value:.0f}" for value in (*np.quantile(taken, [0.5, 0.9]), max(taken))]
 
 
 def walk(explorer: Explorer, moves: int) -> Iterator[dict[str, int]]:

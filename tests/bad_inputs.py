@@ -343,6 +343,7 @@ SPECIAL = {
     "lab.progress.record": {"kind": lambda: "lesson", "name": lambda: "02"},
     "lab.progress.read": {"content": lambda: b'{"kind": "lesson"}'},
     "lab.progress.summary": {"events": lambda: [{"kind": "lesson", "name": "02", "time": ""}]},
+    "lab.progress.joined": {"first": lambda: {"answer": "up"}, "later": lambda: {"answer": "up"}},
     "lab.progress.shown": {"kind": lambda: "quiz", "name": lambda: "02.1"},
     "lab.progress.seen": {"kind": lambda: "quiz", "names": lambda: ["02.1"]},
     "masks.total": {

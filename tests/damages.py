@@ -343,7 +343,7 @@ BEHAVIOUR = {
     "too many": (lambda right: lambda a, b, c, d, e, f, g: 1, "your function takes"),
     "no function": (lambda right: 3.5, "check needs your function itself, got float"),
     "None": (lambda right: None, "check needs your function itself, got NoneType"),
-    "a class": (lambda right: Rude, "your function takes|raised|not yet"),
+    "a class": (lambda right: Rude, "your function takes"),
     "returns its input": (lambda right: lambda *i: i[0], "not yet"),
     "constant": (lambda right: lambda *i: 0.5, "not yet"),
     "random": (

@@ -132,6 +132,10 @@ def test_unknown_suites_are_refused_with_the_list(capsys):
     with pytest.raises(SystemExit):
         bench.main(["second-order", "--only", "first"])
     assert "'first' (choose from" in capsys.readouterr().err
+    for words in (["lessons", "--quick"], ["obd"]):
+        with pytest.raises(SystemExit):
+            bench.main([*words, "--write"])
+        assert "--write" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         bench.main(["--help"])
     assert stop.value.code == 0
@@ -272,7 +276,8 @@ def test_bench_goes_on_where_the_peers_cannot_be_fetched(monkeypatch, capsys):
     assert "no network for bench" in said
     assert "Going on without" in said
     assert calls[0][0][1:] == ["-m", "benchmarks.bench", "second-order", "--quick"]
-    assert cli.main(["test"]) == 0  # asks for no peer
+    for words in (["test"], ["bench", "lessons"], ["bench", "explorers"]):  # they ask for no peer
+        assert cli.main(words) == 0
     assert "no network" not in capsys.readouterr().err
 
 

@@ -267,6 +267,40 @@ def test_an_answer_that_takes_too_long_to_compare(monkeypatch):
     assert "could not be compared within 0.2 seconds" in verdict("00.1", lambda w: 1.0, 1)
 
 
+def test_the_repeated_call_is_stopped_too(monkeypatch):
+    monkeypatch.setattr(running, "LIMIT", 0.2)
+    monkeypatch.setattr(verdicts, "cases", lambda *_: [(torch.ones(3),)])
+    calls = []
+
+    def slow_again(w):
+        calls.append(w)
+        return endless() if len(calls) > 1 else 0.0
+
+    says = verdict("00.1", slow_again, 1)
+    assert "was stopped: it takes longer than 0.2 seconds" in says
+    assert "input: " in says
+
+
+def test_a_function_that_is_slow_where_more_is_asked_is_said_to_be_slow(monkeypatch):
+    def slow_with_many(f, at, v):
+        return endless() if len(at) > 3 else damages.TASKS["02.4"].answer(f, at, v)
+
+    monkeypatch.setattr(running, "LIMIT", 2.0)
+    says = verdict("02.4", slow_with_many, 1)
+    assert says.startswith("not yet: your function was stopped: it takes longer than 2 seconds")
+    assert "input: " not in says
+
+
+def test_parts_of_an_answer_are_kept_as_they_were():
+    part = torch.ones((), requires_grad=True) * 2
+    held = torch.zeros(2)
+    for answer in [(part, held), [part, [held]]]:
+        copied = running.kept(answer)
+        held += 1
+        assert not running.alike(copied, answer)
+        assert type(copied) is type(answer)
+
+
 def test_a_large_answer_is_not_asked_for_twelve_times():
     calls = []
 

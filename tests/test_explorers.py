@@ -1,13 +1,18 @@
 """Explorers without a browser: controls, pictures of one size, errors, frames for plain pages."""
 
 import asyncio
+import html
 import io
+import json
+import math
 import re
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from teachkit import lab, masks, paradox, show, taylor
@@ -153,6 +158,8 @@ def test_controls_have_names_and_values_in_words():
     fine = control("correlation", (-0.95, 0.95, 0.05, 0.9))
     assert fine.describe()["shown"][-3:] == ["0.85", "0.90", "0.95"]
     assert fine.options[19:21] == [0.0, 0.05]
+    tiny = control("damping", (0.0, 5e-5, 1e-5)).describe()
+    assert tiny["shown"][:2] == ["0.00000", "0.00001"]
     assert all(type(option) is float for option in control("c", (0.0, 2.0, 1.0)).options)
     words = control("layer", ["a", "b"])
     assert (words.describe()["slider"], words.find("b")) == (False, 1)
@@ -201,13 +208,59 @@ def test_frames_are_drawn_while_the_kernel_is_idle(monkeypatch):
     assert both.frames == []
 
 
-def test_a_page_moves_a_slider_without_a_kernel():
-    text = frames.page(show.explore(curve, order=(4, 8, 1), scale=(1.0, 3.0, 1.0)), "scale")
-    assert len(re.findall("data:image/png;base64,", text)) == 3
-    assert '<script type="module">' in text
-    assert "http" not in text
-    with pytest.raises(ValueError, match="name must be one of order, scale, got 'x'"):
-        frames.page(explorer(), "x")
+def test_a_page_without_a_kernel_has_a_picture_for_each_place_of_the_controls():
+    moved = show.explore(curve, order=(2, 4, 1), scale=(1.0, 3.0, 1.0))
+    text = frames.element(moved, "<p>still</p>", most=9)
+    data, still = re.fullmatch(r'<div class="\S+" data-frames="([^"]*)">(.*)</div>', text).groups()
+    assert still == "<p>still</p>"
+    made = json.loads(html.unescape(data))
+    order, scale = made["controls"]
+    assert (order["shown"], scale["shown"]) == (["2", "3", "4"], ["1", "2", "3"])
+    assert made["frames"].keys() == {f"{i} {j}" for i in range(3) for j in range(3)}
+    moved.move(order=4, scale=3.0)
+    assert made["frames"]["2 2"]["alt"] == moved.picture.alt
+    refused = "order three is not for drawing"
+    pngs = {each.get("png") for each in made["frames"].values()}
+    assert len(pngs) == 6 + 1
+    assert all(png.startswith("data:image/png;base64,") for png in pngs - {None})
+    assert all(refused in made["frames"][f"1 {j}"]["problem"] for j in range(3))
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=4), st.integers(16, 60))
+def test_a_grid_of_pictures_is_as_fine_as_it_may_be(options, most):
+    many = frames.counts(options, most)
+    assert math.prod(many) <= most
+    assert all(1 <= n <= full for n, full in zip(many, options, strict=True))
+    cut = [n for n, full in zip(many, options, strict=True) if n < full]
+    assert not cut or max(many) - min(cut) <= 1  # the longest gave way first
+    assert not cut or math.prod(many) // min(cut) * (min(cut) + 1) > most
+
+
+def test_explorers_bring_their_pictures_along_where_a_page_is_made(monkeypatch):
+    monkeypatch.setenv(frames.VARIABLE, "1")
+    assert 'class="teachkit-explorer" data-frames=' in explorer().static
+    monkeypatch.setenv(frames.VARIABLE, "")
+    assert "data-frames" not in explorer().static
+
+
+def test_a_position_that_cannot_be_drawn_leaves_the_others(monkeypatch):
+    monkeypatch.setattr(frames, "PAUSE", 0.0)
+    monkeypatch.setattr(frames, "LATE", 60.0)
+
+    def draw(n):
+        if n == 6:
+            raise ArithmeticError("six")
+        return curve(n)
+
+    async def kernel():
+        alone = show.explore(draw, n=(4, 8, 1, 5))
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if alone.frames:
+                return alone
+        raise AssertionError("no frames")
+
+    assert [frame["value"] for frame in asyncio.run(kernel()).frames] == ["4", "5", "7", "8"]
 
 
 def test_scenes_that_were_made_quick_say_what_the_library_says():

@@ -1,10 +1,12 @@
 """What a learner sees of their progress: at a lesson's end, in lesson 00, in the terminal."""
 
+import os
 import re
 
 import pytest
 
 from teachkit import show
+from teachkit.core import places
 from teachkit.course import progress as command
 from teachkit.lab import progress
 from teachkit.show import journey, pages
@@ -40,7 +42,7 @@ def test_the_plain_text_is_the_same_for_everyone(folder, monkeypatch):
     assert (repr(show.end("02")), repr(show.progress())) == before
     monkeypatch.setenv("TEACHKIT_WORK", "")
     assert (repr(show.end("02")), repr(show.progress())) == before
-    assert "Before: 01 hessian\nNext: 03 masks" in before[0]
+    assert "Before: 01 hessian\nNext: 03 masks\nGlossary" in before[0]
 
 
 def test_where_nothing_is_kept_the_html_is_the_same_for_everyone(monkeypatch):
@@ -97,9 +99,10 @@ def test_exercises_are_counted_once_solved(folder):
         progress.record("exercise", "02.1", right=right)
     progress.record("exercise", "02.2", right=False)
     assert "1 of 4 solved. Still open: 02.2, 02.3, 02.4." in words(show.end("02").html)
-    for name in line("02").exercises:
+    for name in [*line("02").exercises, "02.99"]:  # one of an earlier version of the lesson
         progress.record("exercise", name, right=True)
-    assert "4 of 4 solved. Before" not in show.end("02").html
+    assert "4 of 4 solved." in words(show.end("02").html)
+    assert line("02").words[3] == "4 of 4 solved"
     assert "Still open" not in show.end("02").html
 
 
@@ -125,6 +128,45 @@ def test_each_lesson_ends_and_leads_on_to_lessons_that_are_there(it, folder):
     assert re.findall(r'href="(.+?)\.ipynb"', html) == wanted
     assert line(it.stem[:2]).questions
     assert line(it.stem[:2]).exercises
+
+
+@pytest.mark.parametrize(
+    ("work", "wanted"),
+    [
+        ("", ["../docs/glossary.md", "../docs/formulas.md"]),
+        ("work", ["../docs/glossary.md", "../docs/formulas.md"]),
+        ("my/own/work", ["../../../docs/glossary.md", "../../../docs/formulas.md"]),
+    ],
+)
+def test_each_lesson_leads_to_the_glossary_and_the_formulas(work, wanted, monkeypatch):
+    monkeypatch.setenv("TEACHKIT_WORK", work)
+    sight = show.end("02")
+    assert re.findall(r'href="(.+?\.md)"', sight.html) == wanted
+    assert str(sight).endswith("Glossary: docs/glossary.md\nFormulas: docs/formulas.md")
+    here = places.root() / (work or "notebooks")
+    assert all((places.root() / os.path.normpath(here / link)).is_file() for link in wanted)
+
+
+@pytest.mark.parametrize("inside", ["hidden", "elsewhere"])
+def test_where_jupyterlab_shows_no_docs_the_end_says_where_they_lie(inside, monkeypatch, tmp_path):
+    work = {"hidden": ".mine/work", "elsewhere": str(tmp_path / "work")}[inside]
+    monkeypatch.setenv("TEACHKIT_WORK", work)
+    html = show.end("02").html
+    assert f"Glossary: <code>{places.root() / 'docs' / 'glossary.md'}</code>" in html
+    assert '.md"' not in html
+
+
+def test_without_the_course_a_lesson_ends_and_leads_nowhere(folder, monkeypatch):
+    monkeypatch.setattr(pages, "notebooks", list)
+    monkeypatch.setattr(places, "root", lambda: None)
+    progress.record("prediction", "02.1", answer="up", right=True)
+    html = show.end("02").html
+    assert "it was right" in html
+    assert "Before: 01 hessian<br>Next: 03 masks" in html
+    assert "href" not in html
+    assert "02 taylor" in show.progress().html
+    with pytest.raises(ValueError, match="no lesson '10'; there are \\['00', '01'"):
+        show.end("10")
 
 
 def test_an_unknown_lesson_is_refused():
@@ -163,10 +205,3 @@ def test_the_terminal_says_the_same_and_what_else_there_is(folder, capsys):
 def test_the_terminal_says_when_nothing_is_kept(capsys):
     assert command.main([]) == 0
     assert "No progress is kept" in capsys.readouterr().out
-
-
-def test_a_package_without_its_course_has_no_lessons(folder, monkeypatch):
-    monkeypatch.setattr(pages, "notebooks", list)
-    assert "<tbody>" in show.progress().html
-    with pytest.raises(ValueError, match="no lesson '02'; there are \\[\\]"):
-        show.end("02")

@@ -73,10 +73,23 @@ def test_a_cell_that_runs_again_shows_the_vote():
     assert len(kept()) == 1
 
 
+def test_the_reason_for_another_answer_is_not_taken():
+    quiz = show.quiz("02.3")
+    progress.record("prediction", "02.3", answer="it falls", right=False)  # by another kernel
+    quiz.vote = FIRST
+    quiz.vote = SECOND
+    assert len(progress.events()) == 1
+    assert predictions.vote("02.3")["reason"] is None
+    new_session()
+    assert predictions.vote("02.3")["reason"] is None
+
+
 def test_without_a_folder_the_session_remembers(monkeypatch):
     monkeypatch.setenv("TEACHKIT_WORK", "")
-    show.quiz("02.3").vote = FIRST
+    quiz = show.quiz("02.3")
+    quiz.vote = FIRST
     assert predictions.voted("02.3")
+    assert quiz.says == "Your first answer is kept as your prediction, for this session only."
     assert progress.events() == []
     new_session()
     assert not predictions.voted("02.3")
@@ -130,6 +143,14 @@ def test_a_look_without_a_prediction_is_kept_as_such():
     assert progress.summary(progress.events())["02"].predictions == {}
     new_session()
     assert show.reveal("02.3", picture()).opened
+
+
+def test_a_look_that_only_the_page_knows_of_comes_with_the_vote():
+    quiz = show.quiz("02.3")
+    quiz.set_state({"vote": FIRST, "looked": True})
+    assert not predictions.voted("02.3")
+    assert [(e["kind"], e["name"]) for e in progress.events()] == [("skipped", "02.3")]
+    assert "You have seen the result first" in quiz.says
 
 
 def test_what_was_thrown_away_is_not_told():

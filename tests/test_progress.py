@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teachkit.core import files, places
+from teachkit.course import progress as command
 from teachkit.lab import progress
 
 
@@ -177,16 +180,26 @@ def test_a_folder_that_cannot_be_written_never_raises(state, folder, monkeypatch
 
 
 def test_a_file_that_cannot_be_read_is_said(folder, monkeypatch, capsys):
-    from pathlib import Path
-
     progress.record("lesson", "02")
 
-    def refused(_):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refused(name, path):
+        if path.name == progress.NAME:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return name(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
-    assert progress.events() == []
-    assert "cannot be read" in capsys.readouterr().err
+    for step in ("read_bytes", "is_file"):  # the file, or the folder around it
+        progress._warned.clear()
+        with monkeypatch.context() as m:
+            real = partial(refused, getattr(Path, step))
+            m.setattr(Path, step, lambda path, real=real: real(path))
+            assert progress.events() == []
+            assert command.report().startswith("lesson ")
+        assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_home_that_nobody_has_is_a_name_like_others(monkeypatch):
+    monkeypatch.setenv("TEACHKIT_WORK", "~nobody-has-this/x")
+    assert places.work() == places.root() / "~nobody-has-this" / "x"
 
 
 def test_a_fact_that_is_no_data_is_kept_in_words_or_said(folder, capsys):
@@ -240,6 +253,15 @@ def test_the_first_vote_is_the_prediction():
     got = progress.summary([vote("02.1", True, reason_right=False), vote("02.2", None)])
     assert (got["02"].right, len(got["02"].predictions)) == (1, 2)
     assert got["02"].predictions["02.1"].reason_right is False
+
+
+def test_a_reason_belongs_to_its_own_answer():
+    first = vote("02.1", True, answer="up")
+    other = vote("02.1", False, answer="down", reason="x", reason_right=True)  # of another kernel
+    assert progress.summary([first, other])["02"].predictions["02.1"].reason_right is None
+    assert (
+        progress.summary([first, other | {"answer": "up"}])["02"].predictions["02.1"].reason_right
+    )
 
 
 def test_once_solved_stays_solved():

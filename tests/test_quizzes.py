@@ -230,7 +230,7 @@ def test_a_page_without_a_kernel_asks_the_same(written):
     (first, *_) = quizzes.load(written(ALL_KINDS)).values()
     assert "<b>Is a &lt; b &amp; c one answer?</b>" in first.static
     assert "Run this cell to answer" in first.static
-    assert predictions.page_script().count("</script>") == 1
+    assert predictions.page_script().count("</script>") == 2
 
 
 def test_unknown_questions_are_refused():
@@ -262,6 +262,7 @@ def test_unknown_questions_are_refused():
         ("77.3", 'tolerance = "2 %"', 'tolerance = "2"', "tolerance must be a finite number"),
         ("77.3", 'tolerance = "2 %"', 'tolerance = "x %"', "could not convert"),
         ("77.4", "place = 2", "place = 0", "written in the right order"),
+        ("77.4", '"OBD"', '"SD"', "the same text"),
         ("77.4", 'right = "As measured."\n', "", "'right' is missing"),
         ("77.5", "truth = [0.17, 0.3, 0.56, 0.96]", "truth = [0.17]", "for each x"),
         ("77.5", "0.96]", "1.96]", "truth must have a number from low to high for each x"),

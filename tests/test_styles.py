@@ -266,6 +266,10 @@ def test_no_two_labels_of_a_figure_look_alike(names):
         assert len(set(found.values())) == len(found)
 
 
+def test_more_names_than_neutral_colours_look_different_too():
+    assert len(set(styles.looks([f"mine {i}" for i in range(300)]).values())) == 300
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.1)), max_size=9))
 def test_names_are_spread_without_overlap_and_in_order(given_):
     wanted, heights = [w for w, _ in given_], [h for _, h in given_]

@@ -61,7 +61,7 @@ def test_a_column_has_one_number_of_decimals_and_enough_digits(values, digits):
     assert len({len(text.partition(".")[2].partition("e")[0]) for text in texts}) == 1
     largest = max(range(len(values)), key=lambda i: abs(values[i]))
     assert float(texts[largest].replace(",", "")) == pytest.approx(
-        values[largest], rel=10.0 ** (1 - digits)
+        values[largest], rel=0.5001 * 10.0 ** (1 - digits)
     )
 
 
@@ -128,6 +128,14 @@ def test_the_first_column_names_the_rows():
     table = show.table({"damping": [0.0001, 0.1, 5], "y": [1, 2, 3]}, caption="c", decimals=2)
     assert table.shown[0].texts == ["0.0001", "0.1", "5"]
     assert repr(table).splitlines()[2] == " 0.0001  1"
+    names = [1234567, 1234567.0, 0.12345678, 0.1 + 0.2, torch.tensor(0.1)]
+    table = show.table({"a": names, "y": names}, caption="c")
+    assert table.shown[0].texts == ["1234567", "1234567", "0.12345678", "0.3", "0.1"]
+
+
+def test_a_hyphen_in_a_word_is_no_minus():
+    table = show.table({"a": [1, 2, 3], "y": [-0.5, -math.inf, "one-shot"]}, caption="c")
+    assert [row[1] for row in cells(table)[1:]] == ["−0.500", "−infinite", "one-shot"]
 
 
 def test_a_frame_records_and_columns_give_the_same_table():
@@ -171,6 +179,11 @@ WRONG = {
     "column 'b' holds words or lists": {"data": {"a": [1], "b": ["x"]}, "best": {"b": "max"}},
     "digits must be a whole number from 1 to 17, got 0": {"digits": 0},
     "column needs a name of its own, got 1, 1": {"data": {1: [1], "1": [2]}},
+    "column needs a name of its own, got 2, 2": {"data": [{2: 1, "2": 2}]},
+    "column needs a name of its own, got a, a": {
+        "data": pd.DataFrame([[1, 2]], columns=["a", "a"])
+    },
+    r"got Index\(\['OBD'\].*use reset_index": {"data": pd.DataFrame({"a": [1]}, index=["OBD"])},
     "decimals must be a whole number from 0 to 17, got -1": {"decimals": -1},
 }
 

@@ -506,6 +506,29 @@ def test_main_prepares_the_course_of_the_package(course, monkeypatch, capsys):
     assert workbook.main(["--reset", "02", "05", "--reset", "00"]) == 0
     assert "yours is kept as" in capsys.readouterr().out
     assert workbook.main(["--reset", "03"]) == 1
+    monkeypatch.setattr(places, "root", lambda: None)
+    capsys.readouterr()
+    assert workbook.main([]) == 1
+    assert "There is no course here" in capsys.readouterr().err
+
+
+def test_what_a_kernel_is_writing_stays_and_what_we_have_left_goes(course):
+    (course / "work").mkdir()
+    left = [f".{name}.{'0' * 32}.part" for name in (NEW, manifest.NAME, "table.ckpt", "02_x.csv")]
+    for name in left:
+        write(course, b"half", name)
+    update(course)
+    assert [(course / "work" / name).exists() for name in left] == [False, False, True, True]
+
+
+def test_a_folder_that_may_not_be_read_is_said(course, monkeypatch, capsys):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert not workbook.prepare(course)
+    assert "Permission denied" in capsys.readouterr().err
 
 
 # Trust, layout, command ------------------------------------------------------------------------

@@ -39,4 +39,14 @@ def work(course: Path | None = None) -> Path | None:
         return course / "work" if course else None
     if not given.strip():
         return None
-    return (course or Path.cwd()) / Path(given.strip()).expanduser()
+    return (course or Path.cwd()) / os.path.expanduser(given.strip())
+
+
+def within(course: Path, folder: Path) -> bool:
+    """Whether JupyterLab, opened in the course, shows the folder; it hides what begins with a dot.
+
+    >>> within(Path("/course"), Path("/course/work")), within(Path("/course"), Path("/my/work"))
+    (True, False)
+    """
+    inside = folder.relative_to(course).parts if folder.is_relative_to(course) else (".",)
+    return not any(part.startswith(".") for part in inside)

@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "set up, fetch the libraries we compare with, then measure a suite: second-order [--quick]",
     "mutants": "set up, fetch mutmut, then break code and see who notices: obd [--sample 100 --seed 1]",
 }
+ALONE = ("lessons", "explorers")  # suites that compare with no other library
 RESET = (
     "bring the course's own version of these lessons back, e.g. 02 05; yours are kept beside them"
 )
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         # New versions are looked for without the old constraints.
         environment = Environment(course(), constrained=given.command != "pins")
         environment.ensure()
-        if given.command == "bench" and rest and rest[0] != "lessons":  # which compare with none
+        if given.command == "bench" and rest and rest[0] not in ALONE:
             peers(environment)
         if given.command == "mutants":
             environment.ensure_extra("mutants")

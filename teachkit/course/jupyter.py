@@ -57,7 +57,7 @@ def command(root: Path, rest: Sequence[str]) -> list[str]:
     """
     work = places.work(root)
     folder = root / "notebooks" if work is None else work
-    top = root if _within(root, folder) else folder
+    top = root if places.within(root, folder) else folder
     address = "/".join(["/lab/tree", *map(quote, (folder / START).relative_to(top).parts)])
     options = [f"--LabApp.default_url={address}", f"--ServerApp.root_dir={top}"]
     options.append(f"--ContentsManager.pre_save_hook={saved.HOOK}")
@@ -69,9 +69,3 @@ def variables(root: Path) -> dict[str, str]:
     """What JupyterLab finds in its environment, unless the learner has set it."""
     work = places.work(root)
     return {} if work is None else {"JUPYTERLAB_WORKSPACES_DIR": str(workspaces(work))}
-
-
-def _within(root: Path, folder: Path) -> bool:
-    """Whether JupyterLab, opened in ``root``, shows the folder; it hides what begins with a dot."""
-    inside = folder.relative_to(root).parts if folder.is_relative_to(root) else (".",)
-    return not any(part.startswith(".") for part in inside)

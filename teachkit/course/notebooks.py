@@ -77,7 +77,11 @@ def _outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def execute(path: Path) -> str:
     """Run a notebook top to bottom on a fresh kernel; its canonical text, or a NotebookError."""
-    notebook = nbformat.read(path, as_version=4)
+    return canonical(run(path, nbformat.read(path, as_version=4)))
+
+
+def run(path: Path, notebook: NotebookNode, **variables: str) -> NotebookNode:
+    """Run the cells of a notebook, in its folder, on a fresh kernel; a NotebookError if one raises."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     client = NotebookClient(
@@ -89,14 +93,14 @@ def execute(path: Path) -> str:
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
-        client.execute(env={**os.environ, **QUIET})
+        client.execute(env={**os.environ, **QUIET, **variables})
     except CellExecutionError as error:
         raise NotebookError(
             f"{path.name} was not written, because a cell raised {error.ename}: {error.evalue}\n{error}"
         ) from error
     except DeadKernelError as error:
         raise NotebookError(f"{path.name} was not written, because its kernel died") from error
-    return canonical(notebook)
+    return notebook
 
 
 def write(path: Path) -> bool:

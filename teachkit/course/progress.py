@@ -4,13 +4,12 @@ The same lines stand in lesson 00 (``show.progress``); the file is read and neve
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
 from teachkit.lab import progress
 from teachkit.show import journey
-
-HEADS = ("lesson", "run through", "predictions", "exercises")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -31,8 +30,8 @@ def report() -> str:
     if file is None:
         return "No progress is kept: TEACHKIT_WORK is empty, or the course is not installed here."
     lines = [line.words for line in journey.lines()]
-    where = f"Kept in {file}." if file.is_file() else f"Nothing is kept yet in {file}."
-    return "\n".join([table([HEADS, *lines]), "", *journey.notes(), where])
+    where = f"Kept in {file}." if os.path.isfile(file) else f"Nothing is kept yet in {file}."
+    return "\n".join([table([journey.HEADS, *lines]), "", *journey.notes(), where])
 
 
 def main(arguments: Iterable[str]) -> int:

@@ -21,11 +21,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from teachkit.core import files, places
-from teachkit.course import jupyter, keeping
+from teachkit.course import jupyter, keeping, manifest
 from teachkit.course.manifest import Entry, Manifest, digest
 
 LOCK = ".course.lock"
-PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # what a killed program has left half written
+# What a killed program of ours has left half written; what a kernel is writing has other names.
+PART = re.compile(rf"\.(\d\d_.+\.ipynb|{re.escape(manifest.NAME)})\.[0-9a-f]{{32}}\.part")
 WAIT = 60.0  # seconds for another program to finish
 
 
@@ -204,7 +205,7 @@ def prepare(course: Path, numbers: Sequence[str] = ()) -> bool:
         jupyter.lay_out(folder)
     except WorkError as error:
         print(f"\n{error}", file=sys.stderr)
-        return not numbers and (folder / jupyter.START).is_file()
+        return not numbers and os.path.isfile(folder / jupyter.START)
     finally:
         print(*book.said, sep="\n", end="\n" if book.said else "", flush=True)
     return True
@@ -216,7 +217,13 @@ def main(arguments: Iterable[str]) -> int:
     parser.add_argument("--reset", nargs="+", default=[], metavar="NN", action="extend")
     given = parser.parse_args(list(arguments))
     course = places.root()
-    return 0 if course and prepare(course, given.reset) else 1
+    if course is None:
+        print(
+            "There is no course here to copy notebooks from: this is the package alone.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0 if prepare(course, given.reset) else 1
 
 
 if __name__ == "__main__":

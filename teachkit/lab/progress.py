@@ -21,6 +21,7 @@ KINDS = (
     "skipped",
 )  # skipped: a result seen without a prediction
 NAME = "progress.jsonl"
+REASON = ("reason", "reason_right")
 Event = dict[str, Any]
 _shown: set[tuple[str, str]] = set()  # what this kernel has shown
 _warned: set[str] = set()  # what it has complained of: once is enough
@@ -82,10 +83,10 @@ def record(kind: str, name: str, **facts: Any) -> None:
 def log() -> Log:
     """All that was kept, and how many lines are damaged."""
     file = path()
-    if file is None or not file.is_file():
+    if file is None:
         return Log([])
     try:
-        return read(file.read_bytes())
+        return read(file.read_bytes()) if file.is_file() else Log([])
     except (OSError, MemoryError) as error:
         _warn(f"Your progress cannot be shown: {file} cannot be read ({error}).")
         return Log([])
@@ -149,11 +150,26 @@ def _with(it: Progress, kind: str, name: str, event: Event) -> Progress:
         answer, truth = event.get("answer"), event.get("truth")
         vote = Prediction(answer, truth, _truth(event, "right"), _truth(event, "reason_right"))
         first = it.predictions.get(name, vote)
-        if first.reason_right is None:  # the reason is given after the guess
-            first = first._replace(reason_right=vote.reason_right)
+        reason = _truth(joined(first._asdict(), event), "reason_right")
+        first = first._replace(reason_right=reason)
         return it._replace(predictions=it.predictions | {name: first})
     solved = [name] if event.get("right") is True else []
     return it._replace(tried=sorted({*it.tried, name}), solved=sorted({*it.solved, *solved}))
+
+
+def joined(first: Event, later: Event) -> Event:
+    """A vote with the reason of a later one, if it has none yet and both give the same answer.
+
+    The reason is given after the guess, and in another kernel the guess may be another.
+
+    >>> joined({"answer": "up"}, {"answer": "up", "reason": "why", "reason_right": True})["reason"]
+    'why'
+    """
+    words = [str(vote.get("words", vote.get("answer"))) for vote in (first, later)]
+    given = any(first.get(word) is not None for word in REASON)
+    if given or words[0] != words[1]:
+        return first
+    return first | {word: later.get(word) for word in REASON}
 
 
 def _truth(event: Event, word: str) -> bool | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from sympy import Basic
 
 from teachkit.core import checks, door
@@ -95,7 +96,14 @@ def names(cells: Sequence[Cell]) -> list[Cell]:
     """A first column: single numbers name their rows, as short as they can be."""
     single = [isinstance(c, Numbers) and c.kind == "number" for c in cells]
     pairs = zip(cells, single, strict=True)
-    return [f"{c.values[0]:g}" if one else c for c, one in pairs]  # type: ignore[union-attr]
+    return [_shortest(c.values[0]) if one else c for c, one in pairs]  # type: ignore[union-attr]
+
+
+def _shortest(value: float) -> str:
+    """A number with no more digits than it has; one of float32 has fewer than its float64."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return f"{float(str(single)) if float(single) == value else value:.15g}"
 
 
 def _decimals(largest: float, how: How) -> int:

@@ -50,7 +50,11 @@ class Control:
         """An option as it stands beside the slider, each with the same number of decimals."""
         if isinstance(option, int | str):
             return str(option).replace("-", "−") if self.slider else str(option)
-        places = max(len(f"{each:.6g}".partition(".")[2]) for each in self.options)
+        exact = [
+            np.format_float_positional(each, precision=6, fractional=False, trim="-")
+            for each in self.options
+        ]
+        places = max(len(each.partition(".")[2]) for each in exact)
         return f"{option:.{places}f}".replace("-", "−")
 
 

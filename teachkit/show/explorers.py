@@ -1,6 +1,7 @@
 """Explorers: controls that redraw one picture."""
 
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ from teachkit.show.pictures import Picture, image
 from teachkit.show.prepared import prepared
 
 RUN = "Run this cell to move the sliders."
-LONGEST = 200  # characters of an error that fit above a picture
 
 
 class Explorer(Live):
@@ -46,9 +46,10 @@ class Explorer(Live):
         settings = ", ".join(f"{each.name} = {each.start}" for each in asks)
         names = " or ".join(each.name for each in asks)
         still = image(stage.small(dots), self.picture.alt, stage.size(self.picture.figure))
+        static = frames.element(self, still) if frames.wanted() else f"<p>{RUN}</p>\n{still}"
         super().__init__(
             plain=f"Explorer: run this cell and move {names}. At {settings}:\n{self.picture}",
-            static=f"<p>{RUN}</p>\n{still}",
+            static=static,
             controls=[each.describe() for each in asks],
             at=at,
             **_sent(self.picture, dots),
@@ -63,7 +64,7 @@ class Explorer(Live):
         if strange := values.keys() - asks.keys():
             raise ValueError(f"there is no {min(strange)!r} to move, only {', '.join(asks)}")
         at = {name: asks[name].find(value) for name, value in values.items()}
-        self._answer("", {**self.at, **at})
+        self._answer(uuid.uuid4().hex, {**self.at, **at})
         return self.picture
 
     def _values(self, at: dict[str, int]) -> dict[str, Value]:
@@ -83,7 +84,7 @@ class Explorer(Live):
                 self.picture, self.png, self.shown = picture, sent["png"], sent["shown"]
                 self.problem = ""
             except (Exception, KeyboardInterrupt) as error:
-                self.problem = _in_words(error)
+                self.problem = frames.refusal(error)
             self.at, self.answered = at, asked
 
 
@@ -105,13 +106,6 @@ def explore(draw: Callable[..., Picture], **controls: Given) -> Explorer:
 def _sent(picture: Picture, dots: stage.Dots) -> dict[str, Any]:
     words = {"alt": picture.alt, "title": picture.title, "size": stage.size(picture.figure)}
     return {"png": stage.quick(dots), "shown": words}
-
-
-def _in_words(error: BaseException) -> str:
-    said = " ".join(str(error).split()) or "no reason given"
-    reason = said if len(said) <= LONGEST else said[:LONGEST] + " …"
-    kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-    return f"This picture could not be drawn ({kind}: {reason}). The one before stays; move on."
 
 
 door.hold(globals())

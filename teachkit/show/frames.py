@@ -1,20 +1,27 @@
-"""Pictures of an explorer drawn before: a slider moves them without a kernel."""
+"""Pictures of an explorer drawn before: its controls move them without a kernel."""
 
 import asyncio
 import base64
+import contextlib
+import html
 import json
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
 
 from teachkit.show import stage
-from teachkit.show.controls import Control
-from teachkit.show.live import FRONT, script
+from teachkit.show.controls import Control, Value
 from teachkit.show.pictures import Picture
 
-MOST = 21  # pictures of a slider; each takes 10 to 40 kB
+VARIABLE = "TEACHKIT_PAGES"  # 1: explorers bring along what a page without a kernel needs
+GRID = 36  # pictures of an explorer on such a page; each takes 10 to 40 kB
+MOST = 21  # pictures of a slider in a notebook
+LONGEST = 200  # characters of an error that fit above a picture
 PAUSE = 1.0  # seconds between two, so that nobody waits for them
 LATE = 0.1  # seconds: a kernel that comes so late has something better to do
 
@@ -25,58 +32,90 @@ class Drawn(Protocol):
     draw: Callable[..., Picture]
     asks: list[Control]
     stage: stage.Stage
-    model_id: str
     frames: Any
     heard: float
 
 
+def wanted() -> bool:
+    """Whether explorers bring their pictures along."""
+    return os.environ.get(VARIABLE) == "1"
+
+
 def positions(control: Control, most: int = MOST) -> list[int]:
-    """Up to so many positions of a control at about equal distances, its start among them.
+    """Up to so many positions of a control at about equal distances; the nearest gives way to its start.
 
     >>> from teachkit.show.controls import control
     >>> positions(control("n", (0, 9, 1, 2)), 4)
-    [0, 2, 3, 6, 9]
+    [0, 2, 6, 9]
     """
-    last = len(control.options) - 1
-    even = np.linspace(0, last, min(most, last + 1)).round().astype(int).tolist()
-    return sorted({*even, control.options.index(control.start)})
+    last, start = len(control.options) - 1, control.options.index(control.start)
+    even: list[int] = np.linspace(0, last, min(most, last + 1)).round().astype(int).tolist()
+    nearest = min(range(len(even)), key=lambda i: abs(even[i] - start))
+    return [*even[:nearest], start, *even[nearest + 1 :]]
 
 
-def frame(explorer: Drawn, control: Control, position: int) -> dict[str, Any]:
-    """The picture at a position of one control, the others at their start."""
-    starts = {each.name: each.start for each in explorer.asks}
-    value = control.options[position]
-    picture = explorer.draw(**{**starts, control.name: value})
+def counts(options: Sequence[int], most: int = GRID) -> list[int]:
+    """How many positions of each control make at most so many pictures; the longest gives way first.
+
+    >>> counts([3, 41])
+    [3, 12]
+    """
+    made = list(options)
+    while math.prod(made) > most:
+        made[made.index(max(made))] -= 1
+    return made
+
+
+def frame(explorer: Drawn, values: dict[str, Value]) -> dict[str, Any]:
+    """The picture at these values of the controls."""
+    picture = explorer.draw(**values)
     dots = explorer.stage.draw(picture.figure)
     words = {"alt": picture.alt, "title": picture.title, "size": stage.size(picture.figure)}
-    return {"value": control.write(value), "position": position, "png": stage.small(dots)} | words
+    return {"png": stage.small(dots)} | words
 
 
-def page(explorer: Drawn, name: str = "", most: int = MOST) -> str:
-    """Plain HTML of an explorer for slides and pages: a slider over pictures, with its own script.
+def element(explorer: Drawn, still: str, most: int = GRID) -> str:
+    """An explorer as HTML that moves without a kernel, once ``predictions.page_script`` is on the page.
 
     Args:
         explorer: what ``show.explore`` returns.
-        name: the control that moves, the first without a name; the others stay at their start.
+        still: HTML that stands there where no script runs.
         most: at most so many pictures.
 
     """
-    named = {each.name: each for each in explorer.asks}
-    if name and name not in named:
-        raise ValueError(f"name must be one of {', '.join(named)}, got {name!r}")
-    control = named[name] if name else explorer.asks[0]
-    made = [frame(explorer, control, position) for position in positions(control, most)]
-    for each in made:
-        each["png"] = "data:image/png;base64," + base64.b64encode(each["png"]).decode()
-    start = [each["position"] for each in made].index(control.options.index(control.start))
-    about = {"name": control.name, "label": control.label, "slider": control.slider}
-    given = ", ".join(json.dumps(part).replace("</", "<\\/") for part in (about, made, start))
-    style = (FRONT / "explorer.css").read_text("utf-8")
-    here = f"tk-{explorer.model_id}-{control.name}"
-    return (
-        f'<div id="{here}"></div>\n<style>\n{style}</style>\n<script type="module">\n'
-        f"{script('explorer')}\nplay(document.getElementById({json.dumps(here)}), {given});\n</script>"
-    )
+    asks = explorer.asks
+    many = counts([len(each.options) for each in asks], most)
+    chosen = [positions(each, n) for each, n in zip(asks, many, strict=True)]
+    frames = {}
+    for at in product(*map(range, map(len, chosen))):
+        values = {c.name: c.options[p[i]] for c, p, i in zip(asks, chosen, at, strict=True)}
+        frames[" ".join(map(str, at))] = _for_page(explorer, values)
+    controls = [_only(*each) for each in zip(asks, chosen, strict=True)]
+    data = html.escape(json.dumps({"controls": controls, "frames": frames}, sort_keys=True))
+    return f'<div class="teachkit-explorer" data-frames="{data}">{still}</div>'
+
+
+def _for_page(explorer: Drawn, values: dict[str, Value]) -> dict[str, Any]:
+    try:
+        made = frame(explorer, values)
+    except Exception as error:
+        return {"problem": refusal(error)}
+    return {**made, "png": "data:image/png;base64," + base64.b64encode(made["png"]).decode()}
+
+
+def refusal(error: BaseException) -> str:
+    """What a draw function raised, in a line above the picture before."""
+    said = " ".join(str(error).split()) or "no reason given"
+    reason = said if len(said) <= LONGEST else said[:LONGEST] + " …"
+    kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    return f"This picture could not be drawn ({kind}: {reason}). The one before stays; move on."
+
+
+def _only(control: Control, positions: list[int]) -> dict[str, Any]:
+    """What the browser needs to know of a control that has these positions alone."""
+    about = control.describe()
+    shown = [about["shown"][position] for position in positions]
+    return {**about, "shown": shown, "start": positions.index(about["start"])}
 
 
 def draw_when_idle(explorer: Drawn, control: Control) -> None:
@@ -91,11 +130,12 @@ def draw_when_idle(explorer: Drawn, control: Control) -> None:
     def step(due: float) -> None:
         moving = time.monotonic() - explorer.heard < PAUSE
         if loop.time() - due <= LATE and not moving:
-            try:
-                made.append(frame(explorer, control, open_[len(made)]))
-            except Exception:
-                return
-        if len(made) < len(open_):
+            position = open_.pop(0)
+            value = control.options[position]
+            words = {"value": control.write(value), "position": position}
+            with contextlib.suppress(Exception):  # what it says to the learner who moves there
+                made.append(words | frame(explorer, {control.name: value}))
+        if open_:
             again()
         else:
             explorer.frames = made

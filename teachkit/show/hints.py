@@ -12,6 +12,7 @@ from html import escape
 from typing import NamedTuple
 
 from teachkit.lab.data import folder
+from teachkit.show.tables import NO_COMMANDS
 
 LEVELS = 5
 
@@ -72,8 +73,8 @@ def folded(hints: tuple[Hint, ...], first: int = 1) -> str:
         return ""
     (symptom, hint), *rest = hints
     total = first + len(rest)
-    return (  # keys typed on a hint are no commands of JupyterLab
-        '<details><summary data-lm-suppress-shortcuts="true">'
+    return (
+        f"<details><summary {NO_COMMANDS}>"
         f"Hint {first} of {total}: “{marked(symptom)}”</summary>"
         f'<div style="margin: 0.3em 0 0.3em 1.2em">{marked(hint)}{folded(tuple(rest), first + 1)}</div>'
         "</details>"

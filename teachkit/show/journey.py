@@ -17,6 +17,7 @@ from teachkit.show.exercises import lesson_tasks
 from teachkit.show.quizzes import load, stems
 
 SHOWN = "your predictions beside what turned out, and the exercises that you have solved"
+HEADS = ("lesson", "run through", "predictions", "exercises")
 NOTHING = Progress({}, [], [], False)
 UNKEPT = "Open the course with <code>python -m teachkit lab</code> and run this cell"
 
@@ -43,11 +44,16 @@ class Line(NamedTuple):
     done: Progress
 
     @property
+    def solved(self) -> list[str]:
+        """The exercises solved of those that the lesson has today."""
+        return [name for name in self.exercises if name in self.done.solved]
+
+    @property
     def words(self) -> tuple[str, str, str, str]:
         """Name, run through, predictions, exercises: how a table says it."""
         made, there = len(self.done.predictions), len(self.questions | self.done.predictions)
         predictions = f"{made} of {there} made, {self.done.right} right" if made else "none yet"
-        solved = f"{len(self.done.solved)} of {len(self.exercises)} solved"
+        solved = f"{len(self.solved)} of {len(self.exercises)} solved"
         through = "yes" if self.done.finished else "not yet"
         return self.it.title, through, predictions, solved if self.done.tried else "none yet"
 
@@ -55,7 +61,10 @@ class Line(NamedTuple):
 def lines() -> list[Line]:
     """Every lesson of the course with the learner's progress."""
     done = kept.summary(kept.events())
-    return [_line(pages.lesson(path), done) for path in pages.notebooks()]
+    there = [pages.lesson(path) for path in pages.notebooks()]
+    # Where only the package is installed, as on Colab, its questions say which lessons there are.
+    named = [pages.Lesson(f"{number}_{name}", "", "") for number, name in stems().items()]
+    return [_line(it, done) for it in there or named]
 
 
 def _line(it: pages.Lesson, done: dict[str, Progress]) -> Line:
@@ -92,9 +101,10 @@ def end(lesson: str) -> Sight:
     found = [_predictions(line), _exercises(line), _through(line)]
     if kept.path() is None:
         found = [f"<p>{UNKEPT}: it shows {SHOWN}.</p>"]
-    parts = [*found, _way(before, after)]
+    parts = [*found, _way(before, after), pages.reference()]
     plain = f"The end of lesson {lesson}: run this cell in JupyterLab, and it shows {SHOWN}."
     way = [f"{word}: {it.title}" for word, it in (("Before", before), ("Next", after)) if it]
+    way += [f"{word}: docs/{name}.md" for word, name in pages.PAGES.items()]
     return Sight("\n".join(part for part in parts if part), "\n".join([plain, *way]))
 
 
@@ -143,12 +153,11 @@ def _judged(vote: Prediction) -> str:
 def _exercises(line: Line) -> str:
     if not line.exercises:
         return ""
-    solved = [name for name in line.exercises if name in line.done.solved]
     if not line.done.tried:
         return _empty("You have tried no exercise of this lesson yet.")
-    left = [name for name in line.exercises if name not in solved]
+    left = [name for name in line.exercises if name not in line.solved]
     still = f" Still open: {', '.join(left)}." if left else ""
-    words = f"{len(solved)} of {len(line.exercises)} solved.{still}"
+    words = f"{len(line.solved)} of {len(line.exercises)} solved.{still}"
     return f"<p><b>Your exercises.</b> {words}</p>"
 
 
@@ -168,20 +177,22 @@ def _empty(words: str) -> str:
 def _way(before: pages.Lesson | None, after: pages.Lesson | None) -> str:
     """Links that JupyterLab follows from beside the notebooks."""
     words = (("Before", before), ("Next", after))
-    found = [f"{word}: {_link(it)}: {escape(it.question)}" for word, it in words if it]
+    found = [f"{word}: {_link(it)}" for word, it in words if it]
     return f"<p>{'<br>'.join(found)}</p>" if found else ""
 
 
 def _link(it: pages.Lesson) -> str:
-    return f'<a href="{it.stem}.ipynb">{escape(it.title)}</a>'
+    """A lesson with its question; without a notebook there is nothing to lead to."""
+    if not it.question:
+        return escape(it.title)
+    return f'<a href="{it.stem}.ipynb">{escape(it.title)}</a>: {escape(it.question)}'
 
 
 def progress() -> Sight:
     """How far the learner has come, a line a lesson."""
-    heads = ["lesson", "run through", "predictions", "exercises"]
     rows = [line.words for line in lines()]
     parts = [f"<p>{UNKEPT}: it shows how far you have come.</p>"] if kept.path() is None else []
-    parts += [_table(heads, rows), *map(_paragraph, notes())]
+    parts += [_table(HEADS, rows), *map(_paragraph, notes())]
     plain = (
         "Your progress, a line a lesson: run this cell in JupyterLab, and it shows which lessons ran "
         "through, your predictions and the exercises that you have solved."

@@ -1,15 +1,19 @@
-"""Text that a cell shows as Markdown: the source of a function, the map of the course."""
+"""Text that a cell shows: the source of a function, the map of the course, where the glossary is."""
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from teachkit.core import door
+from teachkit.core import door, places
 from teachkit.lab.data import folder
+
+PAGES = {"Glossary": "glossary", "Formulas": "formulas"}  # of the folder docs
 
 
 class Page:
@@ -113,6 +117,26 @@ def _gaps(numbers: list[int]) -> list[str]:
     return (
         [f"\n{which} not part of this edition: go on with the next in the table."] if last else []
     )
+
+
+def reference() -> str:
+    """Links to glossary and formulas, as HTML that JupyterLab follows from beside the learner's copies.
+
+    An empty text where only the package is installed.
+    """
+    root = places.root()
+    if root is None:
+        return ""
+    here = places.work() or root / "notebooks"
+    found = [_page(word, root / "docs" / f"{name}.md", here) for word, name in PAGES.items()]
+    return f"<p>{' · '.join(found)}</p>"
+
+
+def _page(word: str, path: Path, here: Path) -> str:
+    """A link to a page of the course; of a folder elsewhere JupyterLab shows no page but its own."""
+    if not places.within(path.parents[1], here):
+        return f"{word}: <code>{escape(str(path))}</code>"
+    return f'<a href="{Path(os.path.relpath(path, here)).as_posix()}">{word}</a>'
 
 
 door.hold(globals())

@@ -44,8 +44,7 @@ def _earlier(name: str) -> Vote:
         words = str(event["answer"])
         found = found or {"answer": event.get("raw", words), "words": words, "reason": None}
         found.setdefault("right", event.get("right"))
-        if found["reason"] is None and event.get("answer") == found["words"]:
-            found |= {"reason": event.get("reason"), "reason_right": event.get("reason_right")}
+        found = progress.joined(found, event)
     return found
 
 
@@ -87,6 +86,7 @@ class Quiz(Live):
     question = traitlets.Dict().tag(sync=True)
     vote = traitlets.Dict().tag(sync=True)
     says = traitlets.Unicode().tag(sync=True)
+    looked = traitlets.Bool().tag(sync=True)  # the page knows of a look that no kernel has heard of
 
     def __init__(self, question: Question) -> None:
         self.name = question.name
@@ -104,9 +104,11 @@ class Quiz(Live):
     def _keep(self, change: dict[str, Any]) -> None:
         """The page sends the first vote, and once more when the reason has been given."""
         new, old = dict(change["new"]), vote(self.name)
-        if not new or (old and (old.get("reason") or not new.get("reason"))):
+        kept = progress.joined(old, new) if old else new
+        if not new or (old and kept.get("reason") == old.get("reason")):
             return
-        kept = old | {word: new.get(word) for word in ("reason", "reason_right")} if old else new
+        if self.looked:
+            look(self.name)
         if not looked(self.name):
             _votes[self.name] = kept
             self._record(kept)
@@ -125,7 +127,10 @@ def _says(name: str) -> str:
     """A word on what becomes of the vote."""
     if looked(name) and not voted(name):
         return "You have seen the result first, so this is not kept as a prediction."
-    return "Your first answer is kept as your prediction." if voted(name) else ""
+    if not voted(name):
+        return ""
+    kept = "" if _earlier(name) else ", for this session only"
+    return f"Your first answer is kept as your prediction{kept}."
 
 
 def quiz(name: str) -> Quiz:
@@ -139,10 +144,14 @@ def quiz(name: str) -> Quiz:
 
 
 def page_script() -> str:
-    """The elements that bring the static questions and reveals of a plain HTML page to life."""
-    style = (FRONT / "questions.css").read_text("utf-8")
-    code = script("questions") + "\nhydrate(document);\n"
-    return f'<style>\n{style}</style>\n<script type="module">\n{code}</script>\n'
+    """The elements that bring the questions, covers and explorers of a plain HTML page to life."""
+    styles = [(FRONT / f"{name}.css").read_text("utf-8") for name in ("questions", "explorer")]
+    codes = [
+        script("questions") + "\nhydrate(document);\n",
+        script("explorer") + "\nhydrateExplorers(document);\n",
+    ]
+    scripts = [f'<script type="module">\n{code}</script>\n' for code in codes]
+    return "".join(["<style>\n", *styles, "</style>\n", *scripts])
 
 
 door.hold(globals())

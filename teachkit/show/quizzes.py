@@ -93,8 +93,7 @@ def _options(given: list[dict[str, Any]], several: bool = False) -> list[Option]
     if not 3 <= len(options) <= len(LETTERS) or not enough:
         how = "two or more right and one wrong" if several else "exactly one right"
         raise ValueError(f"it needs 3 to 6 options, {how}")
-    if len({o.text for o in options}) < len(options):
-        raise ValueError("two options have the same text")
+    _apart(options)
     return options
 
 
@@ -106,7 +105,13 @@ def _items(given: list[dict[str, Any]]) -> list[Option]:
     places = [o.place for o in items]
     if not 3 <= len(items) <= len(LETTERS) or places != sorted(places) or len(set(places)) < 2:
         raise ValueError("it needs 3 to 6 items, written in the right order, of two places or more")
+    _apart(items)
     return items
+
+
+def _apart(given: list[Option]) -> None:
+    if len({o.text for o in given}) < len(given):
+        raise ValueError("two options have the same text")
 
 
 def _reason(given: dict[str, Any] | None) -> Reason | None:

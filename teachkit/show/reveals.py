@@ -75,7 +75,7 @@ def _plain(thing: object) -> str:
 
 def _html(thing: Any) -> str:
     """What a thing shows without a kernel; of a text in Markdown, its plain words."""
-    bundle = {} if isinstance(thing, type) else _bundle(thing)
+    bundle = _bundle(thing)
     if "text/html" in bundle:
         return str(bundle["text/html"])
     if not isinstance(thing, type):

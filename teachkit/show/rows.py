@@ -1,6 +1,6 @@
 """What a table is given, as cells by column: records, columns, a DataFrame, or the arms of a comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,7 @@ def records(
     [{'method': 'OBD', '0.5': 0.9, '0.9': 0.4}]
 
     """
-    heads = [name, *map(str, at)]
-    if len(set(heads)) < len(heads):
-        raise ValueError(f"each column needs a name of its own, got {', '.join(heads)}")
+    _apart([name, *at])
     for place in only or []:
         if place not in at:
             raise ValueError(f"only names {place!r}; there are {', '.join(map(str, at))}")
@@ -52,18 +50,33 @@ def _cells(values: Any) -> list[Any]:
     return list(values)
 
 
+def _apart(names: Collection[Any]) -> None:
+    """Names that are written the same would be one column."""
+    if len(set(map(str, names))) < len(names):
+        raise ValueError(f"each column needs a name of its own, got {', '.join(map(str, names))}")
+
+
+def _columns(frame: Any) -> dict[Any, list[Any]]:
+    """The columns of a DataFrame; names of rows are not among them."""
+    _apart(list(frame.columns))
+    if list(getattr(frame, "index", range(len(frame)))) != list(range(len(frame))):
+        raise ValueError(
+            f"the rows of a DataFrame must have no names of their own, got {quoted(frame.index)}; "
+            "use reset_index(), which makes a column of them"
+        )
+    return {name: frame[name].tolist() for name in frame.columns}
+
+
 def read(data: Any) -> dict[str, list[Cell]]:
     """Cells by column, whatever they are given as."""
     if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a DataFrame, without an import
-        data = {name: data[name].tolist() for name in data.columns}
+        data = _columns(data)
     if isinstance(data, Mapping):
+        _apart(data)
         raw = {str(name): _cells(values) for name, values in data.items()}
-        if len(raw) < len(data):
-            raise ValueError(
-                f"each column needs a name of its own, got {', '.join(map(str, data))}"
-            )
     elif isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
         keys = dict.fromkeys(key for row in data for key in row)
+        _apart(keys)
         raw = {str(key): [row.get(key) for row in data] for key in keys}
     else:
         must = "records (a list of dicts), a dict of columns or a DataFrame"

@@ -38,6 +38,7 @@ LARGE = 10**6  # numbers in an answer, of which none has so many
 
 SYMBOLIC = (sympy.Basic, sympy.MatrixBase)
 KNOWN = (Tensor, np.ndarray, *SYMBOLIC, bool, int, float, str, set, list, tuple)  # can be compared
+COPIED = (np.ndarray, list, tuple, set, dict)
 
 
 class OutOfTimeError(BaseException):
@@ -89,11 +90,10 @@ def kept(answer: Any) -> Any:
     try:
         if isinstance(answer, Tensor):
             return answer.detach().clone()
-        return (
-            copy.deepcopy(answer) if isinstance(answer, (np.ndarray, list, set, dict)) else answer
-        )
-    except Exception:  # whatever is in it
-        return answer
+        return copy.deepcopy(answer) if isinstance(answer, COPIED) else answer
+    except Exception as error:  # a tensor with a gradient, or whatever is in it
+        parts = type(answer) in (list, tuple) and not isinstance(error, RecursionError)
+        return type(answer)(map(kept, answer)) if parts else answer
 
 
 def large(answer: Any) -> bool:

@@ -4,8 +4,9 @@ Colours are those of Okabe and Ito, with a dark shade of some; in grey and for c
 dash and the marker tell lines apart. A name that is not in the table gets a neutral look.
 """
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from teachkit.core import door
@@ -200,11 +201,20 @@ def looks(labels: Sequence[str] | Mapping[str, object]) -> dict[str, Style]:
     given = list(dict.fromkeys(labels))
     found = {label: style for label in reversed(given) if (style := known(label))}
     first = {style: label for label, style in found.items()}  # two labels of one name: the first
-    free = iter(NEUTRAL * len(given))
+    free = _neutral()
     return {
         label: style if (style := found.get(label)) and first[style] == label else next(free)
         for label in given
     }
+
+
+def _neutral() -> Iterator[Style]:
+    """The neutral looks, then other dashes and markers with their colours: 343 before one comes again."""
+    n = len(NEUTRAL)
+    return itertools.cycle(
+        Style(NEUTRAL[i].colour, NEUTRAL[(i + j) % n].dash, NEUTRAL[(i + j + k) % n].marker)
+        for k, j, i in itertools.product(range(n), repeat=3)
+    )
 
 
 def look(label: str) -> Style:

@@ -107,7 +107,7 @@ def _typeset(text: str) -> str:
     """Padding as wide as digits, powers of ten, and minus signs that are read aloud."""
     page = html.escape(text).replace(" " * 2, PAD * 2).replace("( ", "(" + PAD)
     page = re.sub(r"(?<=\d)e([-+]\d+)", lambda m: f" × 10<sup>{int(m[1])}</sup>", page)
-    return page.replace("-", "−")
+    return re.sub(r"(?<!\w)-(?=[\d.]|infinite)", "−", page)
 
 
 def table(

@@ -11,11 +11,6 @@ def press(page, key, times=1):
         page.keyboard.press(key)
 
 
-def focused(page):
-    """What has the focus, in words."""
-    return page.evaluate("document.activeElement.textContent")
-
-
 def choose(page, box, texts):
     """Tick radio buttons or checkboxes from the first on; the focus is on the last one after."""
     inputs = box.locator("input:not([disabled])")

@@ -1,17 +1,11 @@
 """A server, a browser and a page for the tests that open JupyterLab."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from server import Server
 from window import Window
 
-CHROME = (
-    shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
+from benchmarks.jupyterlab import CHROME, FLAGS, Server
 
 
 # Of the module, not of the session: while a browser is there, no other event loop can run.

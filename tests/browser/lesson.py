@@ -79,13 +79,20 @@ class Lesson:
     def questions(self):
         """Each question wrong, then right, with the keyboard."""
         found = []
-        for form in self.page.locator(".tk-q-question").all():
+        for form in self.forms():
             question = find(form.get_attribute("data-asks"))
             found += answer(self.page, question, right=False)
             try_again(self.page, question)
             found += answer(self.page, question, right=True)
         covered = self.page.locator(".tk-q-cover:visible").count()
         return found + ["a cover stays after the vote"] * covered
+
+    def forms(self):
+        """The questions, once all are there."""
+        forms, asked = self.page.locator(".tk-q-question"), self.sources("show.quiz(")
+        if asked:
+            forms.nth(asked - 1).wait_for(state="attached")
+        return forms.all()
 
     def explorers(self):
         """Each control changes the picture."""
@@ -198,9 +205,7 @@ class Lesson:
         saved = json.loads((self.window.server.work / self.file).read_bytes())
         lost = self.written not in ["".join(cell["source"]) for cell in saved["cells"]]
         self.window.open(self.file)
-        asked = self.sources("show.quiz(")
-        if asked:
-            self.page.locator(".tk-q-question").nth(asked - 1).wait_for(state="attached")
+        self.forms()
         found = self.dead() + ["what was typed is not in the saved notebook"] * lost
         for explorer in self.widgets(".tk-explorer, .teachkit-explorer")[:1]:
             self.window.shoot(explorer, f"{self.stem}_reopened")

@@ -1,5 +1,5 @@
 // An explorer: controls above a picture. With a kernel each move asks for a new picture; where all
-// pictures are here already ("frames", of one slider), they are shown without asking anyone.
+// pictures are here already ("frames"), they are shown without asking anyone.
 
 const RUN = "Run this cell to move the sliders.";
 const BUSY = 300; // ms until the page says that it waits
@@ -45,9 +45,11 @@ function stand(element, descriptions, moved) {
   const image = make("img", root, {});
   const says = make("p", root, { className: "tk-says", aria: { "aria-live": "polite" } });
   let address;
+  const forget = (old = address) => old?.startsWith("blob:") && URL.revokeObjectURL(old);
   return {
     root,
     controls,
+    forget: () => forget(),
     say: (words) => {
       if (state.textContent !== words) state.textContent = words;
     },
@@ -59,17 +61,31 @@ function stand(element, descriptions, moved) {
       image.src = address;
       image.alt = alt;
       if (says.textContent !== title) says.textContent = title;
-      if (old?.startsWith("blob:")) URL.revokeObjectURL(old);
+      forget(old);
     },
   };
 }
 
-// A slider over pictures that are here already.
-function play(element, description, frames, start) {
-  const shown = frames.map((frame) => frame.value);
-  const view = stand(element, [{ ...description, shown, start }], () => view.show(frames[view.controls[0].at()]));
-  view.show(frames[start]);
+// Controls over pictures that are here already: find(positions) gives the one to show.
+function play(element, descriptions, find) {
+  function show() {
+    const frame = find(view.controls.map((control) => control.at()));
+    view.say(frame.problem ?? "");
+    if (frame.png) view.show(frame);
+  }
+  const view = stand(element, descriptions, show);
+  show();
   return view;
+}
+
+// A page without a kernel: the controls of each explorer move between the pictures that it brought along.
+function hydrateExplorers(root) {
+  for (const element of root.querySelectorAll(".teachkit-explorer[data-frames]")) {
+    const { controls, frames } = JSON.parse(element.dataset.frames);
+    element.replaceChildren();
+    keepKeys(element);
+    play(element, controls, (at) => frames[at.join(" ")]);
+  }
 }
 
 function nearest(frames, position) {
@@ -109,7 +125,7 @@ function render({ model, el }) {
       asked = null;
     }
     draw();
-    if (!mine) return;
+    if (!mine) return asked || settle();
     if (newer) return ask();
     settle();
     if (coarse) rest = setTimeout(() => ask(FULL), REST);
@@ -126,10 +142,13 @@ function render({ model, el }) {
     clearTimeout(rest);
     asked = null;
     const frames = model.get("frames");
+    still?.forget();
     still?.root.remove();
     view.root.hidden = !alive && frames.length > 1;
     if (view.root.hidden) {
-      still = play(el, descriptions[0], frames, nearest(frames, view.controls[0].at()));
+      const [first] = descriptions;
+      const here = { ...first, shown: frames.map((frame) => frame.value), start: nearest(frames, view.controls[0].at()) };
+      still = play(el, [here], ([position]) => frames[position]);
       still.say("These pictures were drawn before. " + RUN.replace("move the sliders", "have all of them"));
     }
     view.enable(alive);
@@ -143,7 +162,8 @@ function render({ model, el }) {
   return () => {
     off();
     model.off("change:answered", answered);
-    clearTimeout(rest);
+    [timer, rest].forEach(clearTimeout);
+    [view, still].forEach((one) => one?.forget());
     quiet.then((stop) => stop());
   };
 }

@@ -397,9 +397,12 @@ function hydrate(root) {
 
 const NOT_KEPT =
   "No kernel answers here. Your answer is judged, but it is not kept until you run this cell.";
+const SEEN = "You have seen the result first, so this is not kept as a prediction.";
 
 // A vote that no kernel has heard of waits on the page until the question's cell is run.
 const unkept = (window.teachkitUnkept ??= new Map());
+// So does a look at a result: a vote after it is no prediction.
+const looks = (window.teachkitLooks ??= new Set());
 
 function renderQuestion({ model, el }) {
   const off = keepKeys(el);
@@ -409,11 +412,12 @@ function renderQuestion({ model, el }) {
   const asked = mountQuestion(el, question, {
     first: before.words ? before : null,
     keep(vote) {
-      unkept.set(question.name, vote);
+      if (!looks.has(question.name)) unkept.set(question.name, vote);
       send(vote);
     },
   });
   function send(vote) {
+    model.set("looked", looks.has(question.name));
     model.set("vote", vote);
     model.save_changes();
     tell();
@@ -421,7 +425,8 @@ function renderQuestion({ model, el }) {
   function tell() {
     if (alive) unkept.delete(question.name);
     const kept = asked.first() && !unkept.has(question.name) && model.get("says");
-    asked.say(alive === false && !kept ? NOT_KEPT : model.get("says"));
+    const lost = looks.has(question.name) ? SEEN : NOT_KEPT;
+    asked.say(alive === false && !kept ? lost : model.get("says"));
   }
   const stop = whileAlive(model, (yes) => {
     alive = yes;

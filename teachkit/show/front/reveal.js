@@ -1,10 +1,11 @@
 // A result that is covered until its question has been answered. The vote is told on the page, so
 // that it opens without a kernel, too; what it covers may be HTML or another widget.
 
-async function showChild(model, place) {
+async function showChild(model, place, gone) {
   const manager = model.widget_manager;
   const child = await manager.get_model(model.get("child").slice("IPY_MODEL_".length));
   const view = await manager.create_view(child);
+  if (gone()) return view.remove();
   place.replaceChildren(view.el);
   (view.luminoWidget ?? view.pWidget)?.processMessage({ type: "after-attach" }); // as if Lumino had put it there
   return view;
@@ -21,6 +22,7 @@ function renderReveal({ model, el }) {
   const keys = [keepKeys(cover), keepKeys(start)]; // what is covered keeps its own
   let view = null;
   let shown = false;
+  let gone = false;
 
   function toQuestion() {
     const question = document.querySelector(`[data-asks="${name}"]`);
@@ -29,11 +31,15 @@ function renderReveal({ model, el }) {
     (question.querySelector("input:not(:disabled), button:not(:disabled)") ?? question).focus({ preventScroll: true });
   }
   function look() {
+    if (!unkept.has(name)) looks.add(name);
+    tellLook();
+    start.focus();
+  }
+  function tellLook() {
     model.set("looked", true);
     model.set("opened", true);
     model.save_changes();
     open();
-    start.focus();
   }
   function voted({ detail }) {
     if (detail !== name) return;
@@ -46,7 +52,7 @@ function renderReveal({ model, el }) {
     if (!model.get("opened") || shown) return;
     shown = true;
     if (!model.get("child")) return (place.innerHTML = model.get("html"));
-    showChild(model, place).then((made) => (view = made), (error) => {
+    showChild(model, place, () => gone).then((made) => (view = made), (error) => {
       place.textContent = "This explorer has no kernel behind it. Run its cell again.";
       console.warn(error);
     });
@@ -60,7 +66,10 @@ function renderReveal({ model, el }) {
   model.on("change:opened", open);
   model.on("change:asked", asked);
   document.addEventListener("teachkit-vote", voted);
+  const stop = whileAlive(model, (yes) => yes && looks.has(name) && !model.get("looked") && tellLook());
   return () => {
+    gone = true;
+    stop.then((end) => end());
     keys.forEach((off) => off());
     model.off("change:opened", open);
     model.off("change:asked", asked);

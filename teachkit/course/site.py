@@ -20,14 +20,16 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 from teachkit.core import files
-from teachkit.course import notebooks, site_pages, site_sphinx
+from teachkit.course import notebooks, rendering, site_pages, site_sphinx
 from teachkit.course.setup import ROOT
 from teachkit.course.site_pages import SiteError, Sources
 
 
-def lesson(path: Path, *, stored: bool = False) -> NotebookNode:
-    """A lesson with all that a page shows of it; ``stored``: with the outputs that its file holds."""
-    return nbformat.read(path, as_version=4)
+def lessons(paths: Iterable[Path], *, stored: bool = False) -> dict[str, NotebookNode]:
+    """The lessons by name, with explorers that move; ``stored``: with the outputs that the files hold."""
+    if stored:
+        return {path.stem: nbformat.read(path, as_version=4) for path in paths}
+    return {path.stem: book for path, book in rendering.all_rendered(paths)}
 
 
 @contextmanager
@@ -108,8 +110,7 @@ def build(
     )
     decks = sorted(path.name for path in slides.glob("[0-9][0-9]*.*"))
     paths = notebooks.select(list(names), root / "notebooks")
-    books = {path.stem: lesson(path, stored=stored) for path in paths}
-    lay_out(site_pages.sources(root, books, decks), source)
+    lay_out(site_pages.sources(root, lessons(paths, stored=stored), decks), source)
     with beside(target) as part:
         sphinx(source, part, doctrees)
         if decks:

@@ -13,7 +13,8 @@ from nbformat import NotebookNode
 FOLDED = re.compile(r"\bshow\.(explore|reveal|plots|figure)\b|\bscenes\.\w+\(|\blab\.setup\(\)")
 FOR_LECTURERS = re.compile(r"\W*For (the )?lecturers?\b")
 GONE = re.compile(r"show\.end\(")
-RUN = "<p>Run this cell to move the sliders.</p>"
+# What asks a learner to run a cell, of an explorer and of a question, and stays where no kernel is.
+RUN = re.compile(r"<p>(<i>)?Run this cell to (move the sliders|answer)\.(</i>)?</p>\n?")
 PROTECTED = re.compile(
     r"(?P<kept>^(`{3,}|~{3,}).*?^\2|`+[^`]+`+|\$\$.*?\$\$|\$[^$\n]+\$|\\\[.*?\\\]|\\\(.*?\\\)"
     r"|!?\[[^\]]*\]\([^)]*\)|<[^>\n]+>|^#[^\n]*|\*\*[^\n]*?\*\*)"
@@ -27,31 +28,6 @@ CODE = re.compile(
 MODULE = re.compile(r"(?<!`)`(teachkit\.(\w+))`(?!`)")
 PAGE = re.compile(r"(?<=\w)\.(ipynb|md)(?=[)#])")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
-
-
-def slug(heading: str) -> str:
-    """The anchor of a heading, as on GitHub and in JupyterLab.
-
-    >>> slug("Saddle point (안장점)"), slug("k-sparse, exactly")
-    ('saddle-point-안장점', 'k-sparse-exactly')
-    """
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
-def terms(glossary: str) -> dict[str, str]:
-    r"""The anchor of each entry of a glossary by its term, in small letters and without brackets.
-
-    >>> terms("# Glossary\n\n## Mask (마스크)\n\n### saddle point, 안장점")
-    {'mask': 'mask-마스크', 'saddle point': 'saddle-point-안장점'}
-    """
-    found: dict[str, str] = {}
-    for heading in re.findall(r"^#{2,4} +(.+?) *#*$", glossary, re.MULTILINE):
-        latin = re.match(r"[\x00-\u02ff\u2010-\u2030]*", heading)
-        word = (latin and latin[0].strip()) or heading
-        english = re.split(r"[(,/:]| – | — ", word)[0]
-        if english.strip():
-            found.setdefault(english.strip().lower(), slug(heading))
-    return found
 
 
 def _entry(term: str, anchors: Mapping[str, str]) -> str:
@@ -179,4 +155,4 @@ def html(text: str) -> str:
     >>> html('<a href="03_masks.ipynb">03</a>')
     '<a href="03_masks.html">03</a>'
     """
-    return re.sub(r'(href="[\w./-]+)\.ipynb(?=["#])', r"\1.html", text.replace(RUN, ""))
+    return re.sub(r'(href="[\w./-]+)\.ipynb(?=["#])', r"\1.html", RUN.sub("", text))

@@ -13,7 +13,7 @@ from types import ModuleType
 import nbformat
 from nbformat import NotebookNode
 
-from teachkit.course import site_lessons
+from teachkit.course import glossary, site_lessons
 from teachkit.show import pages
 
 WEB = Path(__file__).parent / "web"
@@ -211,7 +211,8 @@ def sources(root: Path, books: Mapping[str, NotebookNode], slides: list[str]) ->
     known = {*made, *(f"notebooks/{stem}.ipynb" for stem in books)}
     for path in [name for name in made if name.endswith(".md")]:
         made[path] = site_lessons.relink(str(made[path]), partial(_there, known, path), repository)
-    anchors = site_lessons.terms(docs.get("glossary", ""))
+    entries = glossary.terms() if "glossary" in docs else {}
+    anchors = {name.lower(): term.anchor for name, term in entries.items()}
     for it in lessons:
         path, seen = f"notebooks/{it.stem}.ipynb", set[str]()
 

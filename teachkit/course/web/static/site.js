@@ -1,4 +1,7 @@
 // What the theme leaves to be done for those who listen to a page or go through it with the keyboard.
+// On a disk the search cannot fetch pages for its excerpts: it lists titles.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 document.addEventListener("DOMContentLoaded", async () => {
   // These say one thing and are named another.
   for (const button of document.querySelectorAll(".search-button-field")) button.removeAttribute("aria-label");

@@ -216,6 +216,14 @@ def test_a_symbol_of_the_notation_is_used_in_its_lesson(symbol, stem):
     assert any(token(symbol).search("".join(both)) for both in maths(text))
 
 
+def test_a_symbol_of_the_glossary_is_used_in_a_lesson():
+    text = "\n".join(prose(book) for book in BOOKS.values())
+    used = ["".join(both).replace(" ", "") for both in maths(text)]
+    for term in TERMS.values():
+        for symbol in re.findall(r"\$(.+?)\$", term.symbol):
+            assert any(token(symbol.replace(" ", "")).search(tex) for tex in used), term.name
+
+
 def test_the_notation_lists_each_symbol_once_lesson_by_lesson():
     symbols, stems = zip(*notation(), strict=True)
     assert len(set(symbols)) == len(symbols) > 30

@@ -18,7 +18,7 @@ from teachkit.core.bars import NOTE
 from teachkit.course.notebooks import FOLDER, canonical
 
 BOOKS = sorted(FOLDER.glob("*.ipynb"))
-TAGS = {"exercise", "check", "solution", "nbval-ignore-output"}
+TAGS = {"exercise", "check", "solution", "nbval-ignore-output", "show-input", "appendix"}
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes"}
 MACHINE = re.compile(r"0x[0-9a-f]{8,}|/tmp/|/home/|/root/|/work/|[A-Z]:\\\\")
 DIGITS = re.compile(r"(?<![\w.])\d+\.\d{7,}")

@@ -69,8 +69,9 @@ def _keep(name: str, path: Path, notebook: NotebookNode, last: int) -> None:
 
 
 def _stamp(path: Path) -> str:
-    """What the lesson and the code behind it are, in a word."""
-    known = hashlib.sha256(path.read_bytes())
+    """What the lesson's cells say, and the code behind them, in a word; how they stand on slides is not."""
+    cells = nbformat.read(path, as_version=4).cells
+    known = hashlib.sha256(repr([(cell.cell_type, cell.source) for cell in cells]).encode())
     code = (
         each for kind in ("py", "toml", "js") for each in (ROOT / "teachkit").rglob(f"*.{kind}")
     )

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "exclude_patterns": ["downloads"],
     "html_theme": "sphinx_book_theme",
     "html_title": TITLE,
-    "html_static_path": [str(WEB / "static"), str(WEB.parent / "vendor" / "mathjax")],
+    "html_static_path": [str(WEB / "static"), str(WEB.parent / "vendor" / "mathjax" / "es5")],
     "html_favicon": str(WEB / "static" / "icon.svg"),
     "html_context": {"default_mode": "auto"},
     "html_copy_source": False,

@@ -210,11 +210,13 @@ def test_a_page_gets_its_script_once_and_only_if_it_needs_one():
     [("", 0), ("https://github.com/me/course", 2), ("https://gitlab.com/me/course", 0)],
 )
 def test_binder_and_colab_need_an_address(address, count):
-    line = site_pages.doors("02_taylor", "teachkit.taylor", ["02.html", "03.html"], address)
+    line = site_pages.doors(
+        "02_taylor", "teachkit.taylor", ["02_taylor.html", "03_masks.html"], address
+    )
     assert line.count("me/course") == count
     assert "../downloads/02_taylor.ipynb" in line
-    assert "../slides/02.html" in line
-    assert "03.html" not in line
+    assert "../slides/02_taylor.html" in line
+    assert "03_masks" not in line
 
 
 @pytest.mark.parametrize(
@@ -233,9 +235,9 @@ def test_the_address_of_the_repository(text, says):
 def test_slides_are_listed_or_it_says_how_they_are_made():
     lessons = [pages.Lesson("02_taylor", "?", "45"), pages.Lesson("03_masks", "?", "45")]
     assert "python -m teachkit slides" in site_pages.slides_page(lessons, [])
-    text = site_pages.slides_page(lessons, ["02.html", "02.pdf"])
-    assert '<a href="slides/02.html">' in text
-    assert '<a href="slides/02.pdf">' in text
+    text = site_pages.slides_page(lessons, ["02_taylor.html", "02_taylor.pdf"])
+    assert '<a href="slides/02_taylor.html">' in text
+    assert '<a href="slides/02_taylor.pdf">' in text
     assert "03" not in text
 
 

@@ -1,4 +1,4 @@
-"""The commands of ``python -m teachkit``: lab, progress, slides, site, test, notebooks, pins, bench, mutants."""
+"""The commands: lab, progress, slides, site, test, notebooks, pins, bench and mutants."""
 
 import argparse
 import os

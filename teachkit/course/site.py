@@ -20,7 +20,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 from teachkit.core import files
-from teachkit.course import notebooks, rendering, site_pages, site_sphinx
+from teachkit.course import contents, notebooks, rendering, site_pages, site_sphinx
 from teachkit.course.setup import ROOT
 from teachkit.course.site_pages import SiteError, Sources
 
@@ -39,13 +39,11 @@ def beside(target: Path) -> Iterator[Path]:
     It lies in a folder of its own, which goes with all that is written around it.
     """
     around = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    part, old = around / "new", around / "old"
+    part = around / "new"
     part.mkdir(parents=True)
     try:
         yield part
-        if target.exists():
-            target.rename(old)
-        part.rename(target)
+        contents.take_place(part, target)
     finally:
         shutil.rmtree(around, ignore_errors=True)
 
@@ -108,13 +106,14 @@ def build(
     source, doctrees = (
         target.with_name(f"{target.name}.{part}") for part in ("source", "doctrees")
     )
-    decks = sorted(path.name for path in slides.glob("[0-9][0-9]*.*"))
+    found = (path for path in slides.glob("[0-9][0-9]*") if path.suffix in (".html", ".pdf"))
+    decks = sorted(path.name for path in found)
     paths = notebooks.select(list(names), root / "notebooks")
     lay_out(site_pages.sources(root, lessons(paths, stored=stored), decks), source)
     with beside(target) as part:
         sphinx(source, part, doctrees)
         if decks:
-            shutil.copytree(slides, part / "slides")
+            shutil.copytree(slides, part / "slides", ignore=shutil.ignore_patterns("*.png"))
     return target
 
 

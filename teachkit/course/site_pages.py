@@ -68,7 +68,7 @@ def doors(stem: str, module: str, slides: Iterable[str], repository: str) -> str
             f"[Open in Colab](https://colab.research.google.com/github/{hub}/blob/HEAD/{book})"
         )
     for name in slides:
-        if name.startswith(stem[:2]):
+        if name.startswith(f"{stem}."):
             words = "Slides as PDF" if name.endswith(".pdf") else "Slides"
             links.append(f'<a href="../slides/{name}">{words}</a>')
     if module:
@@ -117,13 +117,16 @@ def slides_page(lessons: Iterable[pages.Lesson], slides: list[str]) -> str:
     if not slides:
         return f"# Slides\n\n{NO_SLIDES}\n"
     rows = ["# Slides", "", "Each deck is one file that needs no internet.", ""]
-    rows += ["| lesson | slides | to print |", "|---|---|---|"]
+    rows += ["| lesson | question | slides | to print |", "|---|---|---|---|"]
     for it in lessons:
-        mine = [name for name in slides if name.startswith(it.stem[:2])]
-        decks = [f'<a href="slides/{name}">{name}</a>' for name in mine]
-        shown = [deck for deck in decks if ".html" in deck], [d for d in decks if ".pdf" in d]
-        if mine:
-            rows.append(f"| {it.title} | {' '.join(shown[0])} | {' '.join(shown[1])} |")
+        files = [f"{it.stem}.html", f"{it.stem}.pdf"]
+        words = [f"Slides {it.stem[:2]}", f"PDF {it.stem[:2]}"]
+        links = [
+            f'<a href="slides/{name}">{says}</a>' if name in slides else ""
+            for name, says in zip(files, words, strict=True)
+        ]
+        if any(links):
+            rows.append(f"| {it.title} | {it.question} | {links[0]} | {links[1]} |")
     return "\n".join(rows) + "\n"
 
 

@@ -17,7 +17,7 @@ from teachkit.course.setup import ROOT
 
 NAMES = ["02", "04"]
 LESSON = "notebooks/02_taylor.html"
-LOOKED_AT = ["index.html", LESSON, "api/obd.html"]
+LOOKED_AT = ["index.html", "notebooks/04_obd.html", "api/obd.html"]
 
 
 @pytest.fixture(scope="module")

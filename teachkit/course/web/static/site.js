@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", async () => {
   await window.MathJax?.startup?.promise; // a formula has its width when it is drawn
   // What scrolls sideways must be reached with the keyboard.
   const reach = () => {
-    for (const box of document.querySelectorAll("pre, div.math, .pst-scrollable-table-container")) {
+    for (const box of document.querySelectorAll("pre, div.math, mjx-container, .pst-scrollable-table-container")) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else if (box.tabIndex === 0) box.removeAttribute("tabindex");
     }

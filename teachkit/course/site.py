@@ -129,7 +129,7 @@ def main(arguments: Iterable[str]) -> int:
     except (SiteError, notebooks.NotebookError) as error:
         print(error, file=sys.stderr)
         return 1
-    count = len(list(folder.rglob("*.html")))
+    count = sum("_static" not in path.parts for path in folder.rglob("*.html"))
     print(f"{count} pages in {time.monotonic() - began:.0f} s: open {folder / 'index.html'}")
     if not site_pages.address((ROOT / "pyproject.toml").read_text("utf-8")):
         print("No links to Binder and Colab: pyproject.toml names no repository in project.urls.")

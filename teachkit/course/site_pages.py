@@ -114,10 +114,7 @@ DOCS = {"glossary": "the glossary", "formulas": "the formulas"}
 
 def slides_page(lessons: Iterable[pages.Lesson], slides: list[str]) -> str:
     """The page of the decks, in Markdown; without decks it says how they are made."""
-    if not slides:
-        return f"# Slides\n\n{NO_SLIDES}\n"
-    rows = ["# Slides", "", "Each deck is one file that needs no internet.", ""]
-    rows += ["| lesson | question | slides | to print |", "|---|---|---|---|"]
+    rows = []
     for it in lessons:
         files = [f"{it.stem}.html", f"{it.stem}.pdf"]
         words = [f"Slides {it.stem[:2]}", f"PDF {it.stem[:2]}"]
@@ -127,7 +124,11 @@ def slides_page(lessons: Iterable[pages.Lesson], slides: list[str]) -> str:
         ]
         if any(links):
             rows.append(f"| {it.title} | {it.question} | {links[0]} | {links[1]} |")
-    return "\n".join(rows) + "\n"
+    if not rows:
+        return f"# Slides\n\n{NO_SLIDES}\n"
+    head = ["# Slides", "", "Each deck is one file that needs no internet.", ""]
+    head += ["| lesson | question | slides | to print |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def members(module: ModuleType) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The commands of ``python -m teachkit``: lab, progress, slides, test, notebooks, pins, bench, mutants."""
+"""The commands: lab, progress, slides, site, test, notebooks, pins, bench and mutants."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ COMMANDS = {
     "options go to 'jupyter lab', e.g. --no-browser",
     "progress": "say how far you have come: predictions, exercises and lessons",
     "slides": "make offline slides of the lessons, HTML and PDF; all, or those named: 02 05",
+    "site": "make the course a website in build/site; all lessons, or those named: 01 03",
     "test": "set up, then run every test and notebook; options go to pytest, e.g. -k masks",
     "notebooks": "re-execute notebooks and write them in canonical form; all, or those named: 01 03",
     "pins": "write constraints.txt: the version of every package of the environment, on every system",

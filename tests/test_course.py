@@ -394,7 +394,7 @@ def test_no_message_is_lost_and_a_dead_kernel_is_said_at_once(tmp_path):
     start = time.monotonic()
     code, failed, report = nbval(path, "--nbval-cell-timeout=600")
     assert time.monotonic() - start < 300
-    assert (code, failed) == (1, ["Cell 1", "Cell 2"])
+    assert (code, failed) == (1, ["Cell 1", "Cell 2"]), report
     assert "the kernel died while it ran this cell" in report
 
 

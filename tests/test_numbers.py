@@ -101,3 +101,12 @@ def test_a_number_is_shown_by_what_rounds_to_it(value, places):
     assert numbers.shows(f"accuracy {value!r}", f"{100 * value:.{places}f} %")
     assert numbers.shows(f"accuracy {value!r}", f"{value:.{places + 1}f}")
     assert not numbers.shows(f"accuracy {value!r}", f"{100 * value + 2 + 99:.{places}f} %")
+
+
+def test_a_source_stays_while_it_prints_the_number_also_where_a_cell_was_cut_in_two():
+    made = book("of 0.5", "0.5", "and 0.7", "0.5 and 0.7")
+    before = {"t0: 0.5": "c3", "t2: 0.7": "c1"}
+    assert numbers.listed(made, before) == {"t0: 0.5": "c3", "t2: 0.7": "c3"}
+    made.cells[0].id = "04-46d"
+    assert numbers.listed(made, {"04-46: 0.5": "derived"})["04-46d: 0.5"] == "derived"
+    assert numbers.listed(made, {"04-4: 0.5": "derived"})["04-46d: 0.5"] == "c1"

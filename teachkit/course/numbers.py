@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,28 @@ def source(cells: list[NotebookNode], index: int, claim: str) -> str:
 
 
 def listed(book: NotebookNode, before: dict[str, str]) -> dict[str, str]:
-    """Source by "cell: number" for one notebook; sources given by hand stay where no cell prints it."""
-    result = {}
+    """Source by "cell: number" for one notebook; a source stays if it is a person's or prints it still."""
+    result, cells = {}, {cell.id: cell for cell in book.cells}
     for index, cell in enumerate(book.cells):
         for claim in claims(cell.source) if cell.cell_type == "markdown" else ():
-            key = f"{cell.id}: {claim}"
-            given = before.get(key, "?")
-            result[key] = given if given in SOURCES else source(book.cells, index, claim) or "?"
+            given = earlier(cell.id, claim, before)
+            stays = given in cells and shows(printed(cells[given]), claim)
+            stays = stays or given in SOURCES
+            where = given if stays else source(book.cells, index, claim)
+            result[f"{cell.id}: {claim}"] = where or "?"
     return result
+
+
+def earlier(cell: str, claim: str, before: dict[str, str]) -> str:
+    """The source that a number had, perhaps in the cell of which this one was a part; "?" without one.
+
+    >>> earlier("04-46d", "0.5", {"04-46: 0.5": "04-42", "04-45: 0.5": "04-44"})
+    '04-42'
+    """
+    whole = re.compile(re.match(r"\d*-?\d*", cell)[0] + r"(?!\d)")  # type: ignore[index]
+    same = [key for key in before if key.endswith(f": {claim}") and whole.match(key)]
+    nearest = max(same, key=lambda key: len(commonprefix([key, cell])), default="")
+    return before.get(nearest, "?")
 
 
 def books(folder: Path = FOLDER) -> dict[str, NotebookNode]:

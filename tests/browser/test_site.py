@@ -15,9 +15,9 @@ from window import FRAMES, SHOTS
 from teachkit.course import notebooks
 from teachkit.course.setup import ROOT
 
-NAMES = ["02", "04"]
+NAMES = ["02", "08"]
 LESSON = "notebooks/02_taylor.html"
-LOOKED_AT = ["index.html", "notebooks/04_obd.html", "api/obd.html"]
+LOOKED_AT = ["index.html", "notebooks/08_schedule.html", "api/schedule.html"]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_search_finds_saliency(place, folder, request, page):
     page.locator("#search-results li a").first.wait_for()
     page.wait_for_function("document.querySelectorAll('#search-results li').length > 3")
     found = page.locator("#search-results li a").all_text_contents()
-    assert any("Optimal Brain Damage" in title for title in found)
+    assert "Glossary" in found, found
     assert page.strange == []
 
 
@@ -183,13 +183,12 @@ def test_a_question_answers_and_a_cover_opens(folder, page):
 
 
 def test_explorers_answer_without_a_kernel(folder, page):
-    page.goto((folder / "notebooks" / "04_obd.html").as_uri())
+    page.goto((folder / "notebooks" / "08_schedule.html").as_uri())
     explorer = page.locator(".tk-explorer").first
     picture, slider = explorer.locator("img"), explorer.locator("input[type=range]").first
     before = picture.get_attribute("src"), picture.get_attribute("alt")
     slider.focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowRight")
+    page.keyboard.press(slider.evaluate("it => it.value === it.max ? 'Home' : 'End'"))
     page.wait_for_function(
         "([it, src]) => it.src !== src", arg=[picture.element_handle(), before[0]]
     )

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import tomllib
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,13 @@ def earlier(cell: str, claim: str, before: dict[str, str]) -> str:
     """
     whole = re.compile(re.match(r"\d*-?\d*", cell)[0] + r"(?!\d)")  # type: ignore[index]
     same = [key for key in before if key.endswith(f": {claim}") and whole.match(key)]
-    nearest = max(same, key=lambda key: len(commonprefix([key, cell])), default="")
+    nearest = max(same, key=lambda key: _alike(key, cell), default="")
     return before.get(nearest, "?")
+
+
+def _alike(one: str, other: str) -> int:
+    """How many letters two texts have in common from the start."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def books(folder: Path = FOLDER) -> dict[str, NotebookNode]:

@@ -45,11 +45,11 @@ function stand(element, descriptions, moved) {
   const image = make("img", root, {});
   const says = make("p", root, { className: "tk-says", aria: { "aria-live": "polite" } });
   let address;
-  const forget = (old = address) => old?.startsWith("blob:") && URL.revokeObjectURL(old);
+  const forget = (old) => old?.startsWith("blob:") && URL.revokeObjectURL(old);
   return {
     root,
     controls,
-    forget: () => forget(),
+    forget: () => forget(address),
     say: (words) => {
       if (state.textContent !== words) state.textContent = words;
     },

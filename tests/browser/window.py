@@ -17,7 +17,7 @@ class Window:
 
     def __init__(self, page, server):
         self.page, self.server, self.strange = page, server, []
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)  # as for RUN_ALL
         page.route("**/*", self._only_here)
         page.on("pageerror", self._error)
 

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from teachkit.course import jupyter
+from teachkit.course.chromium import FLAGS as FLAGS
+from teachkit.course.chromium import NAMES
 from teachkit.course.setup import ROOT
 
-CHROME = (
-    shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
+CHROME = next(filter(None, map(shutil.which, NAMES)), None)
 # The command itself, on the packages of this Python: a copy of the course has no .venv of its own,
 # and PYTHONPATH says to the kernels whose teachkit it is.
 LAB = """

@@ -226,6 +226,15 @@ def test_a_page_without_a_kernel_has_a_picture_for_each_place_of_the_controls():
     assert all(refused in made["frames"][f"1 {j}"]["problem"] for j in range(3))
 
 
+@given(st.integers(3, 60), st.integers(0, 59), st.integers(3, 30))
+def test_some_positions_of_a_slider_are_its_start_and_both_its_ends(options, start, most):
+    start = start % options
+    made = frames.positions(control("n", (0, options - 1, 1, start)), most)
+    assert len(made) <= most
+    assert {0, start, options - 1} <= set(made)
+    assert made == sorted(set(made))
+
+
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=4), st.integers(16, 60))
 def test_a_grid_of_pictures_is_as_fine_as_it_may_be(options, most):
     many = frames.counts(options, most)

@@ -44,7 +44,13 @@ def test_only_explorers_are_new_and_they_are_made_once(lesson, monkeypatch):
 
 
 def test_what_was_made_of_an_older_lesson_goes(lesson, monkeypatch):
-    monkeypatch.setattr(notebooks, "run", lambda path, part, **_: part)
+    moving = f"<div {rendering.MOVING}></div>"
+
+    def run(path, part, **_):
+        part.cells[1].outputs[0].data["text/html"] = moving
+        return part
+
+    monkeypatch.setattr(notebooks, "run", run)
     rendering.rendered(lesson)
     lesson.write_text(lesson.read_text("utf-8").replace("(1, 3, 1)", "(1, 2, 1)"), "utf-8")
     rendering.rendered(lesson)
@@ -56,3 +62,19 @@ def test_a_cell_that_raises_before_the_explorer_is_named(lesson):
     with pytest.raises(notebooks.NotebookError, match="99_made.*raised"):
         rendering.rendered(lesson)
     assert not rendering.FOLDER.exists()
+
+
+def test_an_explorer_that_brings_no_pictures_is_named_and_other_data_are_another_lesson(
+    lesson, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(notebooks, "run", lambda path, part, **_: part)
+    with pytest.raises(notebooks.NotebookError, match="99_made.*the explorer of .* does not move"):
+        rendering.rendered(lesson)
+    notebook = nbformat.read(lesson, as_version=4)
+    monkeypatch.setattr(rendering, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    stamps = []
+    for text in ("1", "2"):
+        (tmp_path / "data" / "table.jsonl").write_text(text, "utf-8")
+        stamps.append(rendering._stamp(notebook))
+    assert stamps[0] != stamps[1]

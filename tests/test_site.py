@@ -10,7 +10,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from teachkit import obd
-from teachkit.course import cli, site, site_lessons, site_pages, site_sphinx
+from teachkit.course import cli, contents, site, site_lessons, site_pages, site_sphinx
 from teachkit.course.setup import ROOT
 from teachkit.show import pages, predictions
 
@@ -331,3 +331,32 @@ def test_the_workflow_runs_commands_that_there_are():
     (uploaded,) = [s["with"]["path"] for s in steps if "upload-pages" in s.get("uses", "")]
     assert uploaded == "build/site"
     assert set(flow["jobs"]["site"]) > {"environment", "runs-on"}
+
+
+def test_what_lies_beside_the_output_and_is_not_ours_stays(tmp_path):
+    mine = tmp_path / "public.source" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine", "utf-8")
+    with pytest.raises(site_pages.SiteError, match="public.source is not ours"):
+        site.build(names=["02"], output=tmp_path / "public", stored=True)
+    assert mine.read_text("utf-8") == "mine"
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    old, part = tmp_path / "site", tmp_path / "part"
+    old.mkdir()
+    (old / "index.html").write_text("old", "utf-8")
+    part.mkdir()
+    rename, asked = type(part).rename, []
+
+    def interrupted(self, target):
+        asked.append(self.name)
+        if self == part:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(type(part), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        contents.take_place(part, old)
+    assert asked == ["site", "part", "part.old"]
+    assert (old / "index.html").read_text("utf-8") == "old"

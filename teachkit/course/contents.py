@@ -49,5 +49,10 @@ def take_place(part: Path, out: Path) -> None:
     if out.exists():
         out.rename(old)
     part.chmod(0o755)
-    part.rename(out)
+    try:
+        part.rename(out)
+    except BaseException:  # interrupted, too
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -106,6 +106,8 @@ def build(
     source, doctrees = (
         target.with_name(f"{target.name}.{part}") for part in ("source", "doctrees")
     )
+    if source.exists() and not (source / "slides.md").is_file():
+        raise SiteError(f"{source} is not ours, and would be emptied: name another output folder")
     found = (path for path in slides.glob("[0-9][0-9]*") if path.suffix in (".html", ".pdf"))
     decks = sorted(path.name for path in found)
     paths = notebooks.select(list(names), root / "notebooks")

@@ -50,7 +50,8 @@ def positions(control: Control, most: int = MOST) -> list[int]:
     """
     last, start = len(control.options) - 1, control.options.index(control.start)
     even: list[int] = np.linspace(0, last, min(most, last + 1)).round().astype(int).tolist()
-    nearest = min(range(len(even)), key=lambda i: abs(even[i] - start))
+    inner = range(1, len(even) - 1) if len(even) > 2 and start not in even else range(len(even))
+    nearest = min(inner, key=lambda i: abs(even[i] - start))  # both ends stay
     return [*even[:nearest], start, *even[nearest + 1 :]]
 
 

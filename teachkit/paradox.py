@@ -4,7 +4,7 @@ For weight i and sample n let c_ni = −g_ni w_i + ½ h_ni w_i² be the change o
 that the second-order Taylor polynomial predicts for removing the weight alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,14 +15,24 @@ from teachkit import masks, obd, taylor
 from teachkit.core import checks, door
 from teachkit.core.criteria import criterion
 from teachkit.core.objective import refuse_sum_of
-from teachkit.core.types import Batch, Criterion, Loss, Masks, Scores
+from teachkit.core.types import Batch, Criterion, Loss, Masks, Params, Scores
+from teachkit.engine import joint, shifts
+from teachkit.engine.controls import directed, matched
 from teachkit.engine.leave_one_out import leave_one_out
 from teachkit.engine.moments import Spread, moments, samples
 from teachkit.lab.evaluation import evaluate
 
-__all__ = ["Account", "Spread", "absolute", "account", "changes", "coherence", "first_order"]
-__all__ += ["leave_one_out", "leave_one_out_naive", "matched", "mean_plus_spread"]
-__all__ += ["second_order", "spread", "stepwise", "sum_per_sample"]
+__all__ = ["Account", "Split", "Spread", "absolute", "account", "agreement", "changes", "coherence"]
+__all__ += [
+    "directed",
+    "first_order",
+    "joint_cost",
+    "joint_scores",
+    "leave_one_out",
+    "repair_naive",
+]
+__all__ += ["matched", "mean_plus_spread", "pushes", "repair", "second_order", "split", "spread"]
+__all__ += ["stepwise", "sum_per_sample"]
 LABELS = ("data", "labels")
 CURVED = (*LABELS, "second order")
 
@@ -84,18 +94,6 @@ def mean_plus_spread(
     return {name: m + weight * sd[name] for name, m in mean.items()}
 
 
-def leave_one_out_naive(model: nn.Module, batch: Batch, loss: Loss = cross_entropy) -> Scores:
-    """L(θ − w_i e_i) − L(θ), measured: a copy of the network without w_i for every weight."""
-    before = evaluate(model, batch, loss).loss
-    measured: Scores = {}
-    for name, w in masks.prunable(model).items():
-        alone = ~torch.eye(w.numel(), dtype=torch.bool, device=w.device)
-        nets = (masks.apply(model, {name: mask.reshape(w.shape)}) for mask in alone)
-        rises = [evaluate(net, batch, loss).loss - before for net in nets]
-        measured[name] = w.new_tensor(rises).reshape(w.shape)
-    return measured
-
-
 class Account(NamedTuple):
     """What removing a set of weights was promised to do, and did: promised + cross + higher = actual.
 
@@ -144,6 +142,95 @@ def coherence(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_en
     return float(together) / alone
 
 
+def pushes(model: nn.Module, x: Tensor, kept: Masks) -> Tensor:
+    """J δ: by how much the removals push each output of each sample, to first order, (n, outputs)."""
+    return joint.pushes(model, x, masks.change(model, kept))
+
+
+def joint_cost(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> float:
+    """½ δᵀGδ: what the pushes cost together, with the Gauss–Newton matrix G; never negative."""
+    return joint.joint_curvature(model, batch, masks.change(model, kept), loss)
+
+
+def agreement(model: nn.Module, x: Tensor, kept: Masks) -> float:
+    """How far the removals push their units the same way: 1 all, about 1/√m for m in a unit by chance.
+
+    Removing w_i pushes its unit by −w_i ā_i, with ā the mean inputs. Σ over the units of |Σ_i push|
+    in units of Σ |push|.
+    """
+    delta, a = masks.change(model, kept), shifts.mean_inputs(model, x)
+    push = {name: (step * a[name]).flatten(1) for name, step in delta.items()}
+    together, apart = (
+        sum(float(p.abs().sum()) for p in each)
+        for each in ([p.sum(1) for p in push.values()], push.values())
+    )
+    if not apart:
+        raise ValueError("the removed weights push no unit: there is nothing that could agree")
+    return together / apart
+
+
+class Split(NamedTuple):
+    """½ δᵀHδ of a step δ = b + r: ``mean`` of b, ``mixed`` bᵀHr, ``rest`` of r; they add up.
+
+    b is the step of the biases that shifts each unit as δ shifts it on average, r what is left of δ:
+    it shifts each unit by nothing on average and by something on each sample.
+    """
+
+    mean: float
+    mixed: float
+    rest: float
+
+
+def split(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> Split:
+    """The joint second-order change of the removals, split into their mean shift and the rest."""
+    delta = masks.change(model, kept)
+    b = shifts.mean_step(model, batch[0], delta)
+    rest = delta | {name: -shift for name, shift in b.items()}
+
+    def curved(step: Params) -> float:
+        orders = (taylor.predicted_change(model, batch, step, loss, order=k) for k in (2, 1))
+        return float(next(orders) - next(orders))
+
+    whole, mean, left = curved(delta), curved(b), curved(rest)
+    return Split(mean, whole - mean - left, left)
+
+
+def repair_naive(model: nn.Module, pruned: nn.Module, x: Tensor) -> nn.Module:
+    """:func:`repair` for a chain of layers: x runs through the two networks side by side."""
+    mended = masks.apply(pruned, {})
+    a = z = x
+    for old, new in zip(model.children(), mended.children(), strict=True):
+        a, z = old(a).detach(), new(z).detach()
+        if isinstance(new, nn.Linear):
+            new.bias.data += a.mean(0) - z.mean(0)
+            z += a.mean(0) - z.mean(0)
+    return mended
+
+
+def repair(model: nn.Module, pruned: nn.Module, x: Tensor, *, spread: bool = False) -> nn.Module:
+    """Give each unit of the pruned network the mean over x that it had before: only biases move.
+
+    Layer by layer: b ← b + (mean of z before) − (mean of z now). With ``spread`` the unit's weights
+    are first scaled by (SD before) / (SD now). No labels, no training. Source: Nagel et al., Data-Free
+    Quantization, ICCV 2019 (bias correction); Jordan et al., REPAIR, ICLR 2023 (both).
+    """
+    return shifts.restore(model, pruned, x, spread=spread)
+
+
+@criterion("joint", passes=30, needs=CURVED, source="after Yu et al. 2022", limit=joint.LIMIT)
+def joint_scores(
+    model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, at_once: int = 1
+) -> Scores:
+    """The place in the order in which weights go, each time the one that ½ δᵀGδ minds least.
+
+    ``at_once`` weights go by the same costs before they are computed anew. n² numbers for n weights.
+    Source: Yu, Serra, Ramalingam & Zhe, The Combinatorial Brain Surgeon, ICML 2022, for minding the
+    sum; without their update.
+    """
+    checks.whole("at_once", at_once, 1)
+    return joint.removal_order(model, batch, loss, at_once=at_once)
+
+
 def stepwise(
     model: nn.Module, batch: Batch, sparsity: float, steps: int, criterion: Criterion = second_order
 ) -> Iterator[tuple[nn.Module, Masks]]:
@@ -158,27 +245,6 @@ def stepwise(
         kept = masks.keep_top(ranked, sparsity * step / steps)
         model = masks.apply(model, kept)
         yield model, kept
-
-
-def matched(
-    kept: Masks, key: Mapping[str, Tensor], generator: torch.Generator, *, bins: int = 50
-) -> Masks:
-    """A random set with as many weights from every bin of a key as the given set, layer by layer.
-
-    The control for "it is only that these weights are small": with key = |w| the drawn set has the same
-    sizes, with key = spread the same spreads, and is random otherwise. The bins are of equal count.
-    """
-    checks.whole("bins", bins, 1)
-    checks.masks(kept, key)
-    drawn: Masks = {}
-    for name, mask in kept.items():
-        order, old = key[name].reshape(-1).argsort(), mask.reshape(-1)
-        new = torch.ones_like(old)
-        for part in torch.tensor_split(order, min(bins, len(order))):
-            chosen = torch.randperm(len(part), generator=generator, device=generator.device)
-            new[part[chosen[: int((~old[part]).sum())].to(part.device)]] = False
-        drawn[name] = new.reshape(mask.shape)
-    return drawn
 
 
 door.hold(globals())

@@ -160,6 +160,13 @@ def kept():
     return {name: value > 0 for name, value in scores().items()}
 
 
+def cut():
+    """The network, pruned."""
+    from teachkit.core import weights
+
+    return weights.apply(net(), kept())
+
+
 def units():
     return {"0": torch.tensor([True, False, True])}
 
@@ -424,6 +431,9 @@ SPECIAL = {
     "paradox.predicted_change": {},
     "paradox.mean_plus_spread": {"weight": lambda: 1.0},
     "paradox.matched": {"key": scores, "bins": lambda: 3},
+    "paradox.directed": {"share": lambda: 0.8},
+    "paradox.repair": {"pruned": cut},
+    "paradox.repair_naive": {"pruned": cut},
     "neurons.banzhaf": {"keep": lambda: 0.5},
     "neurons.every_mask": {"units": lambda: 3, "device": lambda: "cpu"},
     "neurons.game": {"layer": lambda: "0", "masks": every_mask},

@@ -9,6 +9,7 @@ import torch
 
 from teachkit import masks, taylor
 from teachkit.hessian import of_model
+from teachkit.lab.evaluation import evaluate
 
 
 def gradient(model, batch, loss):
@@ -270,3 +271,15 @@ def unit_merge(model, x, count, by):
         c += level * V[:, j]
         units.remove(j)
     return A[:, units] @ V[:, units].T + c
+
+
+def leave_one_out(model, batch, loss=torch.nn.functional.cross_entropy):
+    """L(θ − w_i e_i) − L(θ), measured: a copy of the network without w_i for every weight."""
+    before = evaluate(model, batch, loss).loss
+    measured = {}
+    for name, w in masks.prunable(model).items():
+        alone = ~torch.eye(w.numel(), dtype=torch.bool, device=w.device)
+        nets = (masks.apply(model, {name: mask.reshape(w.shape)}) for mask in alone)
+        rises = [evaluate(net, batch, loss).loss - before for net in nets]
+        measured[name] = w.new_tensor(rises).reshape(w.shape)
+    return measured

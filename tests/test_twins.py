@@ -166,7 +166,6 @@ TWINS = {
         plain=lambda *a: dict(structured.shrink_chain(*a).state_dict()),
     ),
     "structured.csr_parts": Twin(st.tuples(scores((3, 4), (1, 6))), fast=sparse_parts),
-    "paradox.leave_one_out_naive": Twin(chains()),
     "neurons.leave_one_out_naive": Twin(chains()),
     "neurons.banzhaf_naive": Twin(
         st.tuples(teams(), sparsities),

@@ -38,11 +38,11 @@ Kind = Literal["exact", "gauss-newton", "fisher"]
 Product = Callable[[Tensor], Tensor]
 
 
-def refuse_large(n: int, what: str, instead: str) -> None:
+def refuse_large(n: int, what: str, instead: str, limit: int = DENSE_LIMIT) -> None:
     """Raise where a matrix of n × n numbers is too large to form."""
-    if n > DENSE_LIMIT:
+    if n > limit:
         raise ValueError(
-            f"{what} {8e-9 * n * n:.1f} GB; at most {DENSE_LIMIT} weights are allowed: {instead}"
+            f"{what} {8e-9 * n * n:.1f} GB; at most {limit} weights are allowed: {instead}"
         )
 
 
@@ -101,6 +101,7 @@ def curvature(
     *,
     kind: Kind = "exact",
     biases: bool = False,
+    limit: int = DENSE_LIMIT,
 ) -> Tensor:
     """The curvature of the mean loss over the prunable weights, (n, n), in evaluation mode.
 
@@ -129,7 +130,7 @@ def curvature(
     weights = prunable(checks.model(model, x), biases=biases)
     n = sum(w.numel() for w in weights.values())
     instead = "prune layer by layer, or use a block of the Fisher"
-    refuse_large(n, f"the curvature of {n} weights is a matrix of", instead)
+    refuse_large(n, f"the curvature of {n} weights is a matrix of", instead, limit)
     if not n:
         return x.new_zeros(0, 0)
     if kind == "exact":

@@ -17,22 +17,15 @@ from teachkit.core.criteria import criterion
 from teachkit.core.objective import refuse_sum_of
 from teachkit.core.types import Batch, Criterion, Loss, Masks, Params, Scores
 from teachkit.engine import joint, shifts
-from teachkit.engine.controls import directed, matched
+from teachkit.engine.controls import directed, matched, part
 from teachkit.engine.leave_one_out import leave_one_out
 from teachkit.engine.moments import Spread, moments, samples
 from teachkit.lab.evaluation import evaluate
 
 __all__ = ["Account", "Split", "Spread", "absolute", "account", "agreement", "changes", "coherence"]
-__all__ += [
-    "directed",
-    "first_order",
-    "joint_cost",
-    "joint_scores",
-    "leave_one_out",
-    "repair_naive",
-]
-__all__ += ["matched", "mean_plus_spread", "pushes", "repair", "second_order", "split", "spread"]
-__all__ += ["stepwise", "sum_per_sample"]
+__all__ += ["directed", "first_order", "joint_cost", "joint_scores", "leave_one_out", "matched"]
+__all__ += ["mean_plus_spread", "part", "pushes", "repair", "repair_naive", "second_order", "split"]
+__all__ += ["spread", "stepwise", "sum_per_sample"]
 LABELS = ("data", "labels")
 CURVED = (*LABELS, "second order")
 
@@ -158,12 +151,10 @@ def agreement(model: nn.Module, x: Tensor, kept: Masks) -> float:
     Removing w_i pushes its unit by −w_i ā_i, with ā the mean inputs. Σ over the units of |Σ_i push|
     in units of Σ |push|.
     """
-    delta, a = masks.change(model, kept), shifts.mean_inputs(model, x)
-    push = {name: (step * a[name]).flatten(1) for name, step in delta.items()}
-    together, apart = (
-        sum(float(p.abs().sum()) for p in each)
-        for each in ([p.sum(1) for p in push.values()], push.values())
-    )
+    a, push = shifts.mean_inputs(model, x), masks.change(model, kept)
+    rows = [(step * a[name]).flatten(1) for name, step in push.items()]
+    together = sum(float(row.sum(1).abs().sum()) for row in rows)
+    apart = sum(float(row.abs().sum()) for row in rows)
     if not apart:
         raise ValueError("the removed weights push no unit: there is nothing that could agree")
     return together / apart

@@ -19,6 +19,7 @@ from teachkit import experiments, hessian, masks, neurons, obs, schedule, taylor
 from teachkit.course.notebooks import FOLDER
 from teachkit.lab import sweep
 from teachkit.lab.curves import interval
+from teachkit.show.lessons import paradox_figures
 
 x = sympy.Symbol("x")
 
@@ -263,7 +264,7 @@ def both_removed():
 
 
 def truth_as_criterion():
-    kept = table("paradox", "Net A: test accuracy; leave-one-out is the measured change")
+    kept = table("paradox", "Net A: mean test accuracy; leave-one-out")
     lost = kept["leave-one-out"][0] < kept["random"][0] - 0.1
     return "loses to random" if lost else "best"
 
@@ -272,6 +273,25 @@ def re_estimated():
     rows = experiments.table("paradox_steps")
     of = {n: [row["accuracy"] for row in sweep.select(rows, steps=n)] for n in (1, 10, 100, 1000)}
     return [sum(values) / len(values) for values in of.values()]
+
+
+def stubborn():
+    shares = table("paradox", "Without T2's 5 %")
+    return "one or two digits" if min(share for (share,) in shares.values()) > 0.2 else "it guesses"
+
+
+def biases_back():
+    return table("paradox", "Without 5 % of the weights, and repaired")["T2, biases repaired"][0]
+
+
+def gradient_elsewhere():
+    known = experiments.table("paradox_known")
+    unseen = experiments.table("paradox_law") + experiments.table("paradox_law_mnist")
+    hits = paradox_figures.hits(
+        unseen, "gradient", paradox_figures.best_threshold(known, "gradient")
+    )
+    lost = [row["T2"] < row["random"] for row in unseen]
+    return "less often than" if sum(hits) < sum(lost) else "about as often"
 
 
 def held_out():
@@ -332,10 +352,14 @@ KEY = {
     "09.1": what_a_mask_changes,
     "09.2": emptied_layer,
     "09.3": units_or_weights,
-    "11.1": both_removed,
+    "11.1": stubborn,
     "11.2": truth_as_criterion,
-    "11.3": held_out,
-    "11.4": re_estimated,
+    "11.3": both_removed,
+    "11.4": lambda: 300**0.5,
+    "11.5": biases_back,
+    "11.6": gradient_elsewhere,
+    "11.7": held_out,
+    "11.8": re_estimated,
     "12.1": leave_one_out,
     "12.2": repaired,
     "12.3": coefficient,
@@ -346,5 +370,6 @@ WHY = {
     "05.3": "what the update of OBS does",
     "05.4": "keeps the step short",
     "11.2": "together",
-    "11.4": "right for a small step",
+    "11.5": "the same for every image",
+    "11.8": "right for a small step",
 }

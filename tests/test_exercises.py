@@ -14,11 +14,11 @@ import wrong_answers
 
 from teachkit.course.notebooks import FOLDER
 from teachkit.show.answers import difference, same, short
-from teachkit.show.exercises import all_tasks, cases
+from teachkit.show.exercises import all_tasks, all_trials, cases
 from teachkit.show.hints import sheets
 from teachkit.show.verdicts import check, verdict
 
-TASKS = all_tasks()
+TASKS, TRIALS = all_tasks(), all_trials()
 TIMES = 200  # checks that each wrong answer must fail
 RIGHT = 20  # checks of twelve inputs or more that each solution must pass
 WRONG = wrong_answers.WRONG | house.tables("WRONG")  # a new lesson has them in its own tests
@@ -40,9 +40,9 @@ def exercise(source):
 
 def test_every_task_has_an_exercise_a_solution_and_wrong_answers():
     for tag in ("check", "solution"):
-        assert [exercise(source) for _, source in tagged(tag)] == sorted(TASKS)
+        assert [exercise(source) for _, source in tagged(tag)] == sorted(TASKS | TRIALS)
     assert sorted(WRONG) == sorted(TASKS)
-    assert len(tagged("exercise")) == len(TASKS)
+    assert len(tagged("exercise")) == len(TASKS) + len(TRIALS)
 
 
 @pytest.mark.parametrize(("stem", "source"), tagged("solution"), ids=lambda s: s[:8])
@@ -52,8 +52,11 @@ def test_solutions_pass(stem, source, capsys):
         if cell.cell_type == "code" and "import" in cell.source and "solution" not in cell.source:
             exec("\n".join(line for line in cell.source.splitlines() if "import" in line), space)  # noqa: S102
     exec(source, space)  # noqa: S102
-    assert capsys.readouterr().out == f"{exercise(source)}: the solution is correct.\n"
-    name = exercise(source)
+    name, printed = exercise(source), capsys.readouterr().out
+    assert printed.startswith(f"{name}: the solution is correct.")
+    if name in TRIALS:
+        return
+    assert printed == f"{name}: the solution is correct.\n"
     assert verdict(name, space["solution"], 1) == "correct."
     assert {differs(name, space["solution"], seed) for seed in range(RIGHT)} == {""}
 

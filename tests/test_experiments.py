@@ -9,14 +9,24 @@ import re
 import pytest
 
 from teachkit import experiments, lab, magnitude, masks, structured
-from teachkit.experiments import densities, granularities, han, neurons, paradox, schedules
+from teachkit.experiments import (
+    densities,
+    granularities,
+    han,
+    neurons,
+    paradox,
+    paradox_sum,
+    paradox_why,
+    schedules,
+)
 
-HERE = (densities, granularities, neurons, paradox, schedules)
+HERE = (densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules)
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
 SAVED = {
     "schedules_mnist": schedules.MNIST,
     "paradox_mnist": paradox.MNIST,
+    **{name: grid for name, (_, grid) in paradox_why.ON_MNIST.items()},
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
@@ -48,6 +58,16 @@ PARTS = {
     "paradox_samples": [{"seed": SEED, "net": "A"}],
     "paradox_widths": [{"seed": SEED, "width": width} for width in (16, 64)],
     "paradox_steps": [{"seed": SEED, "steps": steps} for steps in (1, 10)],
+    "paradox_repairs": [{"seed": SEED, "net": drawn("paradox_repairs", "net")}],
+    "paradox_parts": [{"seed": SEED, "net": "width 16"}],
+    "paradox_growth": [{"seed": SEED, "net": "B"}],
+    "paradox_known": [{"seed": SEED, "net": "B"}],
+    "paradox_law": [{"seed": SEED, "net": net} for net in ("A, standardised", "GELU", "1D")],
+    "paradox_sum": [
+        {"seed": SEED, "net": "width 32", "way": way} for way in paradox_sum.SUMS["way"]
+    ],
+    "paradox_together": [{"seed": SEED, "at_once": 65}],
+    "paradox_rounds": [{"seed": SEED, "criterion": name} for name in ("T2", "magnitude")],
     "neurons": [
         {"seed": SEED, "net": "A", "share": 0.5},
         *({"seed": SEED, "net": net, "share": 0.75, "method": "magnitude"} for net in "CD"),

@@ -19,7 +19,15 @@ from teachkit.course.notebooks import FOLDER
 from teachkit.course.setup import ROOT
 from teachkit.lab.curves import interval
 from teachkit.show import labels, plots, styles
-from teachkit.show.lessons import magnitude, neurons, obd, obs, schedule, structured
+from teachkit.show.lessons import (
+    magnitude,
+    neurons,
+    obd,
+    obs,
+    paradox_figures,
+    schedule,
+    structured,
+)
 from teachkit.show.lessons import paradox as paradox_scenes
 from teachkit.show.lessons import taylor as taylor_scenes
 from teachkit.show.styles import METHODS, NEUTRAL, SAME, TABLE
@@ -52,21 +60,12 @@ def lines(*names, **more):
 
 
 def networks():
-    net, data = lab.models.mlp(), lab.data.digits()
-    dice = torch.Generator().manual_seed(1)
-    return (
-        net,
-        data,
-        {
-            str(w): paradox_scenes.candidate(lab.models.mlp(hidden=(w, w // 2)), data.train, dice)
-            for w in (16, 32)
-        },
-    )
+    return lab.models.mlp(), lab.data.digits()
 
 
 def drawings():
     """Every figure that the scenes draw, and those that notebooks draw with these labels."""
-    net, data, candidates = networks()
+    net, data = networks()
     step = {"1.bias": 0.01 * torch.ones(64)}
     kept = masks.keep_top(paradox.second_order(net, data.train), 0.05)
     points = {f: [structured.Point(0.1 * i, 0.01, 0, 0.02) for i in (1, 2)] for f in FORMS}
@@ -111,11 +110,20 @@ def drawings():
         "09": lambda: lines("units", "single weights", "from scratch"),
         "09 sizes": lambda: structured.size_accuracy(points, 2.0),
         "11": lambda: plots.points(["A", "B"], arms(CRITERIA, 2)[1], width=8.4, **AXES),
-        "11 along": lambda: paradox_scenes.along(net, data.train, kept, 1.0),
-        "11 widths": lambda: paradox_scenes.widths(candidates, data.test, "16", 0.1),
-        "11 arms": lambda: paradox_scenes.arms(
-            net, data.test, paradox.changes(net, data.train), 0.0, 0.3
+        "11 along": lambda: paradox_scenes.along(net, data, kept, 1.0),
+        "11 dial": lambda: paradox_scenes.dial(net, data, kept, 0.5),
+        "11 growth": lambda: paradox_figures.growth(
+            net, data.train[0], dict.fromkeys(("T2", "random", "as large"), kept), [9, 20]
         ),
+        "11 parts": lambda: paradox_figures.parts(experiments.table("paradox_parts"), ["A", "D"]),
+        "11 law": lambda: paradox_figures.law(
+            {"known": experiments.table("paradox_known")}, "gradient", 0.03
+        ),
+        "11 mended": lambda: paradox_figures.mended(
+            experiments.table("paradox_repairs"), ["A", "D"], ["T2", "random", "magnitude"]
+        ),
+        "11 sums": lambda: lines(*SUMS),
+        "11 arms": lambda: paradox_figures.arms(net, data.test, paradox.changes(net, data.train)),
         "12": lambda: neurons.curves(experiments.table("neurons"), UNITS, net="A"),
         "12 worth": lambda: neurons.worth(found, regression, 100),
     }
@@ -124,6 +132,7 @@ def drawings():
 FORMS = ["shrunk", "masked", "csr", "bitmask"]
 LAYERS = {"first": 4096, "middle": 2048, "last": 320}
 CRITERIA = ["random", "T1", "T2", "|T2|", "row sums", "magnitude", "OBD", "SD"]
+SUMS = ["random", "magnitude", "OBD", "joint", "OBS, by layers", "magnitude, repaired"]
 UNITS = ["random", "leave_one_out", "obd", "merge weights", "merge activations"]
 UNITS += ["random + least squares", "surgeon"]
 

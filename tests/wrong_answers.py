@@ -389,36 +389,20 @@ WRONG = {
         (lambda V, b, keep: b - 0.5 * V[:, ~keep].sum(1), "must be added"),
         (lambda V, b, keep: 0.5 * V[:, ~keep].sum(1), "return the new bias"),
     ],
-    "11.1": [
-        (
-            lambda g, H, w, gone: -(g * w)[gone].sum() + 0.5 * (w * gone) @ H @ (w * gone),
-            "leaves the cross terms out",
-        ),
-        (lambda g, H, w, gone: (g * w + 0.5 * H.diag() * w**2)[gone].sum(), "wrong sign"),
-        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2)[~gone].sum(), "those that stay"),
-    ],
     "11.2": [
+        (lambda push: push.sum().abs() / push.abs().sum(), "each unit's sum"),
+        (lambda push: push.sum(0).abs().sum() / push.abs().sum(), "the last axis"),
+        (lambda push: push.abs().sum(1).abs().sum() / push.abs().sum(), "this is 1 whatever"),
+        (lambda push: push.sum(1).abs().sum(), "divide by the sum"),
         (
-            lambda g, H, w, gone: -(g * w)[gone].sum() + 0.5 * (w * gone) @ H @ (w * gone),
-            "take the promise off",
+            lambda push: (push.sum(1).abs() / push.abs().sum(1)).mean(),
+            "not the mean over the units",
         ),
         (
-            lambda g, H, w, gone: (
-                0.5 * (H.diag() * w**2)[gone].sum() - 0.5 * (w * gone) @ H @ (w * gone)
-            ),
-            "turned round",
+            lambda push: push.sign().sum(1).abs().sum() / push.sign().abs().sum(),
+            "counts signs only",
         ),
-    ],
-    "11.3": [
-        (lambda c: c.sum(1).std(correction=0), "divide by the root"),
-        (lambda c: c.sum(1).std(correction=0) / c.std(0, correction=0).sum(), "variances add"),
-        (lambda c: c.sum(1).var() / c.var(0).sum(), "take the root"),
-    ],
-    "11.4": [
-        (lambda c, dial: c.mean(0), "add λ"),
-        (lambda c, dial: c.mean(0) + dial * c.var(0, correction=0), "not the variance"),
-        (lambda c, dial: c.mean(0) + dial * c.std(0), "correction=0"),
-        (lambda c, dial: c.mean(1) + dial * c.std(1, correction=0), "over the samples"),
+        (lambda push: push.sum(1).abs() / push.abs().sum(), "the shape differs"),
     ],
     "12.1": [
         (lambda V, i, j, r: torch.cat([V[:, :j], V[:, j + 1 :]], 1), "this deletes the unit"),
@@ -871,45 +855,6 @@ MORE = {
         (lambda V, b, keep: b + V[:, ~keep].mean(1), "the values differ"),
         (lambda V, b, keep: 0.5 * (b + V[:, ~keep].sum(1)), "the values differ"),
         (lambda V, b, keep: b, "the values differ"),
-    ],
-    "11.1": [
-        (lambda g, H, w, gone: (-g * w + H.diag() * w**2)[gone].sum(), "½"),
-        (lambda g, H, w, gone: -(g * w)[gone].sum(), "first order only"),
-        (lambda g, H, w, gone: 0.5 * (H.diag() * w**2)[gone].sum(), "saliency of OBD"),
-        (lambda g, H, w, gone: (-g * w + 0.5 * H.sum(1) * w**2)[gone].sum(), "row sums"),
-        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2) * gone, "the shape differs"),
-        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2).sum(), "the values differ"),
-    ],
-    "11.2": [
-        (lambda g, H, w, gone: crossed(H, w * ~gone), "not of those that stay"),
-        (lambda g, H, w, gone: (-g * w + 0.5 * H.diag() * w**2)[gone].sum(), "what it leaves out"),
-        (lambda g, H, w, gone: 2 * crossed(H, w * gone), "factor of 2"),
-        (lambda g, H, w, gone: crossed(H, w * gone) - (g * w)[gone].sum(), "the values differ"),
-    ],
-    "11.3": [
-        (
-            lambda c: c.sum(0).std(correction=0) / c.var(1, correction=0).sum().sqrt(),
-            "over the weights",
-        ),
-        (lambda c: c.mean(1).std(correction=0) / c.var(0, correction=0).sum().sqrt(), "not a mean"),
-        (lambda c: c.sum(1).std() / c.var(0, correction=0).sum().sqrt(), "in each variance"),
-        (
-            lambda c: c.var(0, correction=0).sum().sqrt() / c.sum(1).std(correction=0),
-            "values differ",
-        ),
-        (
-            lambda c: c.sum(1).abs().mean() / c.var(0, correction=0).sum().sqrt(),
-            "the values differ",
-        ),
-    ],
-    "11.4": [
-        (lambda c, dial: c.mean(0) - dial * c.std(0, correction=0), "is added"),
-        (
-            lambda c, dial: c.mean(0) + dial * c.std(0, correction=0) / len(c) ** 0.5,
-            "error of their",
-        ),
-        (lambda c, dial: c.mean(0).abs() + dial * c.std(0, correction=0), "the values differ"),
-        (lambda c, dial: dial * c.std(0, correction=0), "the values differ"),
     ],
     "12.1": [
         (lambda V, i, j, r: written(V, i, j, r), "work on a copy"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from teachkit.core import checks
 from teachkit.core.types import Masks
-from teachkit.core.weights import change
+from teachkit.core.weights import change, split
 from teachkit.engine.shifts import mean_inputs
 
 
@@ -54,7 +54,8 @@ def directed(
 
     """
     checks.fraction("share", share)
-    a, gone = mean_inputs(model, x), change(model, checks.masks(kept, mean_inputs(model, x)))
+    a = mean_inputs(model, x)
+    gone = change(model, checks.masks(kept, a))
     drawn: Masks = {}
     for name, mask in kept.items():
         push = (-model.get_parameter(name).detach() * a[name]).flatten(1)
@@ -68,3 +69,14 @@ def directed(
             new[there[order.to(there.device)[:count]]] = False
         drawn[name] = new.reshape(mask.shape)
     return drawn
+
+
+def part(kept: Masks, m: int, generator: torch.Generator) -> Masks:
+    """Masks that remove m of the weights that the given ones remove, at random; all where there are fewer."""
+    checks.whole("m", m)
+    removed = ~torch.cat([mask.reshape(-1) for mask in kept.values()])
+    there = removed.nonzero()[:, 0]
+    order = torch.randperm(len(there), generator=generator, device=generator.device)
+    stay = torch.ones_like(removed)
+    stay[there[order.to(there.device)[:m]]] = False
+    return split(stay, kept)

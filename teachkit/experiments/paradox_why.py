@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from teachkit import experiments, magnitude, masks, obd, paradox, taylor
 from teachkit.core.types import Batch, Masks, Scores
-from teachkit.core.weights import split as pieces
 from teachkit.experiments import settings
 from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES
 from teachkit.lab.evaluation import accuracy, evaluate
@@ -170,7 +169,7 @@ def growth_cell(net: str, seed: int) -> Row:
     for name, some in sets.items():
         drawn = [some[draw % len(some)] for draw in range(FIVE)]
         pushed = np.array(
-            [[_two(model, train, part(kept, m, dice)) for m in counts] for kept in drawn]
+            [[_two(model, train, paradox.part(kept, m, dice)) for m in counts] for kept in drawn]
         )
         for key, means in zip(("push", "joint"), pushed.mean(0).T, strict=True):
             row[f"{name}: {key}"] = float(np.polyfit(np.log(counts), np.log(means), 1)[0])
@@ -179,14 +178,6 @@ def growth_cell(net: str, seed: int) -> Row:
 
 def _two(model: nn.Module, train: Batch, kept: Masks) -> tuple[float, float]:
     return _push(model, train[0], kept), paradox.joint_cost(model, train, kept)
-
-
-def part(kept: Masks, m: int, generator: torch.Generator) -> Masks:
-    """Masks that remove m of the weights that the given ones remove, at random."""
-    gone = torch.cat([~mask.reshape(-1) for mask in kept.values()]).nonzero()[:, 0]
-    stay = torch.ones(sum(mask.numel() for mask in kept.values()), dtype=torch.bool)
-    stay[gone[torch.randperm(len(gone), generator=generator)[:m]]] = False
-    return pieces(stay, kept)
 
 
 TABLES: experiments.Tables = {
@@ -199,6 +190,7 @@ TABLES: experiments.Tables = {
 ON_MNIST: experiments.Tables = {
     "paradox_law_mnist": (law_cell, {"net": list(settings.MNIST), "seed": FEW}),
     "paradox_repairs_mnist": (repairs_cell, {"net": ["MNIST"], "seed": SEEDS}),
+    "paradox_parts_mnist": (parts_cell, {"net": ["MNIST"], "seed": SEEDS}),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What an exercise is: how to draw its inputs, the right answer, and mistakes worth a word.
 
-The exercises of a lesson stand in ``teachkit/show/lessons/<stem>.py`` as ``TASKS``.
+The exercises of a lesson stand in ``teachkit/show/lessons/<stem>.py`` as ``TASKS``, and as ``TRIALS``
+those that are experiments.
 """
 
 import itertools
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from teachkit.show.quizzes import stems
+from teachkit.show.trials import Trial
 
 TRIES = 12  # random inputs per check, at least
 
@@ -74,18 +76,41 @@ def lesson_tasks(stem: str) -> dict[str, Task]:
     return tasks
 
 
+def lesson_trials(stem: str) -> dict[str, Trial]:
+    """The experiments among the exercises of one lesson, by number."""
+    trials: dict[str, Trial] = getattr(import_module(f"teachkit.show.lessons.{stem}"), "TRIALS", {})
+    return trials
+
+
+def lesson_exercises(stem: str) -> list[str]:
+    """The numbers of all exercises of one lesson.
+
+    >>> lesson_exercises("start")
+    ['00.1']
+    """
+    return sorted(lesson_tasks(stem) | lesson_trials(stem))
+
+
 def all_tasks() -> dict[str, Task]:
     """The exercises of every lesson that has a quiz, by number."""
     return {name: task for stem in stems().values() for name, task in lesson_tasks(stem).items()}
 
 
-def exercise(name: Any) -> Task:
+def all_trials() -> dict[str, Trial]:
+    """The experiments among the exercises of every lesson, by number."""
+    return {name: t for stem in stems().values() for name, t in lesson_trials(stem).items()}
+
+
+def exercise(name: Any) -> Task | Trial:
     """The exercise with this number; the error lists those of its lesson."""
     stem = stems().get(name[:2]) if isinstance(name, str) else None
-    tasks = lesson_tasks(stem) if stem else all_tasks()
-    if not isinstance(name, str) or name not in tasks:
-        raise ValueError(f"no exercise {name!r}; there are {sorted(tasks)}")
-    return tasks[name]
+    there = [stem] if stem else list(stems().values())
+    found: dict[str, Task | Trial] = {}
+    for each in there:
+        found |= {**lesson_tasks(each), **lesson_trials(each)}
+    if not isinstance(name, str) or name not in found:
+        raise ValueError(f"no exercise {name!r}; there are {sorted(found)}")
+    return found[name]
 
 
 def cases(task: Task, rng: random.Random) -> list[tuple[Any, ...]]:

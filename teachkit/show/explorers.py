@@ -45,7 +45,8 @@ class Explorer(Live):
         dots = self.stage.draw(self.picture.figure)
         settings = ", ".join(f"{each.name} = {each.start}" for each in asks)
         names = " or ".join(each.name for each in asks)
-        still = image(stage.small(dots), self.picture.alt, stage.size(self.picture.figure))
+        kept = stage.small(self.stage.draw(self.picture.figure, 1))
+        still = image(kept, self.picture.alt, stage.size(self.picture.figure))
         static = frames.element(self, still) if frames.wanted() else f"<p>{RUN}</p>\n{still}"
         super().__init__(
             plain=f"Explorer: run this cell and move {names}. At {settings}:\n{self.picture}",

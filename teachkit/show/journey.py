@@ -13,7 +13,7 @@ from teachkit.lab import progress as kept
 from teachkit.lab.data import folder
 from teachkit.lab.progress import Prediction, Progress
 from teachkit.show import pages
-from teachkit.show.exercises import lesson_tasks
+from teachkit.show.exercises import lesson_exercises
 from teachkit.show.quizzes import load, stems
 
 SHOWN = "your predictions beside what turned out, and the exercises that you have solved"
@@ -69,7 +69,7 @@ def lines() -> list[Line]:
 
 def _line(it: pages.Lesson, done: dict[str, Progress]) -> Line:
     number = it.stem[:2]
-    tasks = sorted(lesson_tasks(stems()[number])) if number in stems() else []
+    tasks = lesson_exercises(stems()[number]) if number in stems() else []
     return Line(it, _questions(it.stem), tasks, done.get(number, NOTHING))
 
 

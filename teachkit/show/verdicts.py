@@ -4,26 +4,23 @@
 said holds for every input that was tried, or for the input that is shown.
 """
 
-import inspect
 import random
 import traceback
 from collections.abc import Callable, Iterator
-from functools import partial
 from html import escape
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 from IPython.display import display
 
 from teachkit.core import door
 from teachkit.lab import progress
-from teachkit.show import running
+from teachkit.show import remarks, running, trials
 from teachkit.show.answers import both, differences, like, short
 from teachkit.show.exercises import Task, cases, exercise
 from teachkit.show.hints import Sheet, folded, sheets
 from teachkit.show.running import KNOWN, Call, OutOfTimeError, alike
 
-STUB = "not attempted yet. Replace the ... by your code and run both cells again."
+STUB = trials.STUB
 RIGHT = "correct."
 Inputs = list[tuple[Any, ...]]
 
@@ -84,6 +81,8 @@ def judged(name: str, function: Any, seed: int | None = None) -> Verdict:
         return Verdict(name, None, STUB)
     if says := running.misfit(function, sheet.names):
         return Verdict(name, False, says)
+    if isinstance(task, trials.Trial):
+        return Verdict(name, *trials.tried(task, sheet, function))
     given = cases(task, random.Random(seed))  # noqa: S311 -- test inputs, no secrets
     words = _timed(task, sheet, function, given)
     return Verdict(name, None if words == STUB else words.startswith(RIGHT), words)
@@ -107,7 +106,7 @@ def _timed(task: Task, sheet: Sheet, function: Callable[..., Any], given: Inputs
         lines = [
             f"not yet: your function was stopped: it takes longer than {limit}. Does a loop never end?",
             running.place(error, function),
-            "" if again else _show(sheet, given[len(calls) % len(given)]),
+            "" if again else remarks.shown_inputs(sheet, given[len(calls) % len(given)]),
         ]
         return "\n".join(filter(None, lines))
 
@@ -129,27 +128,30 @@ def _words(
     """What the calls say, the plainest first."""
     last, answers = calls[-1], [call.answer for call in calls]
     if last.error:
-        return _raised(last, function, _show(sheet, given[(len(calls) - 1) % len(given)]))
+        return remarks.raised(
+            last, function, remarks.shown_inputs(sheet, given[(len(calls) - 1) % len(given)])
+        )
     if all(answer is ... for answer in answers):
         return STUB
     changed = sorted({sheet.names[i] for call in calls for i in call.changed})
     for at, (inputs, call) in enumerate(zip(given, calls, strict=False)):
-        if says := _nothing(call, changed) or _no_value(call.answer):
+        if says := remarks.nothing(call, changed) or remarks.no_value(call.answer):
             some = (
                 ""
                 if all(a is None for a in answers) or call.answer is not None
                 else " for some inputs"
             )
-            return f"not yet: {says.replace(' nothing', f' nothing{some}', 1)}\n{_show(sheet, given[at])}"
+            says = says.replace(" nothing", f" nothing{some}", 1)
+            return f"not yet: {says}\n{remarks.shown_inputs(sheet, given[at])}"
         if task.pure and call.changed:
             says = f"your function changes what it is given ({', '.join(changed)}); work on a copy"
-            return f"not yet: {says}\n{_show(sheet, inputs)}"
+            return f"not yet: {says}\n{remarks.shown_inputs(sheet, inputs)}"
     if len(calls) > len(given) and not (
         alike(answers[0], answers[-1]) or like(answers[-1], answers[0])
     ):  # the last bit may depend on where a tensor lies in memory
         return (
             "not yet: called twice with the same input, your function gives two answers. It keeps "
-            f"something from call to call, or uses random numbers\n{_show(sheet, given[0])}\n"
+            f"something from call to call, or uses random numbers\n{remarks.shown_inputs(sheet, given[0])}\n"
             f"first: {short(answers[0])}\nthen: {short(answers[-1])}"
         )
     return _compared(
@@ -178,48 +180,15 @@ def _compared(
         facts = _facts(sheet, given, answers, wanted)
         says = _known_mistake(task, given, answers) or "; ".join([says, *facts])
     shown, right = both(answers[at], wanted[at])
-    lines = [f"not yet: {says}", _show(sheet, given[at]), f"yours: {shown}", f"wanted: {right}"]
+    lines = [
+        f"not yet: {says}",
+        remarks.shown_inputs(sheet, given[at]),
+        f"yours: {shown}",
+        f"wanted: {right}",
+    ]
     if calls[at].printed.strip():
         lines.append(f"printed: {short(calls[at].printed.strip())}")
     return "\n".join([*lines, f"note: {note}"] if changed else lines)
-
-
-def _raised(call: Call, function: Callable[..., Any], shown: str) -> str:
-    error = call.error
-    try:
-        said = (str(error).strip() or " ").splitlines()[0][:300].strip()
-    except Exception:  # it has no text
-        said = ""
-    line = running.place(error, function) if error else ""
-    words = f"your function raised {type(error).__name__}" + (f": {said}" if said else "")
-    return "\n".join(part for part in (words, line, shown) if part)
-
-
-def _nothing(call: Call, changed: list[str]) -> str:
-    """Of an answer that is None, why it may be so."""
-    if call.answer is not None:
-        return ""
-    if call.printed.strip():
-        return "your function prints its answer and returns nothing; write return in place of print"
-    if changed:
-        return f"your function changes {', '.join(changed)} and returns nothing; return the answer"
-    return "your function returns nothing; end it with return and the answer"
-
-
-def _no_value(answer: Any) -> str:
-    """Of an answer that is no value yet, what it is."""
-    if inspect.iscoroutine(answer):
-        return "your function is written with async, so that it only begins; leave async out"
-    if isinstance(answer, Iterator):
-        kind = type(answer).__name__
-        return f"your function returns a {kind}, which holds no values yet; return the values"
-    if isinstance(answer, (FunctionType, BuiltinFunctionType, MethodType, partial)):
-        return "your function returns a function; return what that one gives"
-    return (
-        f"your function returns the type {answer.__name__}, no value"
-        if isinstance(answer, type)
-        else ""
-    )
 
 
 def _known_mistake(task: Task, given: Inputs, answers: list[Any]) -> str:
@@ -243,8 +212,3 @@ def _facts(sheet: Sheet, given: Inputs, answers: list[Any], wanted: list[Any]) -
 
 def _identical(a: Any, b: Any) -> bool:
     return isinstance(a, KNOWN) and alike(a, b)
-
-
-def _show(sheet: Sheet, inputs: tuple[Any, ...]) -> str:
-    pairs = zip(sheet.names, inputs, strict=True)
-    return "input: " + ", ".join(f"{name} = {short(value)}" for name, value in pairs)

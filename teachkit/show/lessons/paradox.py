@@ -1,257 +1,100 @@
-"""Lesson 11: what its explorers and figures draw, and its exercises."""
+"""Lesson 11: what its explorers draw, and its exercises; its other figures are in ``paradox_figures``."""
 
-import random
-from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from teachkit import magnitude, masks, paradox, taylor
-from teachkit.core.types import Batch, Masks, Params, Scores
-from teachkit.lab.curves import interval
+from teachkit import masks, paradox, taylor
+from teachkit.core.types import Batch, Data, Masks
 from teachkit.lab.evaluation import evaluate
-from teachkit.lab.sweep import Row
 from teachkit.show import plots, styles
-from teachkit.show.exercises import Task, normal, times
+from teachkit.show.lessons.paradox_figures import CHANGE, answers_of, bars
+from teachkit.show.lessons.paradox_tasks import TASKS as TASKS
+from teachkit.show.lessons.paradox_tasks import TRIALS as TRIALS
 from teachkit.show.pictures import Picture
 from teachkit.show.prepared import Draw, Scene
 
-
-def flat(params: Params) -> Tensor:
-    """All entries of a dict as one vector."""
-    return torch.cat([t.reshape(-1) for t in params.values()])
-
-
-def arms(
-    model: nn.Module, test: Batch, change: paradox.Spread, spread_weight: float, sparsity: float
-) -> Picture:
-    """SD against MEAN of the predicted change; the weights that MEAN + λ SD removes are marked."""
-    scores: Scores = {n: m + spread_weight * change.sd[n] for n, m in change.mean.items()}
-    kept = masks.keep_top(scores, sparsity)
-    accuracy = evaluate(masks.apply(model, kept), test).accuracy
-    mean, sd, stay = (flat(part).numpy() for part in (change.mean, change.sd, kept))
-    shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
-    figure, (axes,) = plots.canvas(width=5.8, height=4.2)
-    small: plots.Look = {"markersize": 2.5, "alpha": 0.5, "rasterized": True}
-    for label, part in {"stays": stay & shown, "goes": ~stay & shown}.items():
-        axes.plot(mean[part], sd[part], label=label, **styles.look(label).point, **small)
-    axes.set_xscale("symlog", linthresh=1e-5)
-    axes.set_yscale("log")
-    axes.set_xticks([-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2])
-    axes.minorticks_off()
-    axes.tick_params(axis="x", labelsize=8)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
-    removed = f"{100 * sparsity:.0f} % removed: test accuracy {accuracy:.3f}"
-    says = f"MEAN + {spread_weight:g} SD, {removed}"
-    alt = f"Standard deviation against mean of the predicted change, a point a weight: a V. {says}."
-    labels = "mean of the predicted change", "its SD over the samples"
-    return plots.finish(figure, alt, *labels, says=says)
-
-
-STEPS = (np.arange(126) / 125) ** 2  # close together at the start of the way
+STEPS = (np.arange(61) / 60) ** 3  # close together at the start of the way
+DRAWS = 5
+SHARES = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 @Scene
-def along(model: nn.Module, batch: Batch, kept: Masks) -> Draw:
-    """The loss on the way from the network to the pruned one, up to a share of the way (``reach``)."""
-    way = taylor.along(model, batch, masks.change(model, kept), STEPS.tolist())
+def along(model: nn.Module, data: Data, kept: Masks) -> Draw:
+    """The loss on the way to the pruned network, and what the network says at a share α of the way."""
+    step = masks.change(model, kept)
+    way = taylor.along(model, data.train, step, STEPS.tolist())
     curves = {"first order": way.first, "second order": way.second, "truth": way.actual}
-
-    def draw(reach: float) -> Picture:
-        t = np.append(STEPS[reach > STEPS], reach)
-        shown = {label: np.interp(t, STEPS, curve) for label, curve in curves.items()}
-        figure, (axes,) = plots.canvas()
-        plots.draw(axes, t, shown)
-        axes.axhline(0, **plots.THIN)
-        axes.locator_params(axis="x", nbins=6)
-        truth = shown["truth"]
-        height = max(1e-4, 1.3 * float(np.abs(truth).max()))
-        best, low, end = t[truth.argmin()], truth.min(), truth[-1]
-        says = f"lowest at α = {best:.3f}, change {low:+.4f}; at the end {end:+.3f}"
-        alt = f"Change of the loss along the way to the pruned network, up to {reach:g} of it: {says}."
-        labels = "share α of the way to zero", "change of the loss"
-        return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(-height, height))
-
-    return draw
-
-
-class Candidate(NamedTuple):
-    """A network, its scores by T2, and a few random rankings."""
-
-    model: nn.Module
-    t2: Scores
-    chance: list[Scores]
-
-
-def candidate(
-    model: nn.Module, batch: Batch, generator: torch.Generator, draws: int = 5
-) -> Candidate:
-    """Scores computed once, so that a slider need not wait for them."""
-    chance = [magnitude.random_scores(model, generator) for _ in range(draws)]
-    return Candidate(model, paradox.second_order(model, batch), chance)
-
-
-@torch.no_grad()
-def after(model: nn.Module, scores: Scores, sparsity: float, test: Batch) -> float:
-    """Test accuracy without the weights of the lowest scores; no copy of the network is made."""
-    kept = masks.keep_top(scores, sparsity)
-    weights = {name: model.get_parameter(name) * mask for name, mask in kept.items()}
-    said = functional_call(model, weights, test[0]).argmax(1)
-    return float((said == test[1]).double().mean())
-
-
-@Scene
-def widths(nets: Mapping[str, Candidate], test: Batch) -> Draw:
-    """Test accuracy by T2 and by chance for every width; the chosen one (``units``) is marked."""
+    top = 1.1 * float(way.actual.abs().max())
 
     @cache
-    def accuracies(sparsity: float) -> dict[str, dict[str, float]]:
-        by_t2 = {name: after(c.model, c.t2, sparsity, test) for name, c in nets.items()}
-        by_chance = {
-            name: sum(after(c.model, s, sparsity, test) for s in c.chance) / len(c.chance)
-            for name, c in nets.items()
-        }
-        return {"T2": by_t2, "random": by_chance}
+    def said(alpha: float) -> tuple[np.ndarray, float]:
+        at = masks.apply(model, {})
+        for name, part in step.items():
+            at.get_parameter(name).data += alpha * part
+        return answers_of(at, data.test[0]), evaluate(at, data.test).accuracy
 
-    def draw(units: str, sparsity: float) -> Picture:
-        figure, (axes,) = plots.canvas(height=3.2)
-        found = accuracies(sparsity)
-        plots.draw(axes, list(nets), {n: list(a.values()) for n, a in found.items()}, marks=True)
-        for label, accuracy in found.items():
-            ring: plots.Look = {"color": styles.look(label).colour, "markersize": 12}
-            axes.plot([units], [accuracy[units]], "o", fillstyle="none", **ring)
-        both = ", ".join(f"{label} {a[units]:.2f}" for label, a in found.items())
-        says = f"{units} units, {100 * sparsity:.0f} % removed: {both}"
-        alt = f"Test accuracy after pruning by T2 and at random, by width. {says}."
-        labels = "units in the first hidden layer", "test accuracy"
-        return plots.finish(figure, alt, *labels, says=says, above=2, ylim=(0, 1))
+    def draw(alpha: float) -> Picture:
+        figure, (left, right) = plots.canvas(2, width=8.0, height=3.0)
+        plots.draw(left, STEPS, curves)
+        left.set_ylim(-0.03, top)
+        left.set_xscale("function", functions=(np.cbrt, lambda a: a**3))
+        left.set_xticks([0, 0.01, 0.1, 0.3, 1], ["0", ".01", ".1", ".3", "1"])
+        left.set_yscale("symlog", linthresh=0.02, linscale=0.6)
+        now = float(np.interp(alpha, STEPS, way.actual))
+        left.plot([alpha], [now], **styles.look("goes").point, markersize=9)
+        left.axhline(0, **plots.THIN)
+        left.legend(frameon=False, fontsize=8, loc="upper left")
+        counts, right_share = said(alpha)
+        bars(right, counts, f"test accuracy {right_share:.2f}")
+        says = f"α = {alpha:g}: the loss changes by {now:+.3f}"
+        alt = (
+            f"{says}. Left: the change of the loss against the share α of the way. Right: how often "
+            f"the network gives each answer; most often {counts.argmax()}, {counts.max():.0%} of the "
+            f"images; test accuracy {right_share:.2f}."
+        )
+        return plots.finish(figure, alt, "share α of the way", CHANGE, says=says)
 
     return draw
 
 
-def arms_of(rows: Sequence[Row], *criteria: str) -> list[dict[str, Any]]:
-    """The mean accuracy of each criterion over a saved table, with its interval."""
-    return [{"criterion": c, "accuracy": interval([row[c] for row in rows])} for c in criteria]
+@Scene
+def dial(model: nn.Module, data: Data, kept: Masks) -> Draw:
+    """Random weights, chosen so that a share of them pushes its unit the way the given set does."""
+    (x, _), test = data
+    found = {share: _directed(model, x, test, kept, share) for share in SHARES}
+    means = [float(np.mean(reached)) for _, reached, _ in found.values()]
+
+    def draw(agreeing: float) -> Picture:
+        share = min(SHARES, key=lambda at: abs(at - agreeing))
+        counts, reached, moved = found[share]
+        figure, (left, right) = plots.canvas(2, width=8.0, height=2.9)
+        left.plot(SHARES, means, color="0.6", linewidth=1, linestyle="-")
+        left.plot([share] * DRAWS, reached, **styles.look("goes").point)
+        left.set_ylim(0, 1)
+        bars(right, counts, f"mean shift of the outputs: {moved:.1f}")
+        mean = float(np.mean(reached))
+        says = f"{100 * share:.0f} % agree: test accuracy {mean:.2f}"
+        alt = (
+            f"Random sets of 5 % of the weights, of which {100 * share:.0f} % push their unit the way T2's "
+            f"choice does: test accuracy {mean:.2f}, mean of {DRAWS} draws; the outputs shift by "
+            f"{moved:.1f}; the most frequent answer is given to {counts.max():.0%} of the images."
+        )
+        return plots.finish(figure, alt, "share that agrees", "test accuracy", says=says)
+
+    return draw
 
 
-def estimates(rows: Sequence[Row], criteria: Sequence[str]) -> list[dict[str, Any]]:
-    """The mean accuracy of each criterion by network and by the samples that it was estimated on."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(f"{row['net']}, {row['samples']}", []).append(row)
-    return [
-        {"estimated on": name} | {c: interval([row[c] for row in some]).mean for c in criteria}
-        for name, some in groups.items()
-    ]
-
-
-def quadratic(rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient, Hessian, weights and which of them go."""
-    g, w = normal(rng, 2, 4)
-    A = normal(rng, 4, 4)
-    gone = rng.choice([[True, True, False, True], [False, True, True, False]])
-    return g, A + A.T, w, torch.tensor(gone)
-
-
-def joint(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
-    """The prediction of the quadratic model for removing all of them."""
-    step = torch.where(gone, -w, 0.0)
-    return g @ step + 0.5 * step @ H @ step
-
-
-def single(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
-    """The sum of the predictions for each alone."""
-    return (-g * w + 0.5 * H.diagonal() * w**2)[gone].sum()
-
-
-def cross(g: Tensor, H: Tensor, w: Tensor, gone: Tensor) -> Tensor:
-    """What the sum leaves out."""
-    return joint(g, H, w, gone) - single(g, H, w, gone)
-
-
-def ratio(c: Tensor) -> Tensor:
-    """SD of the sum, in units of the SD of a sum of independent ones."""
-    return c.sum(1).std(correction=0) / c.var(0, correction=0).sum().sqrt()
-
-
-TASKS = {
-    "11.1": Task(
-        draw=quadratic,
-        answer=single,
-        mistakes={
-            "this is the joint prediction; the promise leaves the cross terms out": joint,
-            "the gradient's term has the wrong sign: the step to zero is −w": (
-                lambda g, H, w, gone: single(-g, H, w, gone)
-            ),
-            "sum over the weights that go, not over those that stay": lambda g, H, w, gone: single(
-                g, H, w, ~gone
-            ),
-            "the factor ½ is missing": lambda g, H, w, gone: single(g, 2 * H, w, gone),
-            "this is the first order only; the curvature is missing": lambda g, H, w, gone: single(
-                g, 0 * H, w, gone
-            ),
-            "this is the saliency of OBD; the gradient is missing": lambda g, H, w, gone: single(
-                0 * g, H, w, gone
-            ),
-            "these are the row sums of H; take its diagonal": lambda g, H, w, gone: single(
-                g, torch.diag(H.sum(1)), w, gone
-            ),
-        },
-    ),
-    "11.2": Task(
-        draw=quadratic,
-        answer=cross,
-        mistakes={
-            "this is the whole joint prediction; take the promise off": joint,
-            "the sign is turned round: joint less promised": times(-1, cross),
-            "of the weights that go, not of those that stay": lambda g, H, w, gone: cross(
-                g, H, w, ~gone
-            ),
-            "this is the promise; the cross terms are what it leaves out": single,
-        },
-    ),
-    "11.3": Task(
-        draw=lambda rng: (normal(rng, 6, 1) + 0.5 * normal(rng, 6, 3),),
-        answer=ratio,
-        mistakes={
-            "divide by the root of the sum of the variances": lambda c: c.sum(1).std(correction=0),
-            "variances add, standard deviations do not: divide by the root of the summed variances": (
-                lambda c: c.sum(1).std(correction=0) / c.std(0, correction=0).sum()
-            ),
-            "take the root of both: these are variances": lambda c: (
-                c.sum(1).var(correction=0) / c.var(0, correction=0).sum()
-            ),
-            "add up over the weights, then take the spread over the samples": lambda c: ratio(c.T),
-            "divide by n in each variance, the sum's, too (correction=0)": lambda c: (
-                c.sum(1).std() / c.var(0, correction=0).sum().sqrt()
-            ),
-            "the change is a sum over the weights, not a mean": lambda c: ratio(c) / c.shape[1],
-        },
-    ),
-    "11.4": Task(
-        draw=lambda rng: (normal(rng, 8, 5), rng.choice([0.5, 2.0])),
-        answer=lambda c, weight: c.mean(0) + weight * c.std(0, correction=0),
-        mistakes={
-            "this is the mean alone; add λ times the spread": lambda c, weight: c.mean(0),
-            "use the standard deviation, not the variance": lambda c, weight: (
-                c.mean(0) + weight * c.var(0, correction=0)
-            ),
-            "divide by n, not by n − 1 (correction=0)": lambda c, weight: (
-                c.mean(0) + weight * c.std(0)
-            ),
-            "mean and spread are taken over the samples, the first axis": lambda c, weight: (
-                c.mean(1) + weight * c.std(1, correction=0)
-            ),
-            "the spread is added, so that a noisy weight stays": lambda c, weight: (
-                c.mean(0) - weight * c.std(0, correction=0)
-            ),
-            "the spread of the samples is asked, not the error of their mean": lambda c, weight: (
-                c.mean(0) + weight * c.std(0, correction=0) / len(c) ** 0.5
-            ),
-        },
-    ),
-}
+def _directed(
+    model: nn.Module, x: Tensor, test: Batch, kept: Masks, share: float
+) -> tuple[np.ndarray, list[float], float]:
+    """Answers, accuracies and shift of the outputs of random sets that agree so far."""
+    dice = torch.Generator().manual_seed(31)
+    sets = [paradox.directed(model, x, kept, share, dice) for _ in range(DRAWS)]
+    nets = [masks.apply(model, each) for each in sets]
+    with torch.no_grad():
+        moved = [float((net(test[0]) - model(test[0])).mean(0).norm()) for net in nets]
+    counts = np.mean([answers_of(net, test[0]) for net in nets], axis=0)
+    return counts, [evaluate(net, test).accuracy for net in nets], float(np.mean(moved))

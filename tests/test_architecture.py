@@ -332,7 +332,7 @@ def pins():
 def ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extra = project["optional-dependencies"]
-    lines = project["dependencies"] + extra["site"] + extra["test"]
+    lines = project["dependencies"] + extra["site"] + extra["test"] + extra["experiments"]
     return dict(line.split(">=") for line in lines), {
         line.split(">=")[0] for line in project["dependencies"]
     }
@@ -346,7 +346,7 @@ def optional():
 
 
 def version(text):
-    return [int(part) for part in text.split(".")]
+    return [int(part) for part in text.split(".") if part.isdecimal()]  # also of "0.0.2.post1"
 
 
 def test_environment_and_pyproject_name_the_same_packages():

@@ -61,6 +61,7 @@ PARTS = {
     "paradox_repairs": [{"seed": SEED, "net": drawn("paradox_repairs", "net")}],
     "paradox_parts": [{"seed": SEED, "net": "width 16"}],
     "paradox_growth": [{"seed": SEED, "net": "B"}],
+    "paradox_tests": [{"seed": SEED, "net": "B"}],
     "paradox_known": [{"seed": SEED, "net": "B"}],
     "paradox_law": [{"seed": SEED, "net": net} for net in ("A, standardised", "GELU", "1D")],
     "paradox_sum": [

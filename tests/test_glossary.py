@@ -24,6 +24,7 @@ UNDER = {
     "column": "granularity",
     "extremum": "critical point",
     "Gauss–Newton": "Gauss-Newton matrix",
+    "fine-tune": "fine-tuning",
     "global": "global ranking",
     "Magnitude + refit": "repair",
     "Masked": "mask",
@@ -45,32 +46,31 @@ OTHER_WORDS = {
 }
 # Words in italics because the sentence leans on them: no terms.
 WORDS = """
-above absolute agreement all and any arrives bend better both byte change copy decrease empty every
-exact exactly help impossible interact interpretable is lower negative nothing outputs own product
-properties rises same samples say scale second set small sum up weight which whole will worse yes
-your before
+absolute agree all and any arrives averaged before bend better biases both byte centred copy
+decrease empty every exact exactly help impossible interact interpretable is it lower measures
+negative nothing outputs own product push raise rises same samples say scale second set small sum up
+weight what which whole will within worse yes your
 """
 STRESSED = {
     *WORDS.split(),
+    "as large",
     "barely affects",
     "because the other is there",
-    "cannot",
     "Error",
     "exclusive or",  # the function of two bits, explained there
     "far worse than random",
     "from the network itself",
-    "left arm",  # of the V in one picture
-    "more than there is",
     "one layer at a time",
     "one number",
     "one small step",
     "Same",
     "same number of epochs",
-    "sample n",
     "share of what is left",
     "tenth of the rate",
     "that are left",
     "The best tenth shared",
+    "sum of single predictions",
+    "very same",
     "without changing the output",
     "without retraining",
     "worse than magnitude",

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import experiments, magnitude, masks, obd, paradox, taylor
-from teachkit.core.types import Batch, Masks, Scores
+from teachkit.core.types import Batch, Masks, Params, Scores
+from teachkit.engine.shifts import mean_step
 from teachkit.experiments import settings
 from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES
 from teachkit.lab.evaluation import accuracy, evaluate
@@ -31,6 +32,7 @@ NETS: experiments.Grid = {"net": [*settings.KNOWN, *settings.DIGITS, "1D"], "see
 UNSEEN = {"digits": settings.DIGITS | settings.EPOCHS | settings.KINDS}
 UNSEEN |= {"convolutions": settings.CONVOLUTIONS, "MNIST-1D": settings.SIGNALS}
 LAW: experiments.Grid = {"net": [n for kinds in UNSEEN.values() for n in kinds], "seed": FEW}
+TESTS: experiments.Grid = {"net": [*settings.KNOWN, "A, centred", "1D"], "seed": SEEDS}
 KNOWN: experiments.Grid = {"net": list(settings.KNOWN), "seed": SEEDS}
 
 
@@ -180,10 +182,66 @@ def _two(model: nn.Module, train: Batch, kept: Masks) -> tuple[float, float]:
     return _push(model, train[0], kept), paradox.joint_cost(model, train, kept)
 
 
+def tests_cell(net: str, seed: int) -> Row:
+    """Direct tests of the explanation, at 5 %: accuracy after each half of T2's step, and of directed sets.
+
+    "mean alone": the network as it was, only its biases moved by the mean shift. "rest alone": T2's
+    removals, with that shift taken off the biases. Directed sets are random weights, as many in each
+    layer as T2's, 5 draws each: all pushing their units T2's way, or all the other way, or each unit
+    the way of a random set. "bias sign": the share of the weights whose gradient has the sign of the
+    gradient of their unit's bias.
+    """
+    model, train, test = given(net, seed)
+    kept = removed(model, train, seed, 0.05, FIVE)["T2"][0]
+    x, dice = train[0], torch.Generator().manual_seed(8000 + seed)
+    shift = mean_step(model, x, masks.change(model, kept))
+    ways = {
+        "one way": [paradox.directed(model, x, kept, 1.0, dice) for _ in range(FIVE)],
+        "other way": [paradox.directed(model, x, kept, 0.0, dice) for _ in range(FIVE)],
+        "own ways": [
+            paradox.directed(model, x, paradox.matched(kept, _alike(kept), dice), 1.0, dice)
+            for _ in range(FIVE)
+        ],
+    }
+    return {
+        "T2": accuracy(masks.apply(model, kept), test),
+        "mean alone": accuracy(_moved(model, shift, 1), test),
+        "rest alone": accuracy(_moved(masks.apply(model, kept), shift, -1), test),
+        "bias sign": _bias_signs(model, train),
+    } | {
+        name: fmean(accuracy(masks.apply(model, each), test) for each in sets)
+        for name, sets in ways.items()
+    }
+
+
+def _alike(kept: Masks) -> Scores:
+    """A key that tells no weight from another."""
+    return {name: torch.zeros(mask.shape) for name, mask in kept.items()}
+
+
+def _moved(model: nn.Module, shift: Params, sign: int) -> nn.Module:
+    moved = masks.apply(model, {})
+    with torch.no_grad():
+        for name, step in shift.items():
+            moved.get_parameter(name).add_(step, alpha=sign)
+    return moved
+
+
+def _bias_signs(model: nn.Module, train: Batch) -> float:
+    g = taylor.gradient(model, train)
+    same = []
+    for name in masks.prunable(model):
+        slope = g[name].flatten(1)
+        bias = g[name.removesuffix("weight") + "bias"][:, None]
+        same.append((slope * bias > 0)[slope != 0])
+    return float(torch.cat(same).double().mean())
+
+
 TABLES: experiments.Tables = {
     "paradox_repairs": (repairs_cell, NETS),
     "paradox_parts": (parts_cell, NETS),
     "paradox_growth": (growth_cell, KNOWN),
+    "paradox_tests": (tests_cell, TESTS),
     "paradox_known": (law_cell, KNOWN),
     "paradox_law": (law_cell, LAW),
 }

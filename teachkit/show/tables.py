@@ -25,8 +25,8 @@ CAPTION = (
     "caption-side: top; text-align: left; padding: 0.3em 0; font-weight: bold; color: inherit; "
 )
 CAPTION += "min-width: min(30em, 100cqw)"  # else no wider than a narrow table
-HEAD = "border-bottom: 1px solid currentColor; padding: 0.3em 0.8em; white-space: nowrap"
-BODY = "padding: 0.2em 0.8em; white-space: nowrap"
+HEAD = "border-bottom:1px solid currentColor;padding:.3em .8em;white-space:nowrap"
+BODY = "padding:.2em .8em;white-space:nowrap"  # in every cell of every notebook, so short
 NOTE = "font-size: 0.9em; padding: 0.3em 0"
 
 
@@ -95,12 +95,12 @@ def _data(column: Column, i: int) -> str:
             else text + '<span style="visibility: hidden"> *</span>'
         )
     side = "right" if column.numeric else "left"
-    return f'<td style="{BODY}; text-align: {side}">{text}</td>'
+    return f'<td style="{BODY};text-align:{side}">{text}</td>'
 
 
 def _tag(tag: str, text: str, right: bool, style: str, more: str) -> str:
     side = "right" if right else "left"
-    return f'<{tag}{more} style="{style}; text-align: {side}">{html.escape(text)}</{tag}>'
+    return f'<{tag}{more} style="{style};text-align:{side}">{html.escape(text)}</{tag}>'
 
 
 def _typeset(text: str) -> str:

@@ -1,6 +1,6 @@
 """Lesson 11: its figures that stand still, drawn from networks and from saved tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,12 @@ def answers_of(model: nn.Module, x: Tensor) -> NDArray[np.float64]:
     return shares.numpy()
 
 
+def most_frequent(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """The share of the inputs that get the most frequent answer, and the two most frequent ones."""
+    shares = np.sort(answers_of(model, x))[::-1]
+    return {"one": float(shares[0]), "two": float(shares[:2].sum())}
+
+
 def bars(axes: Axes, shares: NDArray[np.float64], title: str) -> None:
     """How often each answer is given."""
     axes.bar(np.arange(len(shares)), shares, **plots.BARS)
@@ -45,7 +51,7 @@ def bars(axes: Axes, shares: NDArray[np.float64], title: str) -> None:
 
 def answers(nets: Mapping[str, nn.Module], test: Batch) -> Picture:
     """What each network says to the test images, side by side."""
-    figure, every = plots.canvas(len(nets), width=2.6 * len(nets), height=2.5)
+    figure, every = plots.canvas(len(nets), width=2.5 * len(nets), height=2.3)
     told = []
     for axes, (name, net) in zip(every, nets.items(), strict=True):
         shares, right = answers_of(net, test[0]), accuracy(net, test)
@@ -95,7 +101,7 @@ def growth(
         ]
         curves[name] = np.mean(norms, axis=1)
         slopes[name] = np.polyfit(np.log(counts), np.log(curves[name]), 1)[0]
-    figure, (axes,) = plots.canvas(width=5.6, height=3.2)
+    figure, (axes,) = plots.canvas(width=5.0, height=2.9)
     plots.draw(axes, counts, curves, marks=True)
     told = ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items())
     alt = f"Mean push on the outputs against the number of removed weights, log on log. Slopes: {told}."
@@ -108,7 +114,7 @@ def growth(
 
 def shift(model: nn.Module, cuts: Mapping[str, nn.Module], x: Tensor) -> Picture:
     """By how much each output moves: the mean over the images, and a bar for their spread."""
-    figure, every = plots.canvas(len(cuts), width=3.8 * len(cuts), height=2.7)
+    figure, every = plots.canvas(len(cuts), width=3.6 * len(cuts), height=2.5)
     told, low, high = [], 0.0, 0.0
     for axes, (name, cut) in zip(every, cuts.items(), strict=True):
         with torch.no_grad():
@@ -131,7 +137,7 @@ def shift(model: nn.Module, cuts: Mapping[str, nn.Module], x: Tensor) -> Picture
 
 def parts(rows: Sequence[Row], nets: Sequence[str]) -> Picture:
     """½ δᵀHδ of T2's choice beside that of a random one, and the shares of its three parts."""
-    figure, (left, right) = plots.canvas(2, width=7.8, height=3.0)
+    figure, (left, right) = plots.canvas(2, width=7.4, height=2.8)
     places, sizes = np.arange(len(nets)), {}
     keys = ("mean", "mixed", "rest")
     some = [sweep.select(rows, net=net) for net in nets]
@@ -143,14 +149,13 @@ def parts(rows: Sequence[Row], nets: Sequence[str]) -> Picture:
         sizes[name] = whole
     left.set_yscale("log")
     left.legend(frameon=False)
-    bottom = np.zeros(len(nets))
     for key, label in zip(keys, PARTS, strict=True):
         shares = np.array([np.mean([r[f"T2: {key}"] for r in of]) for of in some]) / sizes["T2"]
-        right.bar(places, shares, bottom=bottom, color=styles.look(label).colour, label=label)
-        bottom = bottom + shares
+        right.plot(places, shares, label=label, **styles.look(label).point)
+    right.axhline(0, **plots.THIN)
     for axes in (left, right):
         axes.set_xticks(places, [net.replace(", ", ",\n") for net in nets], fontsize=8)
-    right.set_ylabel("share of T2's joint change")
+    right.set(ylabel="share of T2's whole", xlabel="network")
     named = right.get_legend_handles_labels()
     figure.legend(*named, loc="outside lower center", ncols=3, frameon=False)
     ratio = sizes["T2"] / sizes["random"]
@@ -164,7 +169,7 @@ PARTS = ("by the mean shift", "mixed", "by what differs from image to image")
 
 def mended(rows: Sequence[Row], nets: Sequence[str], names: Sequence[str]) -> Picture:
     """Mean accuracy before and after the means are restored, and the spreads as well: one arrow each."""
-    figure, (axes,) = plots.canvas(width=8.0, height=0.42 * len(nets) + 1.2)
+    figure, (axes,) = plots.canvas(width=8.0, height=0.4 * len(nets) + 1.1)
     for row, net in enumerate(nets):
         some = sweep.select(rows, net=net)
         for k, name in enumerate(names):
@@ -194,8 +199,8 @@ def _gain(rows: Sequence[Row], net: str, name: str) -> str:
 
 
 def number(row: Row, key: str) -> float:
-    """A number that is known before pruning: the gradient's length, or the ratio of joint costs."""
-    return float(row["joint T2"] / row["joint random"] if key == "joint cost" else row[key])
+    """A number that is known before pruning, one of ``NUMBERS``."""
+    return float(NUMBERS[key](row))
 
 
 def hits(rows: Sequence[Row], key: str, threshold: float) -> NDArray[np.bool_]:
@@ -206,7 +211,9 @@ def hits(rows: Sequence[Row], key: str, threshold: float) -> NDArray[np.bool_]:
 def best_threshold(rows: Sequence[Row], key: str) -> float:
     """The threshold with the most hits: of those as good the middle one, between two numbers."""
     at = np.sort([number(r, key) for r in rows])
-    between = np.sqrt(at[1:] * at[:-1])
+    if at[0] == at[-1]:
+        return 0.0
+    between = np.sqrt(at[1:] * at[:-1]) if at[0] > 0 else (at[1:] + at[:-1]) / 2
     right = np.array([hits(rows, key, t).sum() for t in between])
     best = between[right == right.max()]
     return float(best[len(best) // 2])
@@ -214,7 +221,7 @@ def best_threshold(rows: Sequence[Row], key: str) -> float:
 
 def law(panels: Mapping[str, Sequence[Row]], key: str, threshold: float) -> Picture:
     """What T2 gains over random, against a number known beforehand, a panel for each group."""
-    figure, every = plots.canvas(len(panels), width=3.8 * len(panels), height=2.8)
+    figure, every = plots.canvas(len(panels), width=3.7 * len(panels), height=2.7)
     told = []
     for axes, (name, rows) in zip(every, panels.items(), strict=True):
         x, y = [number(r, key) for r in rows], [r["T2"] - r["random"] for r in rows]
@@ -238,18 +245,18 @@ def law(panels: Mapping[str, Sequence[Row]], key: str, threshold: float) -> Pict
 
 XLABELS = {
     "gradient": "length of the gradient",
-    "joint cost": "joint cost of T2's choice ÷ of random",
+    "joint cost ÷ random": "joint cost of T2's choice ÷ of random",
 }
 
 
 def arms(model: nn.Module, test: Batch, change: paradox.Spread) -> Picture:
     """SD against MEAN of the predicted change, a point a weight; marked are the 30 % that T2 removes."""
-    figure, (axes,) = plots.canvas(width=4.8, height=3.6)
+    figure, (axes,) = plots.canvas(width=4.2, height=3.0)
     kept = masks.keep_top(change.mean, 0.3)
     mean, sd, stay = (flat(each).numpy() for each in (change.mean, change.sd, kept))
     shown = sd > 1e-9  # weights from dead pixels change nothing and have no place on this axis
     for label, part in {"stays": stay & shown, "goes": ~stay & shown}.items():
-        look = styles.look(label).point | {"markersize": 1.5, "rasterized": True}
+        look = styles.look(label).point | {"markersize": 1.2, "rasterized": True}
         axes.plot(mean[part], sd[part], label=label, **look)
     axes.set_xscale("symlog", linthresh=1e-5)
     axes.set_yscale("log")
@@ -283,27 +290,9 @@ def slopes(rows: Sequence[Row]) -> dict[str, Interval]:
 SETS = ("T2", "random")
 
 
-def bridge(rows: Sequence[Row]) -> dict[str, float]:
-    """T2's cross terms, and half the mean square of the summed change: by its mean, by its spread."""
-    keys = ("cross", "by the mean", "by the spread")
-    return {key: float(np.mean([r[f"T2: {key}"] for r in rows])) for key in keys}
-
-
 def beforehand(rows: Sequence[Row]) -> dict[str, float]:
     """The gradient's length, and test accuracy by T2 and at random, over the networks."""
     return {key: float(np.mean([r[key] for r in rows])) for key in ("gradient", "T2", "random")}
-
-
-def remains(rows: Sequence[Row]) -> dict[str, float]:
-    """What the repair of the means leaves: the rest of T2's joint change, and accuracy before and after."""
-    keys = ("mean", "mixed", "rest")
-    found = {
-        "T2, the rest": [r["T2: rest"] for r in rows],
-        "random, whole": [sum(r[f"random: {key}"] for key in keys) for r in rows],
-        "accuracy": [r["T2: accuracy"] for r in rows],
-        "repaired": [r["T2: accuracy, repaired"] for r in rows],
-    }
-    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def promises(rows: Sequence[Row]) -> dict[str, float]:
@@ -319,24 +308,50 @@ def by_width(rows: Sequence[Row]) -> list[dict[str, Any]]:
     arms = [
         {name: interval([r[name] for r in of]) for name in ("random", "T2")} for of in some.values()
     ]
-    ratios = [np.median([number(r, "joint cost") for r in of]) for of in some.values()]
+    ratios = [np.median([number(r, "joint cost ÷ random") for r in of]) for of in some.values()]
     found = zip(some, arms, ratios, strict=True)
-    return [{"units": w} | arm | {"joint cost, T2 ÷ random": float(r)} for w, arm, r in found]
+    return [{"units": w} | arm | {"joint cost, T2 ÷ random": f"{r:.3g}"} for w, arm, r in found]
 
 
-def hit_rates(rows: Sequence[Row], key: str, threshold: float) -> dict[str, Any]:
-    """How often the prediction is right: of all, as a mean over the kinds of networks, and where it is clear.
+NUMBERS: dict[str, Callable[[Row], float]] = {
+    "T2 always loses": lambda r: 1.0,
+    "cross terms ÷ promise": lambda r: -r["cross"] / r["promised"],
+    "gradient": lambda r: r["gradient"],
+    "agreement": lambda r: r["agreement"],
+    "coherence": lambda r: r["coherence"],
+    "mean push ÷ random": lambda r: r["push T2"] / r["push random"],
+    "joint cost ÷ random": lambda r: r["joint T2"] / r["joint random"],
+}
 
-    Networks of one kind are alike, so the interval is over the kinds. Clear: the accuracies by T2 and at
-    random differ by more than .05.
+
+def scoreboard(known: Sequence[Row], unseen: Sequence[Row]) -> list[dict[str, Any]]:
+    """How often each number is right, with its threshold from the known networks.
+
+    The share is a mean over the kinds of networks: those of one kind are alike.
     """
-    kinds = [sweep.select(rows, net=net) for net in dict.fromkeys(r["net"] for r in rows)]
-    clear = [r for r in rows if abs(r["T2"] - r["random"]) > 0.05]
-    return {
-        "right": f"{hits(rows, key, threshold).sum()} of {len(rows)}",
-        "share": interval([hits(kind, key, threshold).mean() for kind in kinds]),
-        "clear, right": f"{hits(clear, key, threshold).sum()} of {len(clear)}",
-    }
+    kinds = [sweep.select(unseen, net=net) for net in dict.fromkeys(r["net"] for r in unseen)]
+    tried = [(name, name, best_threshold(known, name)) for name in NUMBERS]
+    tried.append(("the same, threshold 1", "joint cost ÷ random", 1.0))
+    board = []
+    for label, key, threshold in tried:
+        right = [f"{hits(rows, key, threshold).sum()} of {len(rows)}" for rows in (known, unseen)]
+        share = interval([hits(kind, key, threshold).mean() for kind in kinds])
+        board.append({"number": label, "known": right[0], "others": right[1], "share": share})
+    return board
+
+
+def over_kinds(rows: Sequence[Row], one: str, other: str) -> Interval:
+    """What one criterion has more than another, network by network, and then as a mean over the kinds."""
+    kinds = dict.fromkeys(r["net"] for r in rows)
+    return interval(
+        [np.mean([r[one] - r[other] for r in sweep.select(rows, net=net)]) for net in kinds]
+    )
+
+
+def halves(rows: Sequence[Row]) -> dict[str, float]:
+    """Accuracy after T2's removals, after their mean shift alone, and after the rest alone."""
+    keys = {"T2": "T2", "mean shift alone": "mean alone", "all but the mean shift": "rest alone"}
+    return {label: float(np.mean([r[key] for r in rows])) for label, key in keys.items()}
 
 
 def column(rows: Sequence[Row], name: str) -> dict[str, Interval]:

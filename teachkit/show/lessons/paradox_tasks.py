@@ -1,14 +1,14 @@
 """Lesson 11: its exercises, three of which are experiments."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from teachkit import lab, magnitude, masks, paradox
-from teachkit.experiments.networks import annealed
 from teachkit.lab.evaluation import accuracy
 from teachkit.show.exercises import Task, normal
 from teachkit.show.trials import Scored, Trial
@@ -98,10 +98,15 @@ def mended(answer: Any, *inputs: Any) -> Scored:
 def settled() -> tuple[nn.Module, lab.data.Data, float]:
     """A network whose training has come to rest, and its accuracy without a random 5 %."""
     digits, dice = lab.data.digits(), torch.Generator().manual_seed(72)
-    slow = annealed(torch.optim.Adam, 3e-3, 60)
-    net = lab.training.fit(lab.models.mlp(seed=72), digits.train, seed=72, progress=False, **slow)[
-        0
-    ]
+    net, _ = lab.training.fit(
+        lab.models.mlp(seed=72),
+        digits.train,
+        epochs=60,
+        optimizer=partial(torch.optim.Adam, lr=3e-3),
+        scheduler=partial(CosineAnnealingLR, T_max=60),
+        seed=72,
+        progress=False,
+    )
     draws = [masks.keep_top(magnitude.random_scores(net, dice), 0.05) for _ in range(DRAWS)]
     return net, digits, sum(accuracy(masks.apply(net, kept), digits.test) for kept in draws) / DRAWS
 

@@ -208,7 +208,13 @@ def repair(model: nn.Module, pruned: nn.Module, x: Tensor, *, spread: bool = Fal
     return shifts.restore(model, pruned, x, spread=spread)
 
 
-@criterion("joint", passes=30, needs=CURVED, source="after Yu et al. 2022", limit=joint.LIMIT)
+@criterion(
+    "joint",
+    passes=30,
+    needs=("data", "second order"),
+    source="after Yu et al. 2022",
+    limit=joint.LIMIT,
+)
 def joint_scores(
     model: nn.Module, batch: Batch, loss: Loss = cross_entropy, *, at_once: int = 1
 ) -> Scores:

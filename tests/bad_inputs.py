@@ -432,6 +432,7 @@ SPECIAL = {
     "paradox.mean_plus_spread": {"weight": lambda: 1.0},
     "paradox.matched": {"key": scores, "bins": lambda: 3},
     "paradox.directed": {"share": lambda: 0.8},
+    "paradox.part": {"m": lambda: 2},
     "paradox.repair": {"pruned": cut},
     "paradox.repair_naive": {"pruned": cut},
     "neurons.banzhaf": {"keep": lambda: 0.5},

@@ -92,6 +92,8 @@ def removal_order(
 
     """
     weights = prunable(checks.model(model, checks.batch(batch)[0]))
+    if not weights:
+        return {}
     few = (batch[0][:SAMPLES], batch[1][:SAMPLES])
     G = curvature(model, few, loss, kind="gauss-newton", limit=LIMIT)
     w = torch.cat([w.detach().reshape(-1) for w in weights.values()])

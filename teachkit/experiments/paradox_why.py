@@ -189,7 +189,8 @@ def tests_cell(net: str, seed: int) -> Row:
     removals, with that shift taken off the biases. Directed sets are random weights, as many in each
     layer as T2's, 5 draws each: all pushing their units T2's way, or all the other way, or each unit
     the way of a random set. "bias sign": the share of the weights whose gradient has the sign of the
-    gradient of their unit's bias.
+    gradient of their unit's bias; "downhill": the share of the units that the mean shift moves against
+    the gradient of their bias.
     """
     model, train, test = given(net, seed)
     kept = removed(model, train, seed, 0.05, FIVE)["T2"][0]
@@ -208,6 +209,7 @@ def tests_cell(net: str, seed: int) -> Row:
         "mean alone": accuracy(_moved(model, shift, 1), test),
         "rest alone": accuracy(_moved(masks.apply(model, kept), shift, -1), test),
         "bias sign": _bias_signs(model, train),
+        "downhill": _downhill(shift, taylor.gradient(model, train)),
     } | {
         name: fmean(accuracy(masks.apply(model, each), test) for each in sets)
         for name, sets in ways.items()
@@ -225,6 +227,11 @@ def _moved(model: nn.Module, shift: Params, sign: int) -> nn.Module:
         for name, step in shift.items():
             moved.get_parameter(name).add_(step, alpha=sign)
     return moved
+
+
+def _downhill(shift: Params, gradient: Params) -> float:
+    moved = torch.cat([-step * gradient[name] for name, step in shift.items()])
+    return float((moved > 0)[moved != 0].double().mean())
 
 
 def _bias_signs(model: nn.Module, train: Batch) -> float:

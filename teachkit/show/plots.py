@@ -97,6 +97,7 @@ def lines(
     alt: str,
     bands: Bands | None = None,
     level: tuple[str, float] | None = None,
+    width: float = 6.4,
     **settings: Any,
 ) -> Picture:
     """Curves (n,) over one x (n,), told apart by colour, dash and marker, named at their ends.
@@ -107,10 +108,11 @@ def lines(
         alt: alt text.
         bands: (low, high), each (n,), shaded behind the curve of that label.
         level: a labelled horizontal line.
+        width: of the figure, in inches.
         settings: xlabel, ylabel and more for :func:`finish`.
 
     """
-    figure, (axes,) = canvas()
+    figure, (axes,) = canvas(width=width, height=0.5625 * width)
     at = np.asarray(x, float)
     found = {name: y for name, y in curves.items() if isinstance(y, Interval)}
     bands = {name: (y.low, y.high) for name, y in found.items()} | dict(bands or {})

@@ -348,10 +348,13 @@ def over_kinds(rows: Sequence[Row], one: str, other: str) -> Interval:
     )
 
 
-def halves(rows: Sequence[Row]) -> dict[str, float]:
-    """Accuracy after T2's removals, after their mean shift alone, and after the rest alone."""
+def halves(tests: Sequence[Row], parts: Sequence[Row], net: str) -> dict[str, float]:
+    """Accuracy at random, after T2's removals, after their mean shift alone, and after the rest alone."""
     keys = {"T2": "T2", "mean shift alone": "mean alone", "all but the mean shift": "rest alone"}
-    return {label: float(np.mean([r[key] for r in rows])) for label, key in keys.items()}
+    some = sweep.select(tests, net=net)
+    chance = [r["random: accuracy"] for r in sweep.select(parts, net=net)]
+    found = {label: float(np.mean([r[key] for r in some])) for label, key in keys.items()}
+    return {"random": float(np.mean(chance))} | found
 
 
 def column(rows: Sequence[Row], name: str) -> dict[str, Interval]:

@@ -52,7 +52,7 @@ def soft_threshold(w: Tensor, t: float) -> Tensor:
 def group_norm(W: Tensor) -> Tensor:
     """√m ‖w_i‖ of each row's m numbers, (rows,); |w| for m = 1."""
     norm: Tensor = torch.linalg.vector_norm(W, dim=1)
-    return norm * W.shape[1] ** 0.5
+    return float(W.shape[1] ** 0.5) * norm
 
 
 def group_factor(W: Tensor, t: float) -> Tensor:
@@ -64,7 +64,7 @@ def group_factor(W: Tensor, t: float) -> Tensor:
     tensor([0.0000, 0.5000])
     """
     norm, least = group_norm(W), checks.number("t", t) * W.shape[1]
-    return (1 - least / norm.clamp(min=least)).nan_to_num()
+    return ((norm - least).clamp(min=0) / norm).nan_to_num()  # exactly 0, and 0 / 0 is
 
 
 # --- L0: a gate for each weight, a coin made so that one can differentiate it. ---

@@ -64,7 +64,7 @@ def exact_coins(f: Function, phi: Tensor) -> tuple[Tensor, Tensor]:
     """
     at = phi.detach().requires_grad_()
     m = outcomes(len(phi), phi.device).to(phi.dtype)
-    value = (chance(m, at) * f(m).detach()).sum()
+    value = (chance(m, at) * asked(f, m).detach()).sum()
     return value.detach(), torch.autograd.grad(value, at)[0]
 
 
@@ -74,7 +74,7 @@ def score_function(f: Function, phi: Tensor, m: Tensor, baseline: float = 0.0) -
     >>> score_function(lambda m: m[:, 0], torch.zeros(1), torch.tensor([[1.0]]))
     tensor([[0.5000]])
     """
-    return (f(m).detach() - baseline)[:, None] * (m - torch.sigmoid(phi.detach()))
+    return (asked(f, m).detach() - baseline)[:, None] * (m - torch.sigmoid(phi.detach()))
 
 
 def straight_through(f: Function, phi: Tensor, m: Tensor) -> Tensor:
@@ -87,15 +87,24 @@ def straight_through(f: Function, phi: Tensor, m: Tensor) -> Tensor:
     return slopes(f, m) * p * (1 - p)
 
 
+def asked(f: Function, rows: Tensor) -> Tensor:
+    """f of each row, refused where it is not one number a row."""
+    values = f(rows)
+    if not isinstance(values, Tensor) or values.shape != rows.shape[:1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else repr(values)[:40]
+        raise ValueError(f"f must give one number for each of {len(rows)} rows, got {got}")
+    return values
+
+
 def slopes(f: Function, at: Tensor) -> Tensor:
     """∂f/∂m of each row."""
     where = at.detach().requires_grad_()
-    return torch.autograd.grad(f(where).sum(), where)[0]
+    return torch.autograd.grad(asked(f, where).sum(), where)[0]
 
 
 def noise_score(f: Function, w: Tensor, sigma: float, eps: Tensor, baseline: float = 0.0) -> Tensor:
     """(f(w̃) − b) ∂ log N(w̃; w, σ²w²)/∂w = (f(w̃) − b)(ε/σ + ε² − 1)/w, with w̃ = w (1 + σ ε)."""
-    lead = (f(w * (1 + sigma * eps)).detach() - baseline)[:, None]
+    lead = (asked(f, w * (1 + sigma * eps)).detach() - baseline)[:, None]
     return lead * (eps / sigma + eps**2 - 1) / w
 
 
@@ -112,7 +121,7 @@ def exact_noise(f: Function, w: Tensor, sigma: float, nodes: int = NODES) -> tup
     share = torch.tensor(list(product(weights, repeat=len(w))), dtype=w.dtype, device=w.device)
     p = share.prod(1) / share.prod(1).sum()
     where = w.detach().requires_grad_()
-    value = (p * f(where * (1 + sigma * grid))).sum()
+    value = (p * asked(f, where * (1 + sigma * grid))).sum()
     return value.detach(), torch.autograd.grad(value, where)[0]
 
 

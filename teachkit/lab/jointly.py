@@ -107,12 +107,19 @@ def jointly(
     model, kept = settle(first)
     if on_empty == "refuse":
         refuse_empty(kept, prunable(model))
-    falling = partial(LinearLR, start_factor=1.0, end_factor=1 / max(last, 1), total_iters=last)
-    done, after = fit(
-        model, data, epochs=last, masks=kept, scheduler=falling, seed=seed + 1, **options
-    )
+    done, after = finish_with(model, data, kept, last, seed=seed + 1, **options)
     history = History(before.loss + after.loss, before.accuracy + after.accuracy)
     return done, {name: kept[name] for name in prunable(done)}, history
+
+
+def finish_with(
+    model: nn.Module, data: Data, masks: Masks, epochs: int, **options: Any
+) -> tuple[nn.Module, History]:
+    """Train what the masks keep, at a rate that falls by equal steps to a share 1 / epochs."""
+    falling = partial(
+        LinearLR, start_factor=1.0, end_factor=1 / max(epochs, 1), total_iters=max(epochs - 1, 1)
+    )
+    return fit(model, data, epochs=epochs, masks=masks, scheduler=falling, **options)
 
 
 def _groups(net: nn.Module, phi_rate: float) -> list[dict[str, Any]]:

@@ -158,7 +158,7 @@ def monte_carlo(
     model: nn.Module,
     batch: Batch,
     sigma: float,
-    samples: int,
+    samples: int = 100,
     loss: Loss = cross_entropy,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:

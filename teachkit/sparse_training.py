@@ -156,6 +156,7 @@ def l1(
 
     "proximal": after each step the thresholds rate · strength, which leave exact zeros. "subgradient": the
     penalty is part of the loss; no weight becomes zero, and those whose size is below ``least`` are cut.
+    A layer that has lost all its units is a ValueError.
     """
     checks.number("strength", strength)
     x, same = data.train[0][:2], sampled.as_it_is
@@ -184,6 +185,7 @@ def l0(
     """Train with strength / N · E ‖θ̃‖₀, θ̃ = z ⊙ θ, a hard-concrete gate z for each weight or unit.
 
     Louizos et al. 2018. ``initial`` is σ(log α) of every gate at the start, 1 − their dropout rate.
+    A layer that has lost all its units is a ValueError.
     """
     checks.number("strength", strength)
     if not 0 < initial < 1 or not beta > 0:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import random
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from teachkit import sparse_training as sparse
 from teachkit.core.layers import UncoveredError
 from teachkit.engine import gates, sampled
 from teachkit.lab.jointly import jointly
+from teachkit.show.lessons import sparse_training as scenes
 
 numbers = st.floats(-4, 4)
 positive = st.floats(0, 3)
@@ -604,6 +607,10 @@ def test_what_is_not_covered_is_refused_by_name():
         sparse.l1(frozen, data, 0.1, **QUICK)
     with pytest.raises(UncoveredError, match="ConvTranspose2d"):
         sparse.l0(upward, data, 0.1, per="unit", **QUICK)
+    half = small()
+    half[1].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="'1.bias' is frozen"):
+        sparse.l0(half, data, 0.1, per="unit", **QUICK)
     with pytest.raises(ValueError, match="no unit that can be removed"):
         sparse.l0(lab.models.mlp(hidden=()), data, 0.1, per="unit", **QUICK)
 
@@ -644,6 +651,65 @@ def test_a_layer_that_is_emptied_is_named():
 def test_bad_input_is_said_in_words(call, says):
     with pytest.raises(ValueError, match=says):
         call(small(), few(20))
+
+
+# Figures and exercises -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("weight", "strength"), [(0.8, 0.5), (-2.0, 1.0), (0.3, 0.5)])
+def test_the_kink_shows_where_the_cost_is_least(weight, strength):
+    picture = scenes.kink(weight, strength)
+    costs = {line.get_label(): line.get_xydata() for line in picture.figure.axes[0].lines}
+    for label in ("L1", "L2"):
+        at, cost = costs[label].T
+        best = float(at[cost.argmin()])
+        said = {"L1": r"goes to (\S+) with \|v\|", "L2": r"to (\S+) with v²"}[label]
+        assert float(re.search(said, picture.alt).group(1)) == pytest.approx(best, abs=0.011)
+
+
+def test_the_coin_shows_its_atoms_and_its_density():
+    picture = scenes.coin(0.5, 2 / 3)
+    left = picture.figure.axes[0]
+    shut, full = (bar.get_height() for bar in left.patches)
+    z, density = left.lines[0].get_xydata().T
+    assert shut + full + np.trapezoid(density, z) == pytest.approx(1, abs=0.01)
+    assert f"P(z = 0) = {shut:.2f}, P(z = 1) = {full:.2f}" in picture.alt
+
+
+def test_the_dial_shows_the_accuracy_with_noise():
+    test = few().test
+    nets = {"1": lab.models.mlp(hidden=(8,)), "2": small()}
+    picture = scenes.dial(nets, test, 3, layers="2", sigma=0.0)
+    assert picture.alt.endswith(f"test accuracy {lab.evaluation.accuracy(nets['2'], test):.2f}.")
+    assert len(picture.figure.axes[0].lines) == 4
+
+
+def test_the_frontier_shows_the_means_of_the_rows():
+    rows = [
+        {
+            "method": m,
+            "level": n,
+            "seed": s,
+            "zeros": 50 + 10 * n,
+            "accuracy": 0.9 - 0.1 * n + s / 100,
+        }
+        for m in ("L0", "gradual")
+        for n in (0, 1)
+        for s in (0, 1, 2)
+    ]
+    picture = scenes.frontier(rows, ["L0", "gradual"], 100)
+    assert "L0 0.810 with 40.0% left; gradual 0.810 with 40.0% left" in picture.alt
+    assert scenes.by_kind([r | {"kind": "a", "depth": 2} for r in rows], "depth") == {
+        "a": {2: pytest.approx(0.86)}
+    }
+
+
+@pytest.mark.parametrize("name", scenes.TASKS)
+def test_the_mistakes_of_a_task_are_mistakes(name):
+    task, rng = scenes.TASKS[name], random.Random(0)
+    for given_ in [task.draw(rng) for _ in range(20)]:
+        for says, mistake in task.mistakes.items():
+            assert not torch.allclose(mistake(*given_), task.answer(*given_)), says
 
 
 def test_a_training_that_diverges_says_so():

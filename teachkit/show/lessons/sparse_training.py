@@ -142,9 +142,11 @@ def rows_of(rng: random.Random) -> tuple[Tensor, float]:
     return W * torch.tensor([[0.1], [2.0], [0.2], [3.0]]), t
 
 
+WITH = torch.tensor([-1.7, 1.9, 0.2])  # weights that go to each side of a threshold
+
 TASKS = {
     "10.1": Task(
-        draw=lambda rng: (uniform(rng, -2, 2, 9), rng.uniform(0.5, 1.2)),
+        draw=lambda rng: (torch.cat([normal(rng, 6), WITH]), rng.uniform(0.5, 1.2)),
         answer=sparse_training.soft_threshold,
         mistakes={
             "this is the hard threshold: what stays must move towards zero, too": lambda w, t: (

@@ -9,15 +9,25 @@ import re
 import pytest
 
 from teachkit import experiments, lab, magnitude, masks, structured
-from teachkit.experiments import densities, granularities, han, neurons, paradox, schedules
+from teachkit.experiments import (
+    densities,
+    granularities,
+    han,
+    neurons,
+    paradox,
+    schedules,
+    sparse_stability,
+    sparse_training,
+)
 
-HERE = (densities, granularities, neurons, paradox, schedules)
+HERE = (densities, granularities, neurons, paradox, schedules, sparse_stability, sparse_training)
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
 SAVED = {
     "schedules_mnist": schedules.MNIST,
     "paradox_mnist": paradox.MNIST,
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
+    **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -54,6 +64,14 @@ PARTS = {
     ],
     "neurons_greedy": [{"seed": SEED, "net": "A", "share": 0.5}],
     "neurons_equal": [{"seed": SEED, "net": "A", "share": 0.875}],
+    "sparse_frontier": [{"seed": SEED, "level": drawn("sparse_frontier", "level")}],
+    "sparse_faster": [{"seed": SEED, "level": drawn("sparse_faster", "level")}],
+    "sparse_units": [{"seed": SEED, "level": drawn("sparse_units", "level")}],
+    "sparse_estimators": [{}],
+    "sparse_gradients": [{"seed": SEED, "depth": 2}],
+    "sparse_depth": [{"seed": SEED, "depth": 2}],
+    "sparse_width": [{"seed": SEED, "width": 16}],
+    "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 
 

@@ -360,6 +360,8 @@ def test_perturbed_weights_are_the_weights_times_a_normal_number():
     assert float(ratio.mean()) == pytest.approx(1, abs=0.03)
     assert float(ratio.std()) == pytest.approx(0.5, abs=0.03)
     assert torch.equal(drawn[1].bias, net[1].bias)
+    eps = torch.randn(a.shape, generator=dice(1), dtype=a.dtype)
+    torch.testing.assert_close(b, a * (1 + 0.5 * eps))
     other = sparse.perturbed(net, 0.5, dice(2))[1].weight
     assert not torch.equal(b, other)
     assert torch.equal(sparse.perturbed(net, 0.5)[1].weight, sparse.perturbed(net, 0.5)[1].weight)

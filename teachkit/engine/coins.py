@@ -135,7 +135,7 @@ def kl_exact(log_alpha: float) -> float:
     >>> round(kl_exact(0.0), 4)
     0.4267
     """
-    checks.number("log_alpha + 12", log_alpha + 12)
+    checks.number("log_alpha", log_alpha, -12)
     mean = 0.5 * exp(-log_alpha)
     j = torch.arange(int(mean + 12 * mean**0.5 + 30), device="cpu").double()
     chance = (j * log(mean) - mean - torch.lgamma(j + 1)).exp()

@@ -394,7 +394,7 @@ SPECIAL = {
     "sparse_training.log_ratio": {"log_variance": lambda: drawn(4, seed=2)},
     "sparse_training.kl_exact": {"log_alpha": lambda: 0.5},
     "sparse_training.l1": {"strength": lambda: 0.1},
-    "sparse_training.l0": {"strength": lambda: 0.1},
+    "sparse_training.l0": {"strength": lambda: 0.1, "initial": lambda: 0.5},
     "sparse_training.variational_dropout": {"strength": lambda: 0.1},
     "sparse_training.noise": {"sigma": lambda: 0.5},
     "sparse_training.perturbed": {"sigma": lambda: 0.5},

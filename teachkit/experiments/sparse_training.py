@@ -63,7 +63,7 @@ PLAIN: experiments.Grid = {
     "method": ["one-shot", "gradual", "L1"],
     "level": LEVELS[:3],
 }
-NOISY: experiments.Grid = {"seed": SEEDS, "method": list(COST["mnist"]), "level": LEVELS[:2]}
+NOISY: experiments.Grid = {"level": LEVELS[:2], "method": list(COST["mnist"]), "seed": SEEDS}
 
 
 def one_shot(

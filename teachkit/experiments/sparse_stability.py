@@ -1,7 +1,7 @@
 """When training with noise breaks: depth, width, size of the noise, start of the gates; and what repairs it.
 
 ``python -m teachkit.experiments.sparse_stability`` writes five tables into data/experiments; about
-twenty minutes on one core. A run that is interrupted goes on.
+half an hour on one core. A run that is interrupted goes on.
 
 All on the digits, MLPs of equal layers that start with N(0, 2 / inputs) (He et al. 2015), thirty epochs of
 Adam, five seeds. Judged is the settled network: fixed noise is then gone, a gate is the one without chance.
@@ -142,7 +142,7 @@ def by_width(seed: int, kind: str, width: int) -> Row:
 
 
 def repaired(seed: int, kind: str, repair: str, depth: int) -> Row:
-    """As :func:`by_depth` with one thing changed."""
+    """As :func:`by_depth` with one thing changed; variational dropout has its warm-up in any case."""
     return judged(network(depth, 64, seed, repair), kind, seed, repair)
 
 

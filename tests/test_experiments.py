@@ -70,7 +70,6 @@ PARTS = {
     "sparse_estimators": [{}],
     "sparse_gradients": [{"seed": SEED, "depth": 2}],
     "sparse_depth": [{"seed": SEED, "depth": 2}],
-    "sparse_width": [{"seed": SEED, "width": 16}],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 

@@ -1,6 +1,6 @@
-"""When training with noise breaks: depth, width, size of the noise, start of the gates; and what repairs it.
+"""When training with noise breaks: depth, size of the noise, start of the gates; and what repairs it.
 
-``python -m teachkit.experiments.sparse_stability`` writes five tables into data/experiments; about
+``python -m teachkit.experiments.sparse_stability`` writes four tables into data/experiments; about
 half an hour on one core. A run that is interrupted goes on.
 
 All on the digits, MLPs of equal layers that start with N(0, 2 / inputs) (He et al. 2015), thirty epochs of
@@ -30,11 +30,6 @@ KINDS = [
     *("L0, half open", "L0, half open, no penalty", "L0, open", "variational dropout"),
 ]
 DEPTHS: experiments.Grid = {"seed": SEEDS, "kind": KINDS, "depth": [2, 4, 8, 16]}
-WIDTHS: experiments.Grid = {
-    "seed": SEEDS,
-    "kind": ["noise 0.5", "noise 1", "L0, half open", "variational dropout"],
-    "width": [16, 64, 256],
-}
 REPAIRS: experiments.Grid = {
     "seed": SEEDS,
     "kind": ["noise 0.5", "L0, half open", "variational dropout"],
@@ -134,11 +129,6 @@ def judged(net: nn.Module, kind: str, seed: int, repair: str = "none") -> Row:
 def by_depth(seed: int, kind: str, depth: int) -> Row:
     """Hidden layers of 64 units."""
     return judged(network(depth, 64, seed), kind, seed)
-
-
-def by_width(seed: int, kind: str, width: int) -> Row:
-    """Four hidden layers."""
-    return judged(network(4, width, seed), kind, seed)
 
 
 def repaired(seed: int, kind: str, repair: str, depth: int) -> Row:
@@ -250,7 +240,6 @@ TABLES: experiments.Tables = {
     "sparse_estimators": (estimator, ESTIMATORS),
     "sparse_gradients": (gradients, GRADIENTS),
     "sparse_depth": (by_depth, DEPTHS),
-    "sparse_width": (by_width, WIDTHS),
     "sparse_repairs": (repaired, REPAIRS),
 }
 

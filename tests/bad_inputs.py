@@ -43,6 +43,7 @@ LESSONS = [
     "magnitude",
     "schedule",
     "structured",
+    "sparse_training",
     "paradox",
     "neurons",
 ]
@@ -320,6 +321,12 @@ def two(model, batch):
     return torch.tensor(0.5)
 
 
+def noisy():
+    from teachkit.sparse_training import noise
+
+    return noise(net(), 0.5)
+
+
 SPECIAL = {
     "hessian.dense": {"f": of_vector, "at": lambda: drawn(3)},
     "hessian.dense_naive": {"f": of_vector, "at": lambda: drawn(3)},
@@ -383,6 +390,36 @@ SPECIAL = {
     "magnitude.han": {
         "factors": lambda: None,
         "optimizer": lambda: functools.partial(torch.optim.SGD, lr=0.1),
+    },
+    **{
+        f"sparse_training.{name}": {"log_alpha": lambda: drawn(4), "u": lambda: drawn(4).sigmoid()}
+        for name in ("gate", "open_chance", "atoms", "settled_gate", "kl")
+    },
+    "sparse_training.soft_threshold": {"t": lambda: 0.5},
+    "sparse_training.group_factor": {"t": lambda: 0.5},
+    "sparse_training.density": {"z": lambda: torch.tensor([0.2, 0.7]), "log_alpha": lambda: 0.5},
+    "sparse_training.log_ratio": {"log_variance": lambda: drawn(4, seed=2)},
+    "sparse_training.kl_exact": {"log_alpha": lambda: 0.5},
+    "sparse_training.l1": {"strength": lambda: 0.1},
+    "sparse_training.l0": {"strength": lambda: 0.1, "initial": lambda: 0.5},
+    "sparse_training.variational_dropout": {"strength": lambda: 0.1},
+    "sparse_training.noise": {"sigma": lambda: 0.5},
+    "sparse_training.perturbed": {"sigma": lambda: 0.5},
+    "sparse_training.monte_carlo": {"sigma": lambda: 0.5, "samples": lambda: 3},
+    "sparse_training.gradient_noise": {"net": noisy, "draws": lambda: 3},
+    **{
+        f"sparse_training.{name}": {
+            "f": lambda: lambda m: (m**2).sum(-1),
+            "phi": lambda: drawn(3),
+            "m": lambda: torch.tensor([[0.0, 1.0, 1.0]], dtype=torch.float64),
+            "w": lambda: drawn(3),
+            "eps": lambda: drawn(5, 3),
+            "sigma": lambda: 0.5,
+        }
+        for name in (
+            *("exact_coins", "score_function", "straight_through"),
+            *("exact_noise", "noise_score", "noise_slope"),
+        )
     },
     "schedule.delayed": {"schedule": lambda: abs},
     "schedule.every": {"schedule": lambda: abs},

@@ -150,6 +150,11 @@ def test_each_module_can_be_the_first_to_be_imported():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_lesson_that_is_to_come_has_a_module_and_no_notebook_yet():
+    assert not house.COMING & house.BOOKS
+    assert all((PACKAGE / f"{stem[3:]}.py").is_file() for stem in house.COMING)
+
+
 # Sizes -----------------------------------------------------------------------------------------
 
 

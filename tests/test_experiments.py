@@ -18,9 +18,14 @@ from teachkit.experiments import (
     paradox_sum,
     paradox_why,
     schedules,
+    sparse_stability,
+    sparse_training,
 )
 
-HERE = (densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules)
+HERE = (
+    *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
+    *(sparse_stability, sparse_training),
+)
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
 SAVED = {
@@ -28,6 +33,7 @@ SAVED = {
     "paradox_mnist": paradox.MNIST,
     **{name: grid for name, (_, grid) in paradox_why.ON_MNIST.items()},
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
+    **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -75,6 +81,13 @@ PARTS = {
     ],
     "neurons_greedy": [{"seed": SEED, "net": "A", "share": 0.5}],
     "neurons_equal": [{"seed": SEED, "net": "A", "share": 0.875}],
+    "sparse_frontier": [{"seed": SEED, "level": drawn("sparse_frontier", "level")}],
+    "sparse_faster": [{"seed": SEED, "level": drawn("sparse_faster", "level")}],
+    "sparse_units": [{"seed": SEED, "level": drawn("sparse_units", "level")}],
+    "sparse_estimators": [{}],
+    "sparse_gradients": [{"seed": SEED, "depth": 2}],
+    "sparse_depth": [{"seed": SEED, "depth": 2}],
+    "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 
 

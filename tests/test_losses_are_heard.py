@@ -78,6 +78,7 @@ def arguments(function):
         "kept": masks.keep_top({name: w.detach().abs() for name, w in weights.items()}, 0.5),
         "sparsity": 0.5,
         "k": 3,
+        "sigma": 0.5,
         "name": "0.weight",
         "positions": torch.tensor([0, 3, 1]),
         "counts": [1, 3],

@@ -63,6 +63,14 @@ def _refuse_made(name: str, module: nn.Module) -> None:
         )
 
 
+def trainable(model: nn.Module) -> Params:
+    """The prunable weights that are not frozen; ValueError where there is none."""
+    free = {name: w for name, w in prunable(model).items() if w.requires_grad}
+    if not free:
+        raise ValueError("model has no weight to train: no Linear or Conv layer that is not frozen")
+    return free
+
+
 def keep_all(model: nn.Module) -> Masks:
     """The masks that remove nothing."""
     return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}

@@ -96,6 +96,13 @@ METHODS = {
     "linear": Style(SKY, "dash-dot", "v"),
     "exponential": Style(ORANGE, "dotted", "h"),
     "cubic": Style(BLUE, "dashed", "^"),
+    "L1": Style(ORANGE, "solid", "P"),
+    "L1, subgradient": Style(ORANGE, "short", "X"),
+    "L2": Style(SKY, "dashed", "h"),
+    "L0": Style(GREEN, "solid", "d"),
+    "variational dropout": Style(PURPLE, "dashed", "o"),
+    "movement": Style(BRICK, "short", "p"),
+    "group lasso": Style(ORANGE, "two dots", "D"),
     "units": Style(VERMILION, "dash-dot", "p"),
     "single weights": Style(BLUE, "long", "h"),
     "from scratch": Style(GREY, "dashed", "*"),
@@ -151,12 +158,15 @@ KINDS = {
     "coin toss": Style(GREY, "long", "x"),
     "normal": Style(BLACK, "solid", "o"),
     "removed": Style(VERMILION, "solid", "s"),
+    "gate": Style(GREEN, "solid", "d"),
     "reference": Style(SLATE, "dotted", "_"),
 }
 TABLE = METHODS | KINDS
 # A pattern, the whole of a label, and the name whose look it has.
 SAME = [
     (r"signed Taylor", "T2"),
+    (r"gradual", "cubic"),
+    (r"density between 0 and 1", "gate"),
     (r"T2, absolute", "|T2|"),
     (r"magnitude, global|magnitude without scores", "magnitude"),
     (r"magnitude, per layer", "magnitude, layer"),

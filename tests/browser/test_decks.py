@@ -15,7 +15,7 @@ from teachkit.show import frames, plots, quizzes
 FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 PROVED = ["02_taylor", "05_obs", "11_paradox"]  # decks that fit slide by slide
 SIZES = [(1280, 720), (1920, 1080)]
-QUESTIONS = ["02.3", "02.1", "02.2", "11.4", "05.4"]  # one of each kind, the first with a reason
+QUESTIONS = ["02.3", "02.1", "02.2", "11.8", "05.4"]  # one of each kind, the first with a reason
 LONG = "\n\n".join(["A slide of many words says what no one reads."] * 20)
 
 
@@ -158,7 +158,7 @@ def test_after_a_vote_the_slide_still_fits(opened, number):
     page = opened("77_made")
     page.evaluate("i => Reveal.slide(i)", 1 + number)
     here = page.locator("section.present")
-    keys = {"02.2": "7", "11.4": "ArrowRight", "05.4": ""}.get(QUESTIONS[number], "Space")
+    keys = {"02.2": "7", "11.8": "ArrowRight", "05.4": ""}.get(QUESTIONS[number], "Space")
     if keys:
         here.locator("input").first.focus()
         page.keyboard.press(keys)

@@ -29,6 +29,7 @@ SCORES = {
     "T2, absolute": (3, SECOND, False, "global", None),
     "SD": (4, SECOND, False, "global", None),
     "MEAN + SD": (4, SECOND, False, "global", None),
+    "joint": (30, ("data", "second order"), False, "global", 8000),
 }
 PRUNES = {
     "OBD": (3, SECOND, False, "global", None),

@@ -151,7 +151,8 @@ def agreement(model: nn.Module, x: Tensor, kept: Masks) -> float:
     Removing w_i pushes its unit by −w_i ā_i, with ā the mean inputs. Σ over the units of |Σ_i push|
     in units of Σ |push|.
     """
-    a, push = shifts.mean_inputs(model, x), masks.change(model, kept)
+    a = shifts.mean_inputs(model, x)
+    push = masks.change(model, checks.masks(kept, a))
     rows = [(step * a[name]).flatten(1) for name, step in push.items()]
     together = sum(float(row.sum(1).abs().sum()) for row in rows)
     apart = sum(float(row.abs().sum()) for row in rows)
@@ -161,9 +162,9 @@ def agreement(model: nn.Module, x: Tensor, kept: Masks) -> float:
 
 
 class Split(NamedTuple):
-    """½ δᵀHδ of a step δ = b + r: ``mean`` of b, ``mixed`` bᵀHr, ``rest`` of r; they add up.
+    """½ δᵀHδ of a step δ = s + r: ``mean`` of s, ``mixed`` sᵀHr, ``rest`` of r; they add up.
 
-    b is the step of the biases that shifts each unit as δ shifts it on average, r what is left of δ:
+    s is the step of the biases that shifts each unit as δ shifts it on average, r what is left of δ:
     it shifts each unit by nothing on average and by something on each sample.
     """
 
@@ -174,15 +175,15 @@ class Split(NamedTuple):
 
 def split(model: nn.Module, batch: Batch, kept: Masks, loss: Loss = cross_entropy) -> Split:
     """The joint second-order change of the removals, split into their mean shift and the rest."""
-    delta = masks.change(model, kept)
-    b = shifts.mean_step(model, batch[0], delta)
-    rest = delta | {name: -shift for name, shift in b.items()}
+    delta = masks.change(model, checks.masks(kept, masks.prunable(model)))
+    s = shifts.mean_step(model, batch[0], delta)
+    rest = delta | {name: -shift for name, shift in s.items()}
 
     def curved(step: Params) -> float:
         orders = (taylor.predicted_change(model, batch, step, loss, order=k) for k in (2, 1))
         return float(next(orders) - next(orders))
 
-    whole, mean, left = curved(delta), curved(b), curved(rest)
+    whole, mean, left = curved(delta), curved(s), curved(rest)
     return Split(mean, whole - mean - left, left)
 
 
@@ -220,7 +221,8 @@ def joint_scores(
 ) -> Scores:
     """The place in the order in which weights go, each time the one that ½ δᵀGδ minds least.
 
-    ``at_once`` weights go by the same costs before they are computed anew. n² numbers for n weights.
+    ``at_once`` weights go by the same costs before they are computed anew. G comes from the first 400
+    samples of the batch, in whatever order they are; it has n² numbers for n weights.
     Source: Yu, Serra, Ramalingam & Zhe, The Combinatorial Brain Surgeon, ICML 2022, for minding the
     sum; without their update.
     """

@@ -11,6 +11,7 @@ import house
 import nbformat
 import pytest
 from house import FOUNDATION, LESSONS
+from packaging.version import Version
 
 from teachkit.course.setup import ROOT, requirements
 from teachkit.show import pages
@@ -350,10 +351,6 @@ def optional():
     return {re.split("[<>=]", line)[0] for line in lines}
 
 
-def version(text):
-    return [int(part) for part in text.split(".") if part.isdecimal()]  # also of "0.0.2.post1"
-
-
 def test_environment_and_pyproject_name_the_same_packages():
     _, lines = requirements((ROOT / "environment.yml").read_text("utf-8"))
     assert lines[0] == "torch==2.13.0"
@@ -362,7 +359,7 @@ def test_environment_and_pyproject_name_the_same_packages():
     (older,) = pins().keys() - low.keys()  # environment.yml says why
     assert older == "soupsieve"
     for name, lowest in low.items():
-        assert version(pins()[name]) >= version(lowest), name
+        assert Version(pins()[name]) >= Version(lowest), name
 
 
 def third_party(names):

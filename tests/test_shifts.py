@@ -189,6 +189,21 @@ def test_what_is_not_covered_is_refused_by_name():
     shared = nn.Sequential(one, other)
     with pytest.raises(UncoveredError, match="is shared"):
         paradox.repair(shared, shared, x)
+    kept = {"0.weight": torch.zeros(2, 2, dtype=torch.bool)}
+    for function in (
+        paradox.agreement,
+        lambda *given: paradox.directed(*given, 1.0, torch.Generator()),
+    ):
+        with pytest.raises(UncoveredError, match="is shared"):
+            function(shared, x, kept)
+    with pytest.raises(UncoveredError, match="is shared"):
+        paradox.split(shared, (x, torch.arange(4) % 2), kept)
+    idle = nn.Sequential(nn.Linear(2, 2))
+    idle[0].spare = nn.Linear(2, 2)
+    with pytest.raises(UncoveredError, match="the layer of '0.spare.weight' does not run on x"):
+        paradox.agreement(idle, x, kept)
+    with pytest.raises(ValueError, match="0.bias"):
+        paradox.agreement(nn.Sequential(nn.Linear(2, 2)), x, {"0.bias": torch.zeros(2).bool()})
     turned = nn.Sequential(nn.ConvTranspose1d(1, 1, 2), nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(UncoveredError, match="layer '0' is not covered: ConvTranspose1d"):
         paradox.repair(turned, turned, x[:, None])

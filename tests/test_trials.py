@@ -1,6 +1,5 @@
 """Exercises that are experiments: what is measured, and what is said of answers that fail."""
 
-import pytest
 import torch
 
 from teachkit import paradox
@@ -77,12 +76,11 @@ def test_the_images_of_an_estimate_are_counted():
     assert "whole numbers" in images([0.5])
 
 
-@pytest.mark.parametrize("endless", [True])
-def test_an_endless_function_is_stopped(monkeypatch, endless):
+def test_an_endless_function_is_stopped(monkeypatch):
     monkeypatch.setattr("teachkit.show.running.LIMIT", 0.2)
 
     def forever():
-        while endless:
+        while True:
             pass
 
     assert verdict("11.1", forever).startswith("not yet: your function takes longer")

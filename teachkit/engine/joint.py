@@ -10,6 +10,8 @@ whole, once: with v = Gδ for the step so far, removing weight i as well costs �
 more, and a removal changes v by one column of G. That is n² numbers and one column a removal.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp
@@ -35,13 +37,7 @@ def pushes(model: nn.Module, x: Tensor, delta: Params) -> Tensor:
     >>> pushes(layer, torch.tensor([[1.0, 3.0]]), {"weight": torch.tensor([[0.0, -2.0]])})
     tensor([[-6.]])
     """
-    run, params = _outputs(model, x)
-    given = checks.entries("delta", delta, params)
-    step = {name: d.to(params[name]) for name, d in given.items()}
-    moving = {name: params[name] for name in step}
-    output, pull = vjp(lambda part: run({**params, **part}, x), moving)[:2]
-    pushed: Tensor = vjp(lambda u: pull(u)[0], torch.zeros_like(output))[1](step)[0]
-    return pushed
+    return _pushed(*_outputs(model, x), delta)[1]
 
 
 def joint_curvature(
@@ -50,13 +46,12 @@ def joint_curvature(
     """½ δᵀGδ of a step, from its pushes."""
     x, y = checks.batch(batch)
     refuse_sum_of(model, batch, loss)
-    run, params = _outputs(model, x)
-    p = pushes(model, x, delta)
+    output, p = _pushed(*_outputs(model, x), delta)
 
     def at(z: Tensor) -> Tensor:
         return measured(loss, z, y)
 
-    bend = vjp(grad(at), run(params, x))[1]
+    bend = vjp(grad(at), output)[1]
     return 0.5 * float((p * bend(p)[0]).sum())
 
 
@@ -103,7 +98,20 @@ def removal_order(
     return split(place, weights)
 
 
-def _outputs(model: nn.Module, x: Tensor):  # type: ignore[no-untyped-def]
-    """(parameters, x) → outputs of a copy that no graph holds, and its parameters."""
+def _outputs(model: nn.Module, x: Tensor) -> tuple[Callable[[Params], Tensor], Params]:
+    """The outputs as a function of the parameters, of a copy that no graph holds, and its parameters."""
     frozen = still_copy(checks.model(model, x))
-    return caller(frozen, x, model), {name: p.detach() for name, p in frozen.named_parameters()}
+    run = caller(frozen, x, model)
+    return lambda given: run(given, x), {n: p.detach() for n, p in frozen.named_parameters()}
+
+
+def _pushed(
+    run: Callable[[Params], Tensor], params: Params, delta: Params
+) -> tuple[Tensor, Tensor]:
+    """The outputs, and J δ beside them."""
+    given = checks.entries("delta", delta, params)
+    step = {name: d.to(params[name]) for name, d in given.items()}
+    moving = {name: params[name] for name in step}
+    output, pull = vjp(lambda part: run({**params, **part}), moving)[:2]
+    pushed: Tensor = vjp(lambda u: pull(u)[0], torch.zeros_like(output))[1](step)[0]
+    return output, pushed

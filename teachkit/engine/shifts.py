@@ -3,7 +3,8 @@
 A unit computes z = Σ_i w_i a_i + b. A step δ of its weights changes z by Σ_i δ_i a_i on one sample
 and by Σ_i δ_i ā_i on average, with ā the mean inputs. The average part is the same for every sample:
 it is what a step of the bias b does. A convolution is a unit for each channel, and its positions
-count as samples. Layers are Linear, Conv1d and Conv2d; what else has weights is refused by name.
+count as samples. Layers are Linear, Conv1d and Conv2d, each with a weight of its own, each run once;
+what else has weights is refused by name.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from teachkit.core.copies import independent_copy
 from teachkit.core.layers import UncoveredError, parameter_name, patches, positions, weighted
 from teachkit.core.recorder import Call, record_calls
 from teachkit.core.types import Params
+from teachkit.core.weights import prunable
 
 
 def mean_inputs(model: nn.Module, x: Tensor) -> Params:
@@ -33,7 +35,13 @@ def mean_inputs(model: nn.Module, x: Tensor) -> Params:
         w, a = call.layer.get_parameter("weight"), patches(call.layer, call.input).mean((0, 2))
         means[name] = a.repeat_interleave(len(w) // len(a), 0).reshape(w.shape)
 
+    _refuse_shared(model)
     record_calls(checks.model(model, x), x, at_call)
+    for name in prunable(model):
+        if name not in means:
+            raise UncoveredError(
+                f"the layer of {name!r} does not run on x, so nothing flows into it"
+            )
     return means
 
 
@@ -85,6 +93,7 @@ def restore(model: nn.Module, pruned: nn.Module, x: Tensor, *, spread: bool) -> 
         return (call.output - new_mean.reshape(shape)) * factor.reshape(shape) + mean.reshape(shape)
 
     _alike(model, pruned)
+    _refuse_shared(pruned)
     record_calls(checks.model(model, x), x, measure)
     mended, done = independent_copy(pruned), dict[str, tuple[Tensor, Tensor]]()
     with torch.no_grad():
@@ -129,7 +138,7 @@ def _across(layer: nn.Module, output: Tensor) -> list[int]:
 
 
 def _alike(model: nn.Module, pruned: nn.Module) -> None:
-    """Refuse two networks of other layers, and weights that several layers share."""
+    """Refuse two networks of other layers."""
     here, there = (_shapes(net) for net in (model, pruned))
     for name in {*here, *there}:
         if here.get(name) != there.get(name):
@@ -137,7 +146,11 @@ def _alike(model: nn.Module, pruned: nn.Module) -> None:
                 f"pruned must be the model with other weights; {name!r} has the shape "
                 f"{there.get(name)} there and {here.get(name)} in the model"
             )
-    places = list(_weights(pruned))
+
+
+def _refuse_shared(model: nn.Module) -> None:
+    """Refuse a weight that several layers share: it has no one mean input."""
+    places = list(_weights(model))
     for name, w in places:
         if sum(w is other for _, other in places) > 1:
             raise UncoveredError(f"the weight {name!r} is shared, so it cannot serve two means")

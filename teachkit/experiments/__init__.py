@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,13 @@ def write(tables: Tables, workers: int = 1) -> None:
             )
         sweep.tidy(file, sweep.run(cell, grid, file=file, workers=workers))
         seal(name)
+
+
+def main(tables: Tables, on_mnist: Tables | None = None) -> None:
+    """What an experiment's command does: write its tables, and those on MNIST where its folder is named."""
+    write(tables)
+    if on_mnist and "TEACHKIT_DATA" in os.environ:
+        write(on_mnist)
 
 
 @cache

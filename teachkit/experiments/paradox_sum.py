@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from teachkit import experiments, magnitude, masks, obd, obs, paradox
 from teachkit.core.types import Batch, Criterion, Data, Loss, Scores
 from teachkit.experiments import settings
-from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES
+from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES, chance
 from teachkit.lab.curves import accuracy_curve
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.rounds import by_criterion, retrain
@@ -49,8 +49,7 @@ def columns(values: list[float], sparsities: list[float]) -> Row:
 def rankings(name: str, model: nn.Module, train: Batch, seed: int) -> list[Scores]:
     """The scores of a criterion, or 20 random rankings."""
     if name == "random":
-        dice = torch.Generator().manual_seed(5000 + seed)
-        return [magnitude.random_scores(model, dice) for _ in range(DRAWS)]
+        return list(chance(model, seed))
     return [CRITERIA[name](model, train)]
 
 

@@ -5,8 +5,7 @@ hour on one core, and with TEACHKIT_DATA set to a folder that holds MNIST as lon
 run that is interrupted goes on.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from statistics import fmean
 
@@ -18,7 +17,7 @@ from teachkit import experiments, magnitude, masks, obd, paradox, taylor
 from teachkit.core.types import Batch, Masks, Params, Scores
 from teachkit.engine.shifts import mean_step
 from teachkit.experiments import settings
-from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES
+from teachkit.experiments.paradox import CRITERIA, DRAWS, SPARSITIES, chance
 from teachkit.lab.evaluation import accuracy, evaluate
 from teachkit.lab.sweep import Row
 
@@ -41,12 +40,6 @@ def given(net: str, seed: int) -> tuple[nn.Module, Batch, Batch]:
     (x, y), (x_test, y_test) = settings.samples(net)
     few = SEEN if settings.SETTINGS[net].data == "MNIST" else None
     return settings.network(net, seed), (x[:few], y[:few]), (x_test[:few], y_test[:few])
-
-
-def chance(model: nn.Module, seed: int) -> Iterator[Scores]:
-    """20 random rankings."""
-    dice = torch.Generator().manual_seed(5000 + seed)
-    return (magnitude.random_scores(model, dice) for _ in range(DRAWS))
 
 
 def repaired(
@@ -259,6 +252,4 @@ ON_MNIST: experiments.Tables = {
 }
 
 if __name__ == "__main__":
-    experiments.write(TABLES)
-    if "TEACHKIT_DATA" in os.environ:
-        experiments.write(ON_MNIST)
+    experiments.main(TABLES, ON_MNIST)

@@ -6,7 +6,6 @@ data/experiments/retraining.jsonl; about ten minutes on one core. With MNIST in 
 interrupted goes on.
 """
 
-import os
 from functools import partial
 from typing import Any
 
@@ -100,6 +99,4 @@ TABLES: experiments.Tables = {
 }
 
 if __name__ == "__main__":
-    experiments.write(TABLES)
-    if "TEACHKIT_DATA" in os.environ:
-        experiments.write({"schedules_mnist": (gradual_on_mnist, MNIST)})
+    experiments.main(TABLES, {"schedules_mnist": (gradual_on_mnist, MNIST)})

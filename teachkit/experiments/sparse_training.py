@@ -10,7 +10,6 @@ the last fifth of the epochs with fixed masks, at a rate that falls. At equal se
 epochs, by what an epoch of it cost beside one of plain training when it was measured (``COST``).
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -186,6 +185,4 @@ ON_MNIST_TABLES: experiments.Tables = {
 }
 
 if __name__ == "__main__":
-    experiments.write(TABLES)
-    if "TEACHKIT_DATA" in os.environ:
-        experiments.write(ON_MNIST_TABLES)
+    experiments.main(TABLES, ON_MNIST_TABLES)

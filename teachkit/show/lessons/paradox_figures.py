@@ -305,12 +305,12 @@ def by_width(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Accuracies by width, and the middle one of the ratios of joint costs."""
     widths = dict.fromkeys(r["width"] for r in rows)
     some = {w: sweep.select(rows, width=w) for w in widths}
-    arms = [
+    reached = [
         {name: interval([r[name] for r in of]) for name in ("random", "T2")} for of in some.values()
     ]
     ratios = [np.median([number(r, "joint cost ÷ random") for r in of]) for of in some.values()]
-    found = zip(some, arms, ratios, strict=True)
-    return [{"units": w} | arm | {"joint cost, T2 ÷ random": f"{r:.3g}"} for w, arm, r in found]
+    found = zip(some, reached, ratios, strict=True)
+    return [{"units": w} | both | {"joint cost, T2 ÷ random": f"{r:.3g}"} for w, both, r in found]
 
 
 NUMBERS: dict[str, Callable[[Row], float]] = {

@@ -6,7 +6,7 @@ weights and units from ``gates``, and gradients of what chance does from ``coins
 
 Sources: Tibshirani 1996 and Yuan & Lin 2006 (lasso, group lasso); Louizos, Welling & Kingma, ICLR 2018 (L0);
 Kingma, Salimans & Welling, NIPS 2015, and Molchanov, Ashukha & Vetrov, ICML 2017 (variational dropout);
-Sanh, Wolf & Rush, NeurIPS 2020 (movement pruning).
+Sanh, Wolf & Rush, NeurIPS 2020 (movement pruning); Williams 1992 (score function).
 """
 
 from functools import partial
@@ -24,14 +24,14 @@ from teachkit.engine import coins, gates, sampled
 from teachkit.engine.sampled import Local, Sampled
 from teachkit.lab.jointly import Result, jointly
 
-noise, gradient_noise = sampled.noise, sampled.gradient_noise
+noise, gradient_noise, noise_power = sampled.noise, sampled.gradient_noise, sampled.noise_power
 monte_carlo, perturbed = coins.monte_carlo, coins.perturbed
 alive, kl_exact, score_function = gates.alive, coins.kl_exact, coins.score_function
 straight_through, noise_score = coins.straight_through, coins.noise_score
 noise_slope, exact_coins, exact_noise = coins.noise_slope, coins.exact_coins, coins.exact_noise
 __all__ = [
     "alive", "exact_coins", "exact_noise", "gradient_noise", "kl_exact", "monte_carlo", "noise",
-    "noise_score", "noise_slope", "perturbed", "score_function", "straight_through",
+    "noise_power", "noise_score", "noise_slope", "perturbed", "score_function", "straight_through",
 ]  # fmt: skip
 
 # --- L1: the absolute value has a kink at zero, and there the solution rests. ---

@@ -29,7 +29,7 @@ KINDS = [
     *("noise 0.5, each sample", "noise 1, each sample"),
     *("L0, half open", "L0, half open, no penalty", "L0, open", "variational dropout"),
 ]
-DEPTHS: experiments.Grid = {"seed": SEEDS, "kind": KINDS, "depth": [2, 4, 8, 16]}
+DEPTHS: experiments.Grid = {"seed": SEEDS, "kind": KINDS, "depth": [1, 2, 4, 8, 16]}
 REPAIRS: experiments.Grid = {
     "seed": SEEDS,
     "kind": ["noise 0.5", "L0, half open", "variational dropout"],
@@ -63,9 +63,9 @@ class Skip(nn.Module):
         return h + torch.relu(self.inner(h))
 
 
-def network(depth: int, width: int, seed: int, repair: str = "none") -> nn.Module:
+def network(depth: int, width: int, seed: int, repair: str = "none", inputs: int = 64) -> nn.Module:
     """An MLP with equal hidden layers; with residual connections, or layer normalisation, if asked."""
-    net = models.build(lambda: [nn.Flatten(), *layers(depth, width, repair)], seed)
+    net = models.build(lambda: [nn.Flatten(), *layers(depth, width, repair, inputs)], seed)
     dice = torch.Generator().manual_seed(1000 + seed)
     for part in net.modules() if repair != "torch's start" else ():
         if isinstance(part, nn.Linear):
@@ -76,12 +76,12 @@ def network(depth: int, width: int, seed: int, repair: str = "none") -> nn.Modul
     return net
 
 
-def layers(depth: int, width: int, repair: str) -> list[nn.Module]:
+def layers(depth: int, width: int, repair: str, inputs: int) -> list[nn.Module]:
     """The layers after the images are flattened."""
-    first = [nn.Linear(64, width), nn.ReLU()]
+    first = [nn.Linear(inputs, width), nn.ReLU()]
     if repair == "residual":
         return [*first, *(Skip(width) for _ in range(depth - 1)), nn.Linear(width, 10)]
-    made = models.dense(64, (width,) * depth, 10)
+    made = models.dense(inputs, (width,) * depth, 10)
     if repair != "norm":
         return made
     hidden = [part for part in made if isinstance(part, nn.Linear)][:-1]
@@ -201,28 +201,29 @@ def estimator(estimator: str, spread: float) -> Row:
     ``spread``: for noise σ; for coins the temperature of the hard-concrete gate, the others do not
     have one. The coins' bias is against the coin itself, and so is that of the gate that stands for it.
     """
-    rows, want = _drawn(estimator, spread)
+    rows, want = slopes(estimator, spread)
     bias = rows.mean(0) - want
     error = rows.var(0) / len(rows)
     sums = {"bias": bias.norm(), "error": error.sum().sqrt(), "variance": rows.var(0).sum()}
     return {"gradient": float(want.norm())} | {name: float(each) for name, each in sums.items()}
 
 
-def _drawn(name: str, spread: float) -> tuple[Tensor, Tensor]:
+def slopes(name: str, spread: float, draws: int = OUTCOMES) -> tuple[Tensor, Tensor]:
+    """What an estimator says at each of so many draws, (draws, 3), and the exact gradient, (3,)."""
     dice = torch.Generator().manual_seed(0)
     w = WEIGHTS.to(torch.get_default_dtype())
     if name.startswith("noise"):
-        eps = torch.randn(OUTCOMES, 3, generator=dice, device="cpu")
+        eps = torch.randn(draws, 3, generator=dice, device="cpu")
         value, want = sparse_training.exact_noise(three_weights, w, spread)
         if name.endswith("reparametrised"):
             return sparse_training.noise_slope(three_weights, w, spread, eps), want
         baseline = float(value) if name.endswith("baseline") else 0.0
         return sparse_training.noise_score(three_weights, w, spread, eps, baseline), want
     phi, gated = torch.tensor([0.4, -0.3, 1.0]).to(w.dtype), _of_gates
-    u = torch.rand(OUTCOMES, 3, generator=dice, device="cpu")
+    u = torch.rand(draws, 3, generator=dice, device="cpu")
     value, want = sparse_training.exact_coins(gated, phi)
     if name == "hard concrete":
-        at = phi.expand(OUTCOMES, 3).clone().requires_grad_()
+        at = phi.expand(draws, 3).clone().requires_grad_()
         loss = gated(sparse_training.gate(at, u, spread)).sum()
         return torch.autograd.grad(loss, at)[0], want
     m = (u < torch.sigmoid(phi)).to(w.dtype)

@@ -15,7 +15,7 @@ import nbformat
 import sympy
 import torch
 
-from teachkit import experiments, hessian, masks, neurons, obs, schedule, taylor
+from teachkit import experiments, hessian, masks, neurons, obs, schedule, sparse_training, taylor
 from teachkit.course.notebooks import FOLDER
 from teachkit.lab import sweep
 from teachkit.lab.curves import interval
@@ -256,6 +256,53 @@ def units_or_weights():
     return "single weights were removed" if weights > units + 0.05 else "no difference"
 
 
+def at_the_kink():
+    rests = float(sparse_training.soft_threshold(torch.tensor(0.6), 1.0)), 0.6 / (1 + 1.0)
+    return "at 0 with |v|, at 0.3" if rests == (0.0, 0.3) else "with both"
+
+
+def subgradient_zeros():
+    return 6464 - table("sparse_training", "The 6464 weights of one network")["subgradient"][0]
+
+
+def scatter_of_a_toss():
+    (row,) = sweep.select(
+        experiments.table("sparse_estimators"), estimator="score function", spread=0.5
+    )
+    unbiased = row["bias"] < 2 * row["error"]
+    times = row["variance"] ** 0.5 / row["gradient"]
+    return "ten times as far" if unbiased and 8 < times < 13 else "about as far"
+
+
+def whose_noise():
+    said = r"median noise: (\S+) of those that stay, (\S+) of those that go"
+    stay, go = map(float, re.search(said, outputs("sparse_training")).groups())
+    return "those that stay" if stay > 2 * go else "about the same"
+
+
+def ahead_of_magnitude():
+    rows = sweep.select(experiments.table("sparse_matched"), level=3, budget="epochs")
+    ahead = []
+    for method in ("L1", "L0", "variational dropout", "movement"):
+        some = sweep.select(rows, method=method)
+        if interval([row["accuracy"] - row["gradual"] for row in some]).low > 0:
+            ahead.append(method)
+    return "movement alone" if ahead == ["movement"] else "all four"
+
+
+def by_depth():
+    rows = sweep.select(experiments.table("sparse_depth"), kind="noise 0.5")
+    return list(interval(sweep.column(rows, "accuracy", by="depth", over="seed")).mean)
+
+
+def by_width():
+    rows = sweep.select(experiments.table("sparse_widths"), kind="noise 0.5")
+    narrow, middle, wide, *_ = interval(
+        sweep.column(rows, "accuracy", by="width", over="seed")
+    ).mean
+    return "it gets better" if narrow < middle < wide else "it gets worse"
+
+
 def both_removed():
     L = sum(sympy.symbols("w1 w2")) - 1
     changes = [(L**2).subs(gone) - 1 for gone in ({"w1": 0}, {"w2": 0}, {"w1": 0, "w2": 0})]
@@ -352,6 +399,14 @@ KEY = {
     "09.1": what_a_mask_changes,
     "09.2": emptied_layer,
     "09.3": units_or_weights,
+    "10.1": at_the_kink,
+    "10.2": subgradient_zeros,
+    "10.3": scatter_of_a_toss,
+    "10.4": lambda: "and still has a slope",
+    "10.5": whose_noise,
+    "10.6": ahead_of_magnitude,
+    "10.7": by_depth,
+    "10.8": by_width,
     "11.1": stubborn,
     "11.2": truth_as_criterion,
     "11.3": both_removed,
@@ -369,6 +424,8 @@ WHY = {
     "02.3": "do not add up",
     "05.3": "what the update of OBS does",
     "05.4": "keeps the step short",
+    "10.5": "asks only for the ratio",
+    "10.7": "each layer multiplies it",
     "11.2": "together",
     "11.5": "the same for every image",
     "11.8": "right for a small step",

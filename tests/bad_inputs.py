@@ -404,6 +404,7 @@ SPECIAL = {
     "sparse_training.l0": {"strength": lambda: 0.1, "initial": lambda: 0.5},
     "sparse_training.variational_dropout": {"strength": lambda: 0.1},
     "sparse_training.noise": {"sigma": lambda: 0.5},
+    "sparse_training.noise_power": {"sigma": lambda: 0.5, "layers": lambda: 3},
     "sparse_training.perturbed": {"sigma": lambda: 0.5},
     "sparse_training.monte_carlo": {"sigma": lambda: 0.5, "samples": lambda: 3},
     "sparse_training.gradient_noise": {"net": noisy, "draws": lambda: 3},

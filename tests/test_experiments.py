@@ -18,13 +18,14 @@ from teachkit.experiments import (
     paradox_sum,
     paradox_why,
     schedules,
+    sparse_limits,
     sparse_stability,
     sparse_training,
 )
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_stability, sparse_training),
+    *(sparse_limits, sparse_stability, sparse_training),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -34,6 +35,7 @@ SAVED = {
     **{name: grid for name, (_, grid) in paradox_why.ON_MNIST.items()},
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in sparse_limits.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -87,6 +89,14 @@ PARTS = {
     "sparse_estimators": [{}],
     "sparse_gradients": [{"seed": SEED, "depth": 2}],
     "sparse_depth": [{"seed": SEED, "depth": 2}],
+    "sparse_matched": [{"seed": SEED, "level": drawn("sparse_matched", "level"), "method": "L0"}],
+    "sparse_powers": [{"seed": SEED, "depth": 2, "width": 64}],
+    "sparse_trained_power": [{"seed": SEED, "width": 16}],
+    "sparse_widths": [{"seed": SEED, "width": 16, "kind": drawn("sparse_widths", "kind")}],
+    "sparse_starts": [{"seed": SEED, "initial": 0.9, "strength": 0.1}],
+    "sparse_causes": [
+        {"seed": SEED, "way": way} for way in ("1 draw", "each sample", "halved, no noise")
+    ],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 

@@ -21,8 +21,10 @@ from teachkit import lab, masks, structured
 from teachkit import sparse_training as sparse
 from teachkit.core.layers import UncoveredError
 from teachkit.engine import gates, sampled
+from teachkit.experiments import sparse_limits as limits
 from teachkit.lab.jointly import jointly
 from teachkit.show.lessons import sparse_training as scenes
+from teachkit.show.lessons import sparse_training_figures as figures
 
 numbers = st.floats(-4, 4)
 positive = st.floats(0, 3)
@@ -86,7 +88,7 @@ def test_the_group_norm_weighs_a_group_by_the_root_of_its_size():
 
 
 @pytest.mark.parametrize(
-    ("log_alpha", "beta"), itertools.product((-3.0, -0.4, 0.0, 2.2), (0.3, 2 / 3, 2))
+    ("log_alpha", "beta"), [*itertools.product((-3.0, -0.4, 0.0, 2.2), (0.3, 2 / 3, 2))]
 )
 def test_the_atoms_and_the_expectation_are_what_is_sampled(log_alpha, beta):
     at = torch.tensor(log_alpha, dtype=torch.float64)
@@ -701,9 +703,76 @@ def test_the_frontier_shows_the_means_of_the_rows():
     ]
     picture = scenes.frontier(rows, ["L0", "gradual"], 100)
     assert "L0 0.810 with 40.0% left; gradual 0.810 with 40.0% left" in picture.alt
-    assert scenes.by_kind([r | {"kind": "a", "depth": 2} for r in rows], "depth") == {
-        "a": {2: pytest.approx(0.86)}
-    }
+
+
+def test_the_sizes_say_how_many_are_not_zero():
+    net = masks.apply(small(), masks.keep_top(masks.prunable(small()), 0.75, absolute=True))
+    left = int(sum((w != 0).sum() for w in masks.prunable(net).values()))
+    assert f"no penalty: {left} are not zero" in figures.sizes({"no penalty": net}).alt
+
+
+def test_the_estimates_say_mean_and_spread():
+    rows = torch.tensor([0.0, 1.0, 2.0])
+    picture = figures.estimates({"straight through": rows}, 0.75)
+    assert (
+        "a slope that is 0.750: straight through mean 1.000, standard deviation 1.00" in picture.alt
+    )
+
+
+def test_what_goes_lies_above_the_line():
+    w = torch.tensor([1.0, 1.0, 1e-3])
+    state = [{"a": w}, {"a": torch.tensor([0.01, 100.0, 1e-4]).log()}]  # σ² is 0.01, 100, 1e-4
+    picture = figures.certainty(state)
+    assert "67% of the weights lie above σ = 4.5 |w|" in picture.alt
+    assert "0.10 of those that stay, 0.01 of those that go" in picture.alt
+    settle, states = figures.kept_state([]), []
+    assert callable(settle)
+    _, kept, _ = sparse.variational_dropout(
+        small(), few(), settle=figures.kept_state(states), **QUICK
+    )
+    assert states[0][0].keys() >= kept.keys()
+
+
+def test_pixels_are_counted():
+    kept = masks.keep_all(lab.models.mlp(hidden=(4,)))
+    next(iter(kept.values()))[:, :9] = False
+    picture = figures.pixels({"L1": kept})
+    assert "L1 reads 55 pixels of 64" in picture.alt
+    assert int((picture.figure.axes[0].images[0].get_array() == 0).sum()) == 9
+
+
+def test_differences_and_sizes_are_means_over_the_seeds():
+    rows = [
+        {"method": "L0", "budget": "epochs", "level": n, "seed": s, "zeros": 3232 + 100 * n}
+        | {"accuracy": 0.8 + s / 100, "gradual": 0.7, "parameters": 500 - n}
+        for n in (0, 1)
+        for s in (0, 1, 2)
+    ]
+    assert "L0 +0.110 with 50.0% left" in figures.against(rows, "epochs", ["L0"]).alt
+    assert "L0 0.810 with 499 parameters" in figures.smaller(rows).alt
+    assert figures.column(rows, "level")[0].mean == pytest.approx(0.81)
+
+
+def test_the_relative_noise_of_a_gate_is_that_of_its_draws():
+    for initial in (0.5, 0.9):
+        z = sparse.gate(torch.tensor(math.log(initial / (1 - initial))), uniform(DRAWS))
+        assert figures.relative(initial) == pytest.approx(float(z.std() / z.mean()), rel=0.01)
+    assert figures.size_of("noise 0.5, each sample") == 0.5
+    assert figures.size_of("L0, half open, no penalty") == figures.relative(0.5)
+
+
+def test_the_noise_power_is_that_of_new_networks():
+    found = [limits.power(seed, 0.5, 2, 64)["ratio"] for seed in range(12)]
+    assert np.mean(found) == pytest.approx(sparse.noise_power(0.5, 3), rel=0.35)
+
+
+def test_several_draws_are_one_longer_batch():
+    x, y = few(8).train
+    many = limits.Many(sparse.noise(small(), 0.0), 3)
+    outputs = many.train()(x)
+    assert torch.equal(outputs, small()(x).repeat(3, 1))
+    assert float(limits._each(outputs, y)) == pytest.approx(float(cross_entropy(small()(x), y)))
+    assert len(many.eval()(x)) == 8
 
 
 @pytest.mark.parametrize("name", scenes.TASKS)

@@ -389,6 +389,23 @@ WRONG = {
         (lambda V, b, keep: b - 0.5 * V[:, ~keep].sum(1), "must be added"),
         (lambda V, b, keep: 0.5 * V[:, ~keep].sum(1), "return the new bias"),
     ],
+    "10.1": [
+        (lambda w, t: torch.where(w.abs() > t, w, 0.0), "hard threshold"),
+        (lambda w, t: (w.abs() - t).clamp(min=0), "the sign is lost"),
+        (lambda w, t: w - t * w.sign(), "below the threshold"),
+        (lambda w, t: w / (1 + t), "makes no zero"),
+    ],
+    "10.2": [
+        (lambda a, u, beta: 1.2 * torch.sigmoid((u.logit() + a) / beta) - 0.1, "cut off"),
+        (lambda a, u, beta: torch.sigmoid((u.logit() + a) / beta), "stretch first"),
+        (lambda a, u, beta: (1.2 * torch.sigmoid(u.logit() + a) - 0.1).clamp(0, 1), "temperature"),
+        (lambda a, u, beta: (1.2 * torch.sigmoid(a) - 0.1).clamp(0, 1), "u is missing"),
+    ],
+    "10.3": [
+        (lambda W, t: W.sign() * (W.abs() - t).clamp(min=0), "a row goes as a whole"),
+        (lambda W, t: W * (1 - t / W.norm(dim=1, keepdim=True)).clamp(min=0), "root of the size"),
+        (lambda W, t: W * (1 - 2 * t / W.norm(dim=0)).clamp(min=0), "the units are the rows"),
+    ],
     "11.2": [
         (lambda push: push.sum().abs() / push.abs().sum(), "each unit's sum"),
         (lambda push: push.sum(0).abs().sum() / push.abs().sum(), "the last axis"),

@@ -84,7 +84,7 @@ def formulas() -> list[Formula]:
     ('teachkit.obd.saliency',)
     """
     text = page("formulas").read_text("utf-8")
-    lessons = re.split(r"^## (\d\d \w+)\n", text, flags=re.M)[1:]
+    lessons = re.split(r"^## (\d\d [\w ]+)\n", text, flags=re.M)[1:]
     return [
         _formula(entry, lesson.replace(" ", "_"))
         for lesson, part in zip(lessons[::2], lessons[1::2], strict=True)

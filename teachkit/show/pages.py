@@ -59,7 +59,7 @@ class Lesson(NamedTuple):
     @property
     def title(self) -> str:
         """Number and name."""
-        return self.stem.replace("_", " ", 1)
+        return self.stem.replace("_", " ")
 
     @property
     def module(self) -> str:

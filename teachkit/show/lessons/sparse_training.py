@@ -1,11 +1,11 @@
-"""Lesson 10: what its explorers and figures draw, and its exercises."""
+"""Lesson 10: what its explorers draw, and its frontier."""
 
-import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from matplotlib.axes import Axes
+from torch import nn
 
 from teachkit import sparse_training
 from teachkit.core.types import Batch
@@ -13,7 +13,8 @@ from teachkit.lab.curves import interval
 from teachkit.lab.evaluation import accuracy
 from teachkit.lab.sweep import Row
 from teachkit.show import plots, styles
-from teachkit.show.exercises import Task, normal, uniform
+from teachkit.show.lessons.sparse_training_tasks import TASKS as TASKS
+from teachkit.show.lessons.sparse_training_tasks import TRIALS as TRIALS
 from teachkit.show.pictures import Picture
 from teachkit.show.prepared import Draw, Scene
 
@@ -91,6 +92,14 @@ def _noisy(net: nn.Module, test: Batch, sigma: float, draws: int) -> float:
     return sum(each) / draws
 
 
+def logarithmic(axes: Axes, shown: Sequence[float]) -> None:
+    """An axis of shares, logarithmic, from many to few, with these marks."""
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xticks(list(shown), [f"{share:.0%}" for share in shown])
+    axes.minorticks_off()
+
+
 def frontier(rows: Sequence[Row], methods: Sequence[str], weights: int) -> Picture:
     """Accuracy against sparsity, a point for each setting of a method: means over seeds, with intervals.
 
@@ -100,7 +109,7 @@ def frontier(rows: Sequence[Row], methods: Sequence[str], weights: int) -> Pictu
         weights: how many weights the network has.
 
     """
-    figure, (axes,) = plots.canvas(width=6.8, height=4.2)
+    figure, (axes,) = plots.canvas(width=6.4, height=3.0)
     says = []
     for label, look in styles.looks(methods).items():
         some = [row for row in rows if row["method"] == label]
@@ -110,82 +119,7 @@ def frontier(rows: Sequence[Row], methods: Sequence[str], weights: int) -> Pictu
         bars = [right.mean - right.low, right.high - right.mean]
         axes.errorbar(at, right.mean, bars, label=label, marker=look.marker, capsize=2, **look.line)
         says.append(f"{label} {right.mean[-1]:.3f} with {at[-1]:.1%} left")
-    axes.set_xscale("log")
-    axes.invert_xaxis()
+    logarithmic(axes, (0.5, 0.2, 0.1, 0.05, 0.02))
     alt = f"Test accuracy against the share of weights that is left, by method: {'; '.join(says)}."
     labels = "share of weights left", "test accuracy"
-    return plots.finish(figure, alt, *labels, above=3, intervals=styles.BARS)
-
-
-def by_kind(rows: Sequence[Row], column: str) -> dict[str, dict[int, float]]:
-    """The mean accuracy of each kind of noise by depth or by width."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        found.setdefault(row["kind"], {}).setdefault(row[column], []).append(row["accuracy"])
-    return {kind: {at: float(np.mean(a)) for at, a in by.items()} for kind, by in found.items()}
-
-
-def drawn_gates(rng: random.Random) -> tuple[Tensor, Tensor, float]:
-    """log α, uniform draws and a temperature: some gates shut, some open, some between."""
-    u = torch.tensor([0.002, 0.998, 0.4, 0.5, 0.6, rng.uniform(0.1, 0.9)])
-    return uniform(rng, -1, 1, 6), u, rng.choice([0.5, 2 / 3, 0.8])
-
-
-def unclipped(log_alpha: Tensor, u: Tensor, beta: float) -> Tensor:
-    """The gate before it is cut off at 0 and 1."""
-    return 1.2 * torch.sigmoid((torch.logit(u) + log_alpha) / beta) - 0.1
-
-
-def rows_of(rng: random.Random) -> tuple[Tensor, float]:
-    """Weights of units, some of which go, and a threshold."""
-    W, t = normal(rng, 4, 3), rng.uniform(0.4, 0.7)
-    return W * torch.tensor([[0.1], [2.0], [0.2], [3.0]]), t
-
-
-WITH = torch.tensor([-1.7, 1.9, 0.2])  # weights that go to each side of a threshold
-
-TASKS = {
-    "10.1": Task(
-        draw=lambda rng: (torch.cat([normal(rng, 6), WITH]), rng.uniform(0.5, 1.2)),
-        answer=sparse_training.soft_threshold,
-        mistakes={
-            "this is the hard threshold: what stays must move towards zero, too": lambda w, t: (
-                torch.where(w.abs() > t, w, 0.0)
-            ),
-            "the sign is lost: a negative weight stays negative": lambda w, t: (w.abs() - t).clamp(
-                min=0
-            ),
-            "nothing is zero yet: below the threshold the answer is 0": lambda w, t: (
-                w - t * w.sign()
-            ),
-            "this is what w² does: it shrinks all and makes no zero": lambda w, t: w / (1 + t),
-        },
-    ),
-    "10.2": Task(
-        draw=drawn_gates,
-        answer=sparse_training.gate,
-        mistakes={
-            "cut off at 0 and 1": unclipped,
-            "stretch first, from (0, 1) to (−0.1, 1.1)": lambda a, u, beta: torch.sigmoid(
-                (torch.logit(u) + a) / beta
-            ),
-            "divide by the temperature": lambda a, u, beta: sparse_training.gate(a, u, 1.0),
-            "this is the gate without chance; u is missing": lambda a, u, beta: (
-                sparse_training.settled_gate(a)
-            ),
-        },
-    ),
-    "10.3": Task(
-        draw=rows_of,
-        answer=lambda W, t: W * sparse_training.group_factor(W, t)[:, None],
-        mistakes={
-            "this makes single weights zero; a row goes as a whole": sparse_training.soft_threshold,
-            "the root of the size of a group is missing": lambda W, t: (
-                W * sparse_training.group_factor(W, t / 3**0.5)[:, None]
-            ),
-            "the units are the rows": lambda W, t: (
-                (W.T * sparse_training.group_factor(W.T, t)[:, None]).T
-            ),
-        },
-    ),
-}
+    return plots.finish(figure, alt, *labels, above=3, intervals=styles.BARS, ylim=(0.55, 1))

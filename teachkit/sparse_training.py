@@ -64,7 +64,7 @@ def group_factor(W: Tensor, t: float) -> Tensor:
     tensor([0.0000, 0.5000])
     """
     norm, least = group_norm(W), checks.number("t", t) * W.shape[1]
-    return ((norm - least).clamp(min=0) / norm).nan_to_num()  # exactly 0, and 0 / 0 is
+    return ((norm - least).clamp(min=0) / norm).nan_to_num()  # 0 / 0 is 0
 
 
 # --- L0: a gate for each weight, a coin made so that one can differentiate it. ---

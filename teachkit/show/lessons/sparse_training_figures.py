@@ -114,7 +114,7 @@ def price() -> Picture:
         f"KL by log α falls from {exact[0]:.1f} at −8 to {exact[-1]:.4f} at 8; the approximation's "
         f"{says}."
     )
-    labels = "log α = log σ²/w²", "price of one weight (nats)"
+    labels = "log α = log σ²/w²", "price of one weight"
     return plots.finish(figure, alt, *labels, says=says, above=2)
 
 
@@ -209,7 +209,7 @@ def drowning(rows: Sequence[Row], kinds: Mapping[str, Sequence[str]]) -> Picture
     axes.set_xscale("log")
     axes.set_xlim(0.03, 1e3)
     alt = f"Test accuracy against the noise power (1 + σ²)^layers − 1. {'; '.join(told)}."
-    return plots.finish(figure, alt, "noise power / signal power", "test accuracy", above=2)
+    return plots.finish(figure, alt, "noise power (1 + σ²)^layers − 1", "test accuracy", above=2)
 
 
 def compressed(rows: Sequence[Row], weights: int = 266_200) -> list[dict[str, Any]]:

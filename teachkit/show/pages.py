@@ -107,7 +107,11 @@ def _row(it: Lesson, here: str) -> str:
     name = f"{it.title} (this one)" if mine else f"[{it.title}]({it.stem}.ipynb)"
     question = it.question.replace("|", "\\|")
     module = it.module.removeprefix("teachkit.")  # the whole name would not fit a narrow window
-    return f"| {name} | {question} | {it.minutes} | {f'`{module}`' if module else ''} |"
+    if "_" in module:  # nor would a long one, but in two lines
+        code = f"<code>{module.replace('_', '_<wbr>')}</code>"
+    else:
+        code = f"`{module}`" if module else ""
+    return f"| {name} | {question} | {it.minutes} | {code} |"
 
 
 def _gaps(numbers: list[int]) -> list[str]:

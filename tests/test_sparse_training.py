@@ -753,6 +753,32 @@ def test_differences_and_sizes_are_means_over_the_seeds():
     assert figures.column(rows, "level")[0].mean == pytest.approx(0.81)
 
 
+def test_every_kind_and_depth_stands_at_its_noise_power():
+    rows = [
+        {"kind": kind, "depth": d, "seed": s, "accuracy": 0.9 - 0.1 * d + s / 100}
+        for kind in ("noise 1", "noise 2")
+        for d in (1, 2)
+        for s in (0, 1, 2)
+    ]
+    picture = figures.drowning(rows, {"one draw for the batch": ["noise 1", "noise 2"]})
+    (line, _) = picture.figure.axes[0].lines
+    want = [(3, 0.81), (7, 0.71), (24, 0.81), (124, 0.71)]  # 2² − 1, 2³ − 1, 5² − 1, 5³ − 1
+    assert line.get_xydata() == pytest.approx(np.array(want))
+    told = figures.curves(rows, ["noise 1"], "depth", "hidden layers").alt
+    assert told == "Test accuracy at 1, 2 hidden layers: noise 1 0.81, 0.71."
+
+
+def test_a_row_of_the_table_is_the_mean_of_its_seeds():
+    rows = [
+        {"method": "L0", "level": 0, "seed": s, "zeros": 70 + 5 * s, "accuracy": 0.8 + s / 100}
+        for s in (0, 1, 2)
+    ]
+    (found,) = figures.compressed(rows, weights=100)
+    assert found["zeros"] == pytest.approx(0.75)
+    assert found["times fewer"] == pytest.approx(4)
+    assert found["test accuracy"].mean == pytest.approx(0.81)
+
+
 def test_the_relative_noise_of_a_gate_is_that_of_its_draws():
     for initial in (0.5, 0.9):
         z = sparse.gate(torch.tensor(math.log(initial / (1 - initial))), uniform(DRAWS))

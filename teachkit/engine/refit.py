@@ -108,7 +108,8 @@ def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:
 
 def upper(H: Tensor, damping: float) -> Tensor:
     """U with UᵀU = (H + λI)⁻¹: row j is column j of the inverse without the inputs before, over √P_jj."""
-    return torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
+    U: Tensor = torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
+    return U
 
 
 def swept(W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle]) -> Tensor:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load as read_arrays
 from safetensors.numpy import save as arrays_as_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from teachkit.core import files
+from teachkit.core.copies import independent_copy
 from teachkit.engine.formats import Packed, pack, smallest, unpack
 from teachkit.engine.grids import Quantized
 
@@ -61,17 +63,31 @@ def tensors_of(whole: bytes, name: str = "the file") -> dict[str, Tensor]:
 
 
 def save(
-    path: Path | str, tensors: Mapping[str, Tensor | Quantized], form: str = "smallest"
+    path: Path | str,
+    model: nn.Module,
+    stored: Mapping[str, Quantized] | None = None,
+    form: str = "smallest",
 ) -> int:
-    """Write a file whole or not at all; returned are its bytes, header and all."""
-    made = content(tensors, form)
+    """Write a network's numbers, and return the bytes of the file, header and all.
+
+    ``stored`` are weights that :func:`round_layers` has put on grids: their whole numbers and scales are
+    written, and they must be the model's. The form is one of ``FORMS``, or "smallest" for each tensor.
+    """
+    numbers: dict[str, Any] = {name: t.detach() for name, t in model.state_dict().items()}
+    for name, each in (stored or {}).items():
+        if name not in numbers or not torch.equal(each.dense(), numbers[name].cpu()):
+            raise ValueError(f"stored[{name!r}] is not this model's weight; round the model anew")
+        numbers[name] = each
+    made = content(numbers, form)
     files.replace(path, made)
     return len(made)
 
 
-def load(path: Path | str) -> dict[str, Tensor]:
-    """The tensors in a file; ValueError where it is damaged or not one of these."""
-    return tensors_of(Path(path).read_bytes(), Path(path).name)
+def load(path: Path | str, model: nn.Module) -> nn.Module:
+    """A copy of the model with the numbers of a file, bit by bit; ValueError where the file is damaged."""
+    made = independent_copy(model)
+    made.load_state_dict(tensors_of(Path(path).read_bytes(), Path(path).name))
+    return made
 
 
 def _written(tensor: Tensor | Quantized, form: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -114,7 +114,7 @@ def unpack(content: Numbers, width: int, count: int) -> Numbers:
 
 
 def _windows(content: Numbers, start: int, count: int) -> Numbers:
-    """The 64 bits that begin at each bit from ``start`` on, a multiple of 8; the first 57 of them are right."""
+    """The 64 bits that begin at each bit from ``start`` on, a multiple of 8; 57 of them are right."""
     first, last = start // 8, -(-(start + count) // 8)
     part = np.concatenate([content[first : last + 8], np.zeros(8, np.uint8)])[: last - first + 8]
     part = np.pad(part, (0, last - first + 8 - len(part)))

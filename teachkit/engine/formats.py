@@ -12,6 +12,7 @@ a reader needs beside shape and dtype, so that their bytes are what the form cos
 - "2:4": the two that may be there of every four inputs, and 2 bits for the place of each.
 - "relative": how many zeros stand before each number, in b bits, and the numbers; a run of zeros too
   long for b bits gets a zero among the numbers. b is what makes it smallest (Han et al. 2016, figure 2).
+- "indexed": as "relative", with a palette of the numbers.
 - "palette": the different numbers, and for each weight which one, in as few bits as tell them apart.
 - "huffman": the same, with Huffman's words in place of fixed widths.
 - "deep": as "relative", with Huffman's words for the runs of zeros, and for the numbers where they repeat.
@@ -45,7 +46,7 @@ class Packed(NamedTuple):
 def pack(tensor: Tensor, form: str = "dense") -> Packed:
     """A tensor in a form; ValueError where the form cannot hold it.
 
-    >>> w = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    >>> w = torch.tensor([[0.0, 2.0], [3.0, 0.0]], dtype=torch.float32)
     >>> [pack(w, form).bytes for form in ("dense", "bitmask", "csr")]
     [16, 9, 28]
     """

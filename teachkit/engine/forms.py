@@ -100,8 +100,7 @@ def _placed(
 
 def _relative(A: Numbers) -> Parts:
     gaps = np.diff(np.flatnonzero(A.reshape(-1)), prepend=-1) - 1
-    costs = [(b + 8 * A.itemsize) * (len(gaps) + int((gaps >> b).sum())) for b in range(1, 25)]
-    width = 1 + int(np.argmin(costs))
+    width = _width(gaps, 8 * A.itemsize)
     skipped, values = runs(A, width)
     return {
         "width": np.array([width], np.uint8),
@@ -113,6 +112,26 @@ def _relative(A: Numbers) -> Parts:
 def _from_relative(parts: Parts, shape: tuple[int, int], kind: np.dtype[Any]) -> Numbers:
     skipped = codes.unpack(parts["runs"], int(parts["width"][0]), len(parts["values"]))
     return _placed(skipped, parts["values"], shape, kind)
+
+
+def _indexed(A: Numbers) -> Parts:
+    gaps = np.diff(np.flatnonzero(A.reshape(-1)), prepend=-1) - 1
+    bits = max(len(np.unique(A)) - 1, 1).bit_length()
+    width = _width(gaps, bits)
+    skipped, values = runs(A, width)
+    count = {"width": np.array([width], np.uint8), "count": np.array([len(values)])}
+    return count | {"runs": codes.pack(skipped, width)} | _palette(values)
+
+
+def _from_indexed(parts: Parts, shape: tuple[int, int], kind: np.dtype[Any]) -> Numbers:
+    count = int(parts["count"][0])
+    skipped = codes.unpack(parts["runs"], int(parts["width"][0]), count)
+    return _placed(skipped, _from_palette(parts, (1, count), kind)[0], shape, kind)
+
+
+def _width(gaps: Numbers, bits: int) -> int:
+    """For how many bits a run of zeros is cheapest, where a number takes so many."""
+    return 1 + int(np.argmin([(b + bits) * (len(gaps) + (gaps >> b).sum()) for b in range(1, 25)]))
 
 
 def _labels(A: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -172,6 +191,7 @@ FORMS: dict[str, tuple[Callable[[Numbers], Parts], Callable[..., Numbers]]] = {
     "csr": (_csr, _from_csr),
     "2:4": (_two_of_four, _from_two_of_four),
     "relative": (_relative, _from_relative),
+    "indexed": (_indexed, _from_indexed),
     "palette": (_palette, _from_palette),
     "huffman": (_huffman, _from_huffman),
     "deep": (_deep, _from_deep),

@@ -143,7 +143,8 @@ def _positive(scale: Tensor) -> Tensor:
 def _best(W: Tensor, low: Tensor, high: Tensor, span: Callable[[Tensor, Tensor], Grid]) -> Grid:
     """For each run the range, a share of its own, with the least squared error."""
     found, least = span(low, high), torch.full_like(low, torch.inf)
-    for share in torch.linspace(0.3, 1.0, CLIPS).tolist():
+    for i in range(CLIPS):
+        share = 0.3 + 0.7 * i / (CLIPS - 1)
         tried = span(low * share, high * share)
         wrong = (W.detach() - rounded(W, tried)).square()
         runs = _runs(wrong, found.size).sum(2)

@@ -1,0 +1,250 @@
+"""A small network that is taught: beside training from new weights and pruning, and in which order.
+
+``python -m teachkit.experiments.distillation`` writes six tables into data/experiments; about half an
+hour on one core. A run that is interrupted goes on.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from teachkit import compression, experiments, magnitude, masks, neurons, obd
+from teachkit.core import criteria
+from teachkit.core.types import Data, Masks
+from teachkit.engine.sharing import Shared
+from teachkit.experiments import settings
+from teachkit.experiments.networks import annealed
+from teachkit.lab import data, models
+from teachkit.lab.evaluation import accuracy
+from teachkit.lab.sweep import Row
+from teachkit.lab.training import fit
+
+SEEDS = [0, 1, 2, 3, 4]
+EPOCHS = 30  # of every student
+TEACHERS = {"digits": "C, rate falling", "MNIST-1D": "1D, 256"}
+NEW = ["labels", "teacher, T = 1", "teacher, T = 2", "teacher, T = 4", "teacher, T = 16"]
+PRUNED = ["units, labels", "units, teacher", "weights, labels", "weights, teacher"]
+EQUAL: experiments.Grid = {
+    "data": ["digits"],
+    "seed": SEEDS,
+    "share": [0.75, 0.875, 0.9375],
+    "way": NEW + PRUNED,
+}
+HARDER: experiments.Grid = {
+    "data": ["MNIST-1D"],
+    "seed": SEEDS,
+    "share": [0.75],
+    "way": [*NEW[:2], NEW[3], *PRUNED[:2]],
+}
+FEW: experiments.Grid = {"seed": SEEDS, "samples": [50, 100, 200, 400, 1400], "way": NEW}
+CRITERIA = ["random", "magnitude", "Wanda", "OBD", "Fisher", "OBS by layers", "OBS in one pass"]
+RANKING: experiments.Grid = {"seed": SEEDS, "sparsity": [0.9, 0.97], "criterion": CRITERIA}
+ORDERS: experiments.Grid = {
+    "seed": SEEDS,
+    "level": ["mild", "hard"],
+    "order": [
+        *("PDQ", "PQD", "DPQ", "DQP", "QPD", "QDP"),
+        *("P--", "-D-", "--Q", "P-Q", "-DQ", "PD-", "---"),
+    ],
+}
+LEVELS = {"mild": (0.9, 3), "hard": (0.97, 2)}  # sparsity, bits
+STAGE = 15  # epochs of each of the four stages
+SMALLEST: experiments.Grid = {
+    "seed": SEEDS,
+    "taught": [False, True],
+    "sparsity": [0.0, 0.8, 0.9, 0.95],
+    "bits": [32, 4, 3, 2],
+}
+HELD_BACK = 300  # training samples by which a setting is chosen; the test samples only judge it
+QUIET: dict[str, Any] = {"progress": False}
+
+
+def equal_cell(data: str, seed: int, share: float, way: str) -> Row:
+    """Test accuracy at equally many weights after 30 epochs, the rate falling to zero, T = 4 if not said.
+
+    New weights; or the teacher without a share of its units, or with as many of its weights as these have.
+    """
+    parts, teacher = settings.samples(TEACHERS[data]), settings.network(TEACHERS[data], seed)
+    small = neurons.prune(teacher, parts.train, share, "magnitude")
+    start, kept = small, None
+    if way in NEW:
+        widths = [len(small.get_parameter(f"{at.name}.weight")) for at in neurons.hidden(small)]
+        start = models.mlp(parts.train[0].shape[1:], hidden=widths, seed=100 + seed)
+    elif way.startswith("weights"):
+        kept = magnitude.keep_largest(teacher, 1 - _weights(small) / _weights(teacher))
+        start = teacher
+    options: dict[str, Any] = annealed(torch.optim.Adam, 3e-3, EPOCHS) | QUIET
+    options |= {"seed": 200 + seed, "masks": kept}
+    made = taught(start, teacher, parts, way, **options)
+    row = {"weights": _weights(small), "accuracy": accuracy(made, parts.test)}
+    return row | {"teacher": accuracy(teacher, parts.test)}
+
+
+def taught(
+    start: nn.Module, teacher: nn.Module, parts: Data, way: str, **options: Any
+) -> nn.Module:
+    """Trained on the labels, or by the teacher at the temperature that the way names, else 4."""
+    if "labels" in way:
+        return fit(start, parts.train, **options)[0]
+    T = float(way.rpartition(" ")[2]) if "=" in way else 4.0
+    only = Data(parts.train, (parts.train[0][:1], parts.train[1][:1]))
+    return compression.distil(teacher, start, only, temperature=T, **options)[0]
+
+
+def few_cell(seed: int, samples: int, way: str) -> Row:
+    """Network A on the first samples only, in equally many steps; its teacher has seen all 1400."""
+    (x, y), test = settings.samples(TEACHERS["digits"])
+    teacher = settings.network(TEACHERS["digits"], seed)
+    options = annealed(torch.optim.Adam, 3e-3, EPOCHS * len(x) // samples) | QUIET
+    start = models.mlp(seed=100 + seed)
+    made = taught(start, teacher, Data((x[:samples], y[:samples]), test), way, seed=seed, **options)
+    return {"accuracy": accuracy(made, test)}
+
+
+def _weights(model: nn.Module) -> int:
+    return sum(w.numel() for w in masks.prunable(model).values())
+
+
+def ranking_cell(seed: int, sparsity: float, criterion: str) -> Row:
+    """Network C pruned by a criterion: accuracy at once, after 3 epochs, and after 30, of each kind."""
+    name = TEACHERS["digits"]
+    net, parts = settings.network(name, seed), settings.samples(name)
+    cut, kept = _pruned(net, parts, criterion, sparsity, seed)
+    row: Row = {"before": accuracy(cut, parts.test)}
+    for epochs in (3, 30):
+        options: dict[str, Any] = {"epochs": epochs, "seed": 300 + seed, "masks": kept, **QUIET}
+        row[f"labels, {epochs}"] = accuracy(fit(cut, parts.train, **options)[0], parts.test)
+        taught, _ = compression.distil(net, cut, parts, **options)
+        row[f"teacher, {epochs}"] = accuracy(taught, parts.test)
+    return row
+
+
+def _pruned(
+    net: nn.Module, parts: Data, criterion: str, sparsity: float, seed: int
+) -> tuple[nn.Module, Masks]:
+    if criterion in criteria.PRUNES:
+        made: tuple[nn.Module, Masks] = criteria.PRUNES[criterion].function(
+            net, parts.train, sparsity
+        )
+        return made
+    dice = torch.Generator().manual_seed(seed)
+    scores = (
+        magnitude.random_scores(net, dice)
+        if criterion == "random"
+        else criteria.SCORES[criterion].function(net, parts.train)
+    )
+    kept = masks.keep_top(scores, sparsity)
+    return masks.apply(net, kept), kept
+
+
+class Stand:
+    """A network on its way: what is pruned stays zero, what is shared stays shared, whoever trains it."""
+
+    def __init__(self, model: nn.Module, teacher: nn.Module, parts: Data, seed: int) -> None:
+        self.model, self.teacher, self.parts, self.seed = model, teacher, parts, seed
+        self.kept: Masks | None = None
+        self.books: Mapping[str, Shared] | None = None
+
+    def prune(self, sparsity: float) -> None:
+        """Cut by OBD's saliency, which tells weights of one value apart."""
+        self.kept = masks.keep_top(obd.scores(self.model, self.parts.train), sparsity)
+        self.model = masks.apply(self.model, self.kept)
+        if self.books:
+            self.books = {
+                name: book._replace(labels=book.labels.masked_fill(~self.kept[name], -1))
+                for name, book in self.books.items()
+            }
+
+    def share(self, bits: int) -> None:
+        """Give each layer 2^bits values; the smallest file has them as words of Huffman's."""
+        self.model, self.books = compression.share_layers(self.model, bits)
+
+    def train(self, epochs: int, taught: bool) -> None:
+        """Train what is free, on the labels or on the teacher's soft targets, the rate falling to zero."""
+        self.seed += 1
+        options: dict[str, Any] = (
+            annealed(torch.optim.Adam, 3e-3, epochs) | QUIET | {"seed": self.seed}
+        )
+        parts = self.parts
+        if taught:
+            parts = compression.soft_targets(self.teacher, parts)
+            options["loss"] = compression.soft_loss()
+        if self.books:
+            self.model, self.books, _ = compression.tune(self.model, self.books, parts, **options)
+        else:
+            self.model, _ = fit(self.model, parts, masks=self.kept, **options)
+
+    def bytes(self) -> int:
+        """The smallest file of the network in float32."""
+        with TemporaryDirectory() as folder:
+            return compression.save(Path(folder) / "a", self.model.float(), form="smallest")
+
+
+def orders_cell(seed: int, level: str, order: str) -> Row:
+    """Network A: 15 epochs on labels, then P, D and Q in some order with 15 epochs each.
+
+    P prunes and Q shares values before their epochs on labels; D's epochs are the teacher's. A "-" is 15
+    more epochs on labels. What was done before is held: zeros stay, and of shared values the centres train.
+    """
+    name, (sparsity, bits) = TEACHERS["digits"], LEVELS[level]
+    teacher, parts = settings.network(name, seed), settings.samples(name)
+    on = Stand(models.mlp(seed=100 + seed), teacher, parts, 1000 * seed)
+    on.train(STAGE, taught=False)
+    for stage in order:
+        if stage == "P":
+            on.prune(sparsity)
+        if stage == "Q":
+            on.share(bits)
+        on.train(STAGE, taught=stage == "D")
+    return {"accuracy": accuracy(on.model, parts.test), "bytes": on.bytes()}
+
+
+@cache
+def _ready(seed: int, taught: bool) -> tuple[nn.Module, nn.Module, Data, Data]:
+    """Network A, its teacher, and the data: to train and to choose by, and to train and to judge by."""
+    (x, y), test = data.digits()
+    train, held = (x[:-HELD_BACK], y[:-HELD_BACK]), (x[-HELD_BACK:], y[-HELD_BACK:])
+    options: dict[str, Any] = annealed(torch.optim.Adam, 3e-3, 60) | QUIET | {"seed": seed}
+    teacher, _ = fit(models.mlp(hidden=(256, 128), seed=seed), train, **options)
+    on = Stand(models.mlp(seed=100 + seed), teacher, Data(train, held), 1000 * seed)
+    on.train(40, taught)
+    return on.model, teacher, Data(train, held), Data(train, test)
+
+
+def smallest_cell(seed: int, taught: bool, sparsity: float, bits: int) -> Row:
+    """Network A pruned in two steps, then with 2^bits shared values a layer; 20 epochs after each.
+
+    Accuracy on samples held back, by which one chooses, and on the test samples; bytes of the smallest file.
+    """
+    net, teacher, parts, judged = _ready(seed, taught)
+    on = Stand(net, teacher, parts, 1000 * seed + 500)
+    for share in (1 - (1 - sparsity) ** 0.5, sparsity) if sparsity else (0.0, 0.0):
+        if share:
+            on.prune(share)
+        on.train(20, taught)
+    if bits < 32:
+        on.share(bits)
+    on.train(20, taught)
+    row: Row = {
+        "held back": accuracy(on.model, parts.test),
+        "accuracy": accuracy(on.model, judged.test),
+    }
+    return row | {"bytes": on.bytes()}
+
+
+TABLES: experiments.Tables = {
+    "distillation": (equal_cell, EQUAL),
+    "distillation_few": (few_cell, FEW),
+    "distillation_1d": (equal_cell, HARDER),
+    "distillation_ranking": (ranking_cell, RANKING),
+    "compression_orders": (orders_cell, ORDERS),
+    "compression_smallest": (smallest_cell, SMALLEST),
+}
+
+if __name__ == "__main__":
+    experiments.write(TABLES)

@@ -52,7 +52,7 @@ ORDERS: experiments.Grid = {
         *("P--", "-D-", "--Q", "P-Q", "-DQ", "PD-", "---"),
     ],
 }
-LEVELS = {"mild": (0.9, 3), "hard": (0.97, 2)}  # sparsity, bits
+LEVELS = {"mild": (0.8, 3), "hard": (0.9, 2)}  # sparsity, bits
 STAGE = 15  # epochs of each of the four stages
 SMALLEST: experiments.Grid = {
     "seed": SEEDS,

@@ -647,6 +647,19 @@ def test_a_file_that_is_cut_or_another_kind_is_refused(tmp_path):
         compression.load(path, network())
 
 
+def test_a_file_of_another_network_or_precision_is_refused(tmp_path):
+    path = tmp_path / "net"
+    compression.save(path, network())
+    with pytest.raises(
+        ValueError, match="'1.weight' is torch.float32 in the file and torch.float64"
+    ):
+        compression.load(path, lab.models.mlp(hidden=(6,)))
+    with pytest.raises(ValueError, match="size mismatch|Missing key|load cannot work"):
+        compression.load(path, lab.models.mlp(hidden=(7,)).float())
+    with pytest.raises(ValueError, match="path must name a file that save has written, got 'no'"):
+        compression.load("no", network())
+
+
 def test_the_notes_in_a_file_are_json_that_says_what_is_in_it(tmp_path):
     content = archive.content({"a": torch.ones(2, 3).float()}, "bitmask")
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

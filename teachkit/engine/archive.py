@@ -86,7 +86,14 @@ def save(
 def load(path: Path | str, model: nn.Module) -> nn.Module:
     """A copy of the model with the numbers of a file, bit by bit; ValueError where the file is damaged."""
     made = independent_copy(model)
-    made.load_state_dict(tensors_of(Path(path).read_bytes(), Path(path).name))
+    if not Path(path).is_file():
+        raise ValueError(f"path must name a file that save has written, got {str(path)!r}")
+    tensors, own = tensors_of(Path(path).read_bytes(), Path(path).name), made.state_dict()
+    for name in tensors.keys() & own.keys():
+        if tensors[name].dtype != own[name].dtype:
+            kinds = f"{tensors[name].dtype} in the file and {own[name].dtype} in the model"
+            raise ValueError(f"{name!r} is {kinds}; convert the model first")
+    made.load_state_dict(tensors)
     return made
 
 

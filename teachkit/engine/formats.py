@@ -62,9 +62,11 @@ def unpack(packed: Packed) -> Tensor:
     size = torch.empty(0, dtype=dtype, device="cpu").element_size()
     rows = packed.shape[0] if packed.shape else 1
     count = int(np.prod(packed.shape, dtype=np.int64))
-    A = FORMS[known(packed.form)][1](
-        packed.parts, (rows, count // max(rows, 1)), np.dtype(f"u{size}")
-    )
+    shape = rows, count // max(rows, 1)
+    try:
+        A = FORMS[known(packed.form)][1](packed.parts, shape, np.dtype(f"u{size}"))
+    except KeyError as missing:
+        raise ValueError(f"packed lacks the part {missing} of the form {packed.form!r}") from None
     whole = torch.from_numpy(np.ascontiguousarray(A).view(f"i{size}").reshape(packed.shape).copy())
     return whole.bool() if dtype == torch.bool else whole.view(dtype)
 

@@ -40,7 +40,8 @@ class Quantized(NamedTuple):
 
     def dense(self) -> Tensor:
         """The weight itself, numbers · scale."""
-        width = self.numbers.shape[1]
+        width = checks.finite("the numbers stored", self.numbers).shape[1]
+        _fits("the scale stored", self.scale, self.size, width)
         values = self.numbers.to(self.scale.dtype) * _wide(self.scale, self.size, width)
         return values.reshape(self.shape)
 
@@ -163,6 +164,8 @@ def whole_numbers(W: Tensor, scale: Tensor, zero: Tensor, to: Grid) -> Tensor:
 
 def columns(to: Grid, width: int) -> tuple[Tensor, Tensor]:
     """Scale and zero of each column, (1 or rows, width)."""
+    for name, part in (("to.scale", to.scale), ("to.zero", to.zero)):
+        _fits(name, part, to.size, width)
     return _wide(to.scale, to.size, width), _wide(to.zero, to.size, width)
 
 
@@ -173,3 +176,11 @@ def _wide(part: Tensor, size: int, width: int) -> Tensor:
 def _runs(W: Tensor, size: int) -> Tensor:
     """The inputs in runs of a size, the last one filled up with zeros, (rows, runs, size)."""
     return pad(W, (0, -W.shape[1] % size)).reshape(len(W), -1, size)
+
+
+def _fits(name: str, part: Tensor, size: int, width: int) -> None:
+    """Refuse scales or zeros of another number of inputs."""
+    runs = -(-width // checks.whole("size", size, 1))
+    if checks.finite(name, part).ndim != 2 or part.shape[1] != runs:
+        want = f"(1 or out, {runs}), for {width} inputs in runs of {size}"
+        raise ValueError(f"{name} must have the shape {want}, got {tuple(part.shape)}")

@@ -81,6 +81,10 @@ def share_layers(
 def sharing(model: nn.Module, shared: dict[str, Shared]) -> Sampled:
     """The network to train whose weights are looked up; its parameters are codebooks, biases and norms."""
     checks.entries("shared", {n: s.labels for n, s in shared.items()}, prunable(model))
+    for name, each in shared.items():
+        k = checks.finite(f"the centres of shared[{name!r}]", each.centres).numel()
+        if each.centres.ndim != 1 or each.labels.is_floating_point() or int(each.labels.max()) >= k:
+            raise ValueError(f"shared[{name!r}] must have a centre (k,) for each label, got {each}")
     labels = {name: each.labels for name, each in shared.items()}
     find = partial(_look_up, labels)
     net = Sampled(model, {name: each.centres for name, each in shared.items()}, find, find)

@@ -103,7 +103,7 @@ def times_cell(sparsity: float) -> Row:
     W = torch.randn(300, 784, generator=dice, dtype=torch.float32, device="cpu")
     X = torch.randn(256, 784, generator=dice, dtype=torch.float32, device="cpu")
     kept = masks.keep_top({"w": W.abs()}, sparsity)["w"]
-    pruned = dict.fromkeys(compression.FORMS, W * kept)
+    pruned = dict.fromkeys(compression.FORMS, W.masked_fill(~kept, 0.0))
     pruned["2:4"] = W.masked_fill(~masks.keep_n_of_m({"w": W.abs()}, 2, 4)["w"], 0.0)
     packed = {form: compression.pack(w, form) for form, w in pruned.items() if _fits(w, form)}
     row: Row = {f"{form}: bytes": each.bytes for form, each in packed.items()}

@@ -10,7 +10,9 @@ import pytest
 
 from teachkit import experiments, lab, magnitude, masks, structured
 from teachkit.experiments import (
+    compression,
     densities,
+    distillation,
     granularities,
     han,
     neurons,
@@ -24,7 +26,7 @@ from teachkit.experiments import (
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_stability, sparse_training),
+    *(sparse_stability, sparse_training, compression, distillation),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -34,6 +36,8 @@ SAVED = {
     **{name: grid for name, (_, grid) in paradox_why.ON_MNIST.items()},
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in compression.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in compression.MEASURED.items()},  # seconds of one machine
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -87,6 +91,20 @@ PARTS = {
     "sparse_estimators": [{}],
     "sparse_gradients": [{"seed": SEED, "depth": 2}],
     "sparse_depth": [{"seed": SEED, "depth": 2}],
+    "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
+    "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
+    "distillation": [{"seed": SEED, "share": drawn("distillation", "share")}],
+    "distillation_few": [{"seed": SEED, "samples": drawn("distillation_few", "samples")}],
+    "distillation_1d": [{"seed": SEED, "way": "teacher, T = 4"}],
+    "distillation_ranking": [
+        {"seed": SEED, "sparsity": 0.97, "criterion": name}
+        for name in ("random", "OBS in one pass")
+    ],
+    "compression_orders": [
+        {"seed": SEED, "level": drawn("compression_orders", "level"), "order": order}
+        for order in ("PDQ", "QPD")
+    ],
+    "compression_smallest": [{"seed": SEED, "sparsity": 0.9, "bits": 3}],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 

@@ -20,7 +20,7 @@ from torch.nn.functional import softmax
 
 from teachkit import obs
 from teachkit.core import checks, door
-from teachkit.core.types import Data
+from teachkit.core.types import Batch, Data
 from teachkit.engine.archive import load, save
 from teachkit.engine.formats import Packed, bound, pack, smallest, unpack
 from teachkit.engine.forms import FORMS as PAIRS
@@ -131,7 +131,7 @@ def kmeans_naive(values: Sequence[float], k: int, rounds: int = 300) -> list[flo
 
 
 def tune(
-    model: nn.Module, shared: Mapping[str, Shared], data: Data, **options: Any
+    model: nn.Module, shared: Mapping[str, Shared], data: Data | Batch, **options: Any
 ) -> tuple[nn.Module, dict[str, Shared], History]:
     """Train the values that are shared: a centre's gradient is the sum of its weights' gradients.
 
@@ -183,7 +183,7 @@ def relative_naive(values: Sequence[float], bits: int) -> list[tuple[int, float]
     >>> relative_naive([0, 0, 3.0, 0, 0, 0, 0, 0, 1.0], 2)
     [(2, 3.0), (3, 0.0), (1, 1.0)]
     """
-    pairs, run, most = [], 0, 2 ** checks.whole("bits", bits, 1) - 1
+    pairs, run, most = [], 0, 2 ** checks.whole("bits", bits, 1, 24) - 1
     for v in values[: max((i + 1 for i, v in enumerate(values) if v), default=0)]:
         if v or run == most:
             pairs.append((run, float(v)))

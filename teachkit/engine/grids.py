@@ -164,6 +164,7 @@ def whole_numbers(W: Tensor, scale: Tensor, zero: Tensor, to: Grid) -> Tensor:
 
 def columns(to: Grid, width: int) -> tuple[Tensor, Tensor]:
     """Scale and zero of each column, (1 or rows, width)."""
+    checks.whole("to.high", to.high, checks.whole("to.low", to.low, -(2**16), 0))
     for name, part in (("to.scale", to.scale), ("to.zero", to.zero)):
         _fits(name, part, to.size, width)
     return _wide(to.scale, to.size, width), _wide(to.zero, to.size, width)
@@ -181,6 +182,8 @@ def _runs(W: Tensor, size: int) -> Tensor:
 def _fits(name: str, part: Tensor, size: int, width: int) -> None:
     """Refuse scales or zeros of another number of inputs."""
     runs = -(-width // checks.whole("size", size, 1))
-    if checks.finite(name, part).ndim != 2 or part.shape[1] != runs:
+    if not checks.finite(name, part).is_floating_point():
+        raise TypeError(f"{name} must be of a floating type, got {part.dtype}")
+    if part.ndim != 2 or part.shape[1] != runs:
         want = f"(1 or out, {runs}), for {width} inputs in runs of {size}"
         raise ValueError(f"{name} must have the shape {want}, got {tuple(part.shape)}")

@@ -45,6 +45,8 @@ def kmeans(values: Tensor, k: int, *, rounds: int = 300) -> Shared:
     """
     if checks.finite("values", values).ndim != 1 or not len(values):
         raise ValueError(f"values must have the shape (n,), n ≥ 1, got {tuple(values.shape)}")
+    if not values.is_floating_point():
+        raise TypeError(f"values must be of a floating type, got {values.dtype}")
     checks.whole("k", k, 1)
     checks.whole("rounds", rounds, 1)
     ordered, at = values.detach().double().sort(stable=True)

@@ -39,7 +39,8 @@ KINDS = ["float32", "4 bits", "2 bits"]
 FORMATS: experiments.Grid = {"seed": SEEDS, "sparsity": SPARSITIES, "numbers": KINDS}
 TIMES: experiments.Grid = {"sparsity": SPARSITIES}
 PLAIN = [form for form in compression.FORMS if form not in ("gzip", "lzma", "2:4")]
-DEEP: experiments.Grid = {"seed": SEEDS, "round": [2, 4, 6], "bits": [3, 4, 5, 6]}
+EPOCHS, RETRAINING = 8, 2  # epochs of the dense network, and of each round
+DEEP: experiments.Grid = {"seed": SEEDS, "round": [2, 4, 6], "bits": [3, 4, 5]}
 
 
 def rounded(net: nn.Module, parts: Data, draw: int, bits: int, per: Any) -> Row:
@@ -143,13 +144,13 @@ def _products(W: Tensor, X: Tensor) -> dict[str, Any]:
 
 @cache
 def pruned_in_rounds(seed: int) -> list[nn.Module]:
-    """LeNet-300-100, trained and pruned by the recipe of ``experiments.han``: dense, and after each round."""
+    """LeNet-300-100, dense and after each round of the recipe of ``experiments.han``, in fewer epochs."""
     settings, parts = han.SETTINGS["lenet_300_100"], experiments.mnist()
     optimizer = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
     fixed: dict[str, Any] = {"batch_size": 128, "seed": seed, "progress": False}
-    first = fixed | annealed(optimizer, settings["rate"], settings["epochs"])
+    first = fixed | annealed(optimizer, settings["rate"], EPOCHS)
     nets: list[nn.Module] = [fit(models.lenet_300_100(seed=seed).float(), parts.train, **first)[0]]
-    later = fixed | annealed(optimizer, settings["rate"], settings["retraining_epochs"])
+    later = fixed | annealed(optimizer, settings["rate"], RETRAINING)
     for quality in settings["qualities"]:
         made, _, _ = magnitude.han(nets[-1], parts, [quality], factors=settings["factors"], **later)
         nets.append(made)
@@ -157,12 +158,12 @@ def pruned_in_rounds(seed: int) -> list[nn.Module]:
 
 
 def deep_cell(seed: int, round: int, bits: int) -> Row:
-    """Deep compression: pruned, 2^bits values a layer, these trained for two epochs, Huffman; errors in %."""
+    """Deep compression: pruned, 2^bits values a layer, these trained for an epoch, Huffman; errors in %."""
     nets, parts = pruned_in_rounds(seed), experiments.mnist()
     shared, books = compression.share_layers(nets[round], bits)
-    fall = annealed(torch.optim.Adam, 3e-4, 2)
+    fall = annealed(torch.optim.Adam, 3e-4, 1)
     tuned, _, _ = compression.tune(
-        shared, books, parts, batch_size=128, seed=seed, progress=False, **fall
+        shared, books, parts.train, batch_size=128, seed=seed, progress=False, **fall
     )
     made = {"dense": nets[0], "pruned": nets[round], "shared": shared, "tuned": tuned}
     row: Row = {name: 100 * (1 - accuracy(net, parts.test)) for name, net in made.items()}

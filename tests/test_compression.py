@@ -21,6 +21,7 @@ from teachkit.engine import archive, codes, formats, sharing
 from teachkit.engine.forms import FORMS, runs
 from teachkit.engine.refit import pass_gram
 from teachkit.engine.rounding import gptq_gram
+from teachkit.show.lessons import compression as scenes
 
 KINDS = st.sampled_from(("symmetric", "affine"))
 BITS = st.integers(2, 8)
@@ -102,8 +103,10 @@ TWINS = {
         plain=lambda W, X, to, damping: compression.gptq_naive(W, X, to, damping=damping),
     ),
     "compression.kmeans_naive": Twin(
-        st.tuples(lists, st.integers(1, 6)),
-        fast=lambda values, k: compression.kmeans(torch.tensor(values), k).centres.tolist(),
+        st.tuples(lists, st.integers(1, 6), st.sampled_from((1, 2, 300))),
+        fast=lambda values, k, rounds: compression.kmeans(
+            torch.tensor(values), k, rounds=rounds
+        ).centres.tolist(),
     ),
     "compression.entropy": Twin(
         st.tuples(symbols.map(lambda counts: list(counts.values()))),
@@ -293,6 +296,26 @@ def test_without_correlations_gptq_is_rounding_to_the_nearest():
     W = matrix(1, 5, 8)
     to = compression.grid(W, 3)
     assert torch.equal(compression.gptq(W, 3 * torch.eye(8), to), compression.rounded(W, to))
+
+
+def test_with_much_damping_gptq_is_rounding_to_the_nearest():
+    W, X = matrix(1, 5, 8), normal(30, 8, seed=2)
+    to = compression.grid(W, 3)
+    assert torch.equal(compression.gptq(W, X, to, damping=1e8), compression.rounded(W, to))
+    assert not torch.equal(compression.gptq(W, X, to), compression.rounded(W, to))
+
+
+def test_the_options_of_a_network_are_those_of_its_layers():
+    net, (x, y) = trained(epochs=2), few().train
+    options = {"damping": 0.3, "order": "large first"}
+    how = {"kind": "affine", "per": 10, "clip": "best"}
+    made, _ = compression.round_layers(net, 3, (x, y), **options, **how)
+    W = net[1].weight.detach()
+    alone = compression.gptq(W, x.flatten(1), compression.grid(W, 3, **how), **options)
+    torch.testing.assert_close(made[1].weight.detach(), alone)
+    for key, other in {"damping": 1e-2, "order": "given"}.items():
+        changed, _ = compression.round_layers(net, 3, (x, y), **(options | {key: other}), **how)
+        assert not torch.equal(changed[1].weight, made[1].weight)
 
 
 def test_zeros_and_dead_inputs_stay_and_take_no_part():
@@ -812,3 +835,51 @@ def test_shared_values_must_be_the_models():
     _, books = compression.share_layers(lab.models.mlp(hidden=(5,)), 2)
     with pytest.raises(ValueError, match="shape"):
         compression.tune(lab.models.mlp(hidden=(6,)), books, few(), progress=False)
+
+
+def test_fewer_rounds_of_clustering_stop_earlier():
+    net = trained(epochs=2)
+    nets = [compression.share_layers(net, 3, rounds=n)[0] for n in (1, 300)]
+    spread = [float((each[1].weight - net[1].weight).square().sum()) for each in nets]
+    assert spread[1] < spread[0]
+
+
+def test_the_smallest_form_is_the_smallest_of_those_asked():
+    w = matrix(1, 20, 30, sparsity=0.5).float()
+    sizes = {form: compression.pack(w, form).bytes for form in ("dense", "csr", "bitmask")}
+    assert compression.smallest(w, ("dense", "csr")).form == min(("dense", "csr"), key=sizes.get)
+    assert compression.smallest(w, ("dense", "2:4")).form == "dense"
+    with pytest.raises(ValueError, match="form must be one of"):
+        compression.smallest(w, ("zip",))
+    with pytest.raises(ValueError, match=r"none of the forms \['2:4'\] can hold this tensor"):
+        compression.smallest(torch.ones(1, 4), ("2:4",))
+
+
+# Explorers -------------------------------------------------------------------------------------------
+
+
+def test_the_explorer_of_bits_shows_where_the_weights_of_a_unit_went():
+    net, data = trained(epochs=5), few()
+    draw = scenes.bits.prepare(net, data.train, data.test)
+    for bits, way, batch in ((2, "nearest", None), (5, "GPTQ", data.train)):
+        picture = draw(bits, way)
+        made, _ = compression.round_layers(net, bits, batch)
+        W, less = net[1].weight.detach(), made[1].weight.detach()
+        row = int(W.norm(dim=1).argmax())
+        error = float((less - W).norm() / W.norm())
+        right = lab.evaluation.accuracy(made, data.test)
+        values = len(less[row].unique())
+        assert f"{values} different weights" in picture.alt
+        assert picture.alt.endswith(f"{error:.3f}, test accuracy {right:.3f}.")
+        left, _, after = picture.figure.axes
+        assert len(left.lines) == (values if values <= scenes.COARSE else 0)
+        assert np.allclose(after.images[0].get_array(), less[row].reshape(8, 8))
+
+
+def test_the_explorer_of_doubts_shows_the_soft_targets():
+    net, test = trained(epochs=5), few().test
+    draw = scenes.doubts.prepare(net, test)
+    for temperature in (1.0, 5.0):
+        bars = draw(3, temperature).figure.axes[1].patches
+        want = compression.soften(net(test[0][3:4]), temperature)[0]
+        assert [bar.get_height() for bar in bars] == pytest.approx(want.tolist())

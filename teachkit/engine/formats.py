@@ -79,6 +79,8 @@ def smallest(tensor: Tensor, forms: tuple[str, ...] | None = None) -> Packed:
             tried.append(pack(tensor, form))
         except ValueError:
             known(form)
+    if not tried:
+        raise ValueError(f"none of the forms {list(forms or ())} can hold this tensor; 'dense' can")
     return min(tried, key=lambda each: each.bytes)
 
 

@@ -60,7 +60,7 @@ def kmeans(values: Tensor, k: int, *, rounds: int = 300) -> Shared:
     for _ in range(rounds):
         counts, before = cuts.diff(), cuts
         means = sums[cuts].diff() / counts.clamp(min=1)
-        centres = torch.where(counts > 0, means, centres).sort().values
+        centres = torch.where(counts > 0, means, centres)
         cuts = _cuts(ordered, centres)
         if torch.equal(cuts, before):
             break

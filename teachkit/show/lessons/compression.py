@@ -56,7 +56,8 @@ def _drawn(W: Tensor, less: Tensor, row: int, bits: int, way: str, right: float)
     for axes, part, title in ((before, W, "before"), (after, less, f"{bits} bits, {way}")):
         shade = part[row, : side * side].reshape(side, side).numpy()
         axes.imshow(shade, cmap="gray", vmin=-most, vmax=most, interpolation="nearest")
-        axes.set(xticks=[], yticks=[], title=title)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=10)
     error = float((less - W).norm() / W.norm())
     says = (
         f"{bits} bits, {way}: {len(values)} different weights in this row, relative error of the layer "

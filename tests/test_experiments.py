@@ -19,6 +19,7 @@ from teachkit.experiments import (
     paradox,
     paradox_sum,
     paradox_why,
+    pipeline,
     schedules,
     sparse_stability,
     sparse_training,
@@ -26,7 +27,7 @@ from teachkit.experiments import (
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_stability, sparse_training, compression, distillation),
+    *(sparse_stability, sparse_training, compression, distillation, pipeline),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -96,6 +97,7 @@ PARTS = {
     "distillation": [{"seed": SEED, "share": drawn("distillation", "share")}],
     "distillation_few": [{"seed": SEED, "samples": drawn("distillation_few", "samples")}],
     "distillation_1d": [{"seed": SEED, "way": "teacher, T = 4"}],
+    "distillation_longer": [{"seed": SEED, "epochs": 30}],
     "distillation_ranking": [
         {"seed": SEED, "criterion": name} for name in ("random", "OBS in one pass")
     ],

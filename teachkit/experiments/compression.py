@@ -39,7 +39,7 @@ KINDS = ["float32", "4 bits", "2 bits"]
 FORMATS: experiments.Grid = {"seed": SEEDS, "sparsity": SPARSITIES, "numbers": KINDS}
 TIMES: experiments.Grid = {"sparsity": SPARSITIES}
 PLAIN = [form for form in compression.FORMS if form not in ("gzip", "lzma", "2:4")]
-EPOCHS, RETRAINING = 12, 4  # epochs of the dense network, and of each round
+EPOCHS, RETRAINING = 8, 2  # epochs of the dense network, and of each round
 DEEP: experiments.Grid = {"seed": SEEDS, "round": [2, 4, 6], "bits": [3, 4, 5]}
 
 

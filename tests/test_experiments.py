@@ -95,7 +95,10 @@ PARTS = {
     "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
     "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
     "distillation": [{"seed": SEED, "share": drawn("distillation", "share")}],
-    "distillation_few": [{"seed": SEED, "samples": drawn("distillation_few", "samples")}],
+    "distillation_few": [
+        {"seed": SEED, "samples": 100, "way": drawn("distillation_few", "way")},
+        {"seed": SEED, "samples": drawn("distillation_few", "samples"), "way": "labels"},
+    ],
     "distillation_1d": [{"seed": SEED, "way": "teacher, T = 4"}],
     "distillation_longer": [{"seed": SEED, "epochs": 30}],
     "distillation_ranking": [
@@ -105,7 +108,10 @@ PARTS = {
         {"seed": SEED, "level": drawn("compression_orders", "level"), "order": order}
         for order in ("PDQ", "QPD")
     ],
-    "compression_smallest": [{"seed": SEED, "sparsity": 0.9, "bits": 3}],
+    "compression_smallest": [
+        {"seed": SEED, "taught": taught, "sparsity": 0.9, "bits": 3}
+        for taught in (drawn("compression_smallest", "taught"),)
+    ],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 

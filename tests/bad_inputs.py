@@ -973,6 +973,7 @@ def attempts(name, share=1):
                 with (
                     contextlib.redirect_stdout(io.StringIO()),
                     contextlib.redirect_stderr(io.StringIO()),
+                    contextlib.chdir(FOLDER),  # where a file named "word" is in nobody's way
                 ):
                     tried = attempt(name, argument, word, make)
                 yield tried

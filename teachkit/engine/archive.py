@@ -89,7 +89,7 @@ def load(path: Path | str, model: nn.Module) -> nn.Module:
     if not Path(path).is_file():
         raise ValueError(f"path must name a file that save has written, got {str(path)!r}")
     tensors, own = tensors_of(Path(path).read_bytes(), Path(path).name), made.state_dict()
-    for name in tensors.keys() & own.keys():
+    for name in (each for each in own if each in tensors):
         if tensors[name].dtype != own[name].dtype:
             kinds = f"{tensors[name].dtype} in the file and {own[name].dtype} in the model"
             raise ValueError(f"{name!r} is {kinds}; convert the model first")

@@ -94,13 +94,16 @@ PARTS = {
     "sparse_depth": [{"seed": SEED, "depth": 2}],
     "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
     "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
-    "distillation": [{"seed": SEED, "share": drawn("distillation", "share")}],
+    "distillation": [
+        {"seed": SEED, "share": drawn("distillation", "share"), "way": way}
+        for way in ("teacher, T = 2", "units, labels", "weights, teacher")
+    ],
     "distillation_few": [
         {"seed": SEED, "samples": 100, "way": drawn("distillation_few", "way")},
         {"seed": SEED, "samples": drawn("distillation_few", "samples"), "way": "labels"},
     ],
     "distillation_1d": [{"seed": SEED, "way": "teacher, T = 4"}],
-    "distillation_longer": [{"seed": SEED, "epochs": 30}],
+    "distillation_longer": [{"seed": SEED, "epochs": 30, "way": "labels"}],
     "distillation_ranking": [
         {"seed": SEED, "criterion": name} for name in ("random", "OBS in one pass")
     ],

@@ -1,7 +1,7 @@
 """A small network that is taught: beside training from new weights, beside pruning, and after pruning.
 
-``python -m teachkit.experiments.distillation`` writes five tables into data/experiments; about a quarter of
-an hour on one core. A run that is interrupted goes on.
+``python -m teachkit.experiments.distillation`` writes five tables into data/experiments; about twenty
+minutes on one core. A run that is interrupted goes on.
 """
 
 from functools import partial

@@ -3,7 +3,8 @@
 The teacher's answer to an image is a row of logits v. Softened, softmax(v / T), it also says which wrong
 classes are nearly right, and that is what a small network learns from (Hinton, Vinyals & Dean, Distilling
 the Knowledge in a Neural Network, 2015). The loss has T² in front, since the gradient of the soft part
-falls with 1 / T²: so the share of soft and hard targets means the same at every temperature.
+falls with 1 / T²: so the share of soft and hard targets means the same at every temperature. Soft targets at
+a high temperature take many more epochs than labels (Beyer et al., CVPR 2022); the saved tables show it.
 """
 
 from functools import partial

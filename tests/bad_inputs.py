@@ -46,6 +46,7 @@ LESSONS = [
     "sparse_training",
     "paradox",
     "neurons",
+    "compression",
 ]
 LAB = [
     "curves",
@@ -58,6 +59,7 @@ LAB = [
     "session",
     "storage",
     "sweep",
+    "teaching",
     "timing",
     "training",
 ]
@@ -321,6 +323,33 @@ def two(model, batch):
     return torch.tensor(0.5)
 
 
+def on_grids():
+    """A network whose weights are on grids, and what is stored of it."""
+    from teachkit.compression import round_layers
+
+    return round_layers(net(), 4)
+
+
+def shared():
+    from teachkit.compression import share_layers
+
+    return share_layers(net(), 2)[1]
+
+
+def fours():
+    from teachkit.compression import grid
+
+    return grid(drawn(3, 4), 4)
+
+
+def written():
+    """The path of a file with a network."""
+    from teachkit.compression import save
+
+    save(FOLDER / "net", net(), form="dense")
+    return FOLDER / "net"
+
+
 def noisy():
     from teachkit.sparse_training import noise
 
@@ -498,6 +527,67 @@ SPECIAL = {
     "neurons.banzhaf_naive": {"v": teams, "keep": lambda: 0.5},
     "neurons.shapley_naive": {"v": teams},
     "neurons.prune": {"method": lambda: "random", "repaired": lambda: True},
+    **{
+        f"compression.{name}": {
+            "W": lambda: drawn(3, 4),
+            "to": fours,
+            "numbers": lambda: torch.tensor([[1, -2, 0, 3]] * 3, dtype=torch.int32),
+            "bits": lambda: 4,
+            "kind": lambda: "affine",
+            "per": lambda: "tensor",
+            "clip": lambda: 0.9,
+            "order": lambda: "given",
+        }
+        for name in (
+            *("grid", "quantize", "dequantize", "rounded", "gptq", "gptq_naive"),
+            *("round_layers", "share_layers"),
+        )
+    },
+    "compression.grid_naive": {
+        "w": lambda: [0.5, -1.0],
+        "bits": lambda: 4,
+        "kind": lambda: "affine",
+    },
+    "compression.round_naive": {
+        "w": lambda: [0.5, -1.0],
+        "to": lambda: __import__("teachkit.compression").compression.Spacing(0.5, 0, -3, 3),
+    },
+    "compression.step": {"weights": lambda: drawn(3), "value": lambda: 0.5},
+    "compression.kmeans": {"values": lambda: drawn(9), "rounds": lambda: 3},
+    "compression.kmeans_naive": {"values": lambda: [0.5, 1.0, 3.0], "rounds": lambda: 3},
+    "compression.tune": {"shared": shared},
+    "compression.entropy": {"counts": lambda: [3, 1]},
+    "compression.huffman_naive": {"counts": lambda: {"a": 3, "b": 1}},
+    "compression.relative_naive": {"values": lambda: [0.0, 1.0, 0.0], "bits": lambda: 2},
+    "compression.pack": {"tensor": lambda: drawn(3, 4), "form": lambda: "csr"},
+    "compression.unpack": {
+        "packed": lambda: __import__("teachkit.compression").compression.pack(drawn(3, 4), "csr")
+    },
+    "compression.smallest": {"tensor": lambda: drawn(3, 4), "forms": lambda: ("dense", "csr")},
+    "compression.bound": {"tensor": lambda: drawn(3, 4)},
+    "compression.save": {
+        "path": lambda: FOLDER / "saved",
+        "model": lambda: on_grids()[0],
+        "stored": lambda: on_grids()[1],
+        "form": lambda: "deep",
+    },
+    "compression.load": {"path": written},
+    **{
+        f"compression.{name}": {
+            "z": lambda: drawn(5, 3),
+            "teacher": lambda: drawn(5, 3, seed=1),
+            "temperature": lambda: 2.0,
+            "share": lambda: 0.5,
+        }
+        for name in ("soften", "soft_gradient", "matched_gradient", "soft_loss")
+    },
+    "compression.soft_targets": {"teacher": net},
+    "compression.distil": {
+        "teacher": net,
+        "student": net,
+        "temperature": lambda: 2.0,
+        "share": lambda: 0.5,
+    },
     "lab.curves.interval": {"runs": lambda: [1.0, 2.0, 4.0], "confidence": lambda: 0.9},
     "lab.curves.spearman": {"a": lambda: [1.0, 2.0, 3.0], "b": lambda: [1.0, 3.0, 2.0]},
     "lab.curves.student": {"confidence": lambda: 0.9, "freedom": lambda: 3},
@@ -884,6 +974,7 @@ def attempts(name, share=1):
                 with (
                     contextlib.redirect_stdout(io.StringIO()),
                     contextlib.redirect_stderr(io.StringIO()),
+                    contextlib.chdir(FOLDER),  # where a file named "word" is in nobody's way
                 ):
                     tried = attempt(name, argument, word, make)
                 yield tried

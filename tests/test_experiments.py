@@ -10,13 +10,16 @@ import pytest
 
 from teachkit import experiments, lab, magnitude, masks, structured
 from teachkit.experiments import (
+    compression,
     densities,
+    distillation,
     granularities,
     han,
     neurons,
     paradox,
     paradox_sum,
     paradox_why,
+    pipeline,
     schedules,
     sparse_limits,
     sparse_stability,
@@ -25,7 +28,7 @@ from teachkit.experiments import (
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_limits, sparse_stability, sparse_training),
+    *(sparse_limits, sparse_stability, sparse_training, compression, distillation, pipeline),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -36,6 +39,8 @@ SAVED = {
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in sparse_limits.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in compression.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in compression.MEASURED.items()},  # seconds of one machine
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -96,6 +101,29 @@ PARTS = {
     "sparse_starts": [{"seed": SEED, "initial": 0.9, "strength": 0.1}],
     "sparse_causes": [
         {"seed": SEED, "way": way} for way in ("1 draw", "each sample", "halved, no noise")
+    ],
+    "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
+    "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
+    "distillation": [
+        {"seed": SEED, "share": drawn("distillation", "share"), "way": way}
+        for way in ("teacher, T = 2", "units, labels", "weights, teacher")
+    ],
+    "distillation_few": [
+        {"seed": SEED, "samples": 100, "way": drawn("distillation_few", "way")},
+        {"seed": SEED, "samples": drawn("distillation_few", "samples"), "way": "labels"},
+    ],
+    "distillation_1d": [{"seed": SEED, "way": "teacher, T = 4"}],
+    "distillation_longer": [{"seed": SEED, "epochs": 30, "way": "labels"}],
+    "distillation_ranking": [
+        {"seed": SEED, "criterion": name} for name in ("random", "OBS in one pass")
+    ],
+    "compression_orders": [
+        {"seed": SEED, "level": drawn("compression_orders", "level"), "order": order}
+        for order in ("PDQ", "QPD")
+    ],
+    "compression_smallest": [
+        {"seed": SEED, "taught": taught, "sparsity": 0.9, "bits": 3}
+        for taught in (drawn("compression_smallest", "taught"),)
     ],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }

@@ -45,6 +45,18 @@ def number(name: str, value: object, low: float = 0.0) -> float:
     return float(_real(name, value, Real, low, largest, f"be a finite number of {low:g} or more"))
 
 
+def positive(name: str, value: object) -> float:
+    """Return a finite number above 0 as a float.
+
+    >>> positive("temperature", 0)
+    Traceback (most recent call last):
+    ValueError: temperature must be a finite number above 0, got 0
+    """
+    if number(name, value) == 0:
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return number(name, value)
+
+
 def numbers(name: str, given: Mapping[str, float], allowed: Iterable[str]) -> dict[str, float]:
     """Return numbers of 0 or more by names that are allowed.
 

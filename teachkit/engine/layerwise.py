@@ -143,7 +143,7 @@ def prune_layers(
             f"scope must be 'row', 'layer' or 'global' with method 'exact', 'layer' with 'pass'; "
             f"got scope {scope!r} with method {method!r}"
         )
-    weights, grams = _matrices(model, batch)
+    weights, grams = matrices(model, batch)
     if method == "pass":
         for name, H in grams.items():
             if len(H) > 1:
@@ -151,7 +151,7 @@ def prune_layers(
                     f"method 'pass' takes no grouped convolution; {name!r} has {len(H)} groups"
                 )
         moved = {n: pass_gram(w, grams[n][0], sparsity, damping) for n, w in weights.items()}
-        pruned = _with(model, moved)
+        pruned = with_matrices(model, moved)
         left = {n: (w.detach() != 0).double() for n, w in prunable(pruned).items()}
         return pruned, keep_top(left, sparsity, "layer")
     traces = {n: _trace(w, grams[n], damping, scope) for n, w in weights.items()}
@@ -167,13 +167,13 @@ def refit_layers(
 
     Least squares as in :func:`refit`, for masks from any criterion. Layers without a mask stay.
     """
-    weights, grams = _matrices(model, batch)
+    weights, grams = matrices(model, batch)
     given = checks.masks(kept, prunable(model))
     flat = {name: mask.flatten(1) for name, mask in given.items()}
     return _refitted(model, weights, grams, flat, damping)
 
 
-def _matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def matrices(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Each weight as a float64 matrix (out, in), and each layer's H."""
     grams = layer_grams(model, checks.batch(batch)[0])
     return {n: w.detach().double().flatten(1) for n, w in prunable(model).items()}, grams
@@ -203,11 +203,11 @@ def _refitted(
         H = grams[name]
         groups = zip(weights[name].chunk(len(H)), H, mask.chunk(len(H)), strict=True)
         fitted[name] = torch.cat([refit_gram(*group, damping) for group in groups])
-    return _with(model, fitted)
+    return with_matrices(model, fitted)
 
 
 @torch.no_grad()
-def _with(model: nn.Module, matrices: dict[str, Tensor]) -> nn.Module:
+def with_matrices(model: nn.Module, matrices: dict[str, Tensor]) -> nn.Module:
     """A copy of the model with these weights."""
     made = independent_copy(model)
     params = dict(made.named_parameters())

@@ -9,10 +9,13 @@ H, in float64:
 - **Masks** take weights from the fronts of the traces, whichever is cheapest.
 - **Least squares** fits the kept weights of each row, many rows in one batched Cholesky.
 - The **single pass** (Frantar & Alistarh, SparseGPT, ICML 2023, algorithm 1) decides on each input
-  once, from left to right, with one inverse for all rows.
+  once, from left to right, with one inverse for all rows. What a column becomes is a function that it
+  is given: zeros here, the nearest value of a grid in :mod:`teachkit.engine.rounding` (GPTQ).
 
 Dead inputs, always zero, have no row in the inverse: their weights cost nothing and go first.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +23,9 @@ from torch import Tensor
 from teachkit.core import checks
 from teachkit.core.ranking import keep_quota, keep_top, removed
 from teachkit.engine.surgeon import Trace, rows
+
+Settle = Callable[[int, Tensor], Tensor]
+"""What the column j of a block becomes, (rows,), given as it is when all before it are settled."""
 
 BLOCK = 128  # inputs that the single pass decides on at a time
 WORST = 1e13  # condition number of H beyond which float64 has no digits left for the choice
@@ -80,21 +86,41 @@ def refit_gram(W: Tensor, H: Tensor, mask: Tensor, damping: float) -> Tensor:
 
 def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:
     """As ``prune_layer_pass``, from H (in, in) in place of the inputs; all in float64."""
-    U = torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
-    moved, old = W.clone(), W == 0
+    U = upper(H, damping)
+    old = W == 0
     cheap = old.double() + (H.diagonal() <= 0)  # old zeros go first, then dead inputs
     quota = max(removed(W.numel(), sparsity) - int(old.sum()), 0)
     done = spent = 0
-    for start in range(0, W.shape[1], BLOCK):
-        cols = slice(start, min(start + BLOCK, W.shape[1]))
+
+    def choose_block(cols: slice, moved: Tensor) -> Settle:
+        nonlocal done, spent
         done += int((~old[:, cols]).sum())
         due = round(quota * done / max(int((~old).sum()), 1))
-        cost = (moved[:, cols] / U.diagonal()[cols]).square().masked_fill(cheap[:, cols] > 0, 0.0)
+        cost = (moved / U.diagonal()[cols]).square().masked_fill(cheap[:, cols] > 0, 0.0)
         cost -= old[:, cols].double()
         keep = cost.numel() - (due - spent) - int(old[:, cols].sum())
         kept = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
         spent = due
-        errors = _sweep(moved[:, cols], kept, U[cols, cols])
+        return lambda j, column: column.masked_fill(~kept[:, j], 0.0)
+
+    return swept(W, U, choose_block)
+
+
+def upper(H: Tensor, damping: float) -> Tensor:
+    """U with UᵀU = (H + λI)⁻¹: row j is column j of the inverse without the inputs before, over √P_jj."""
+    U: Tensor = torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
+    return U
+
+
+def swept(W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle]) -> Tensor:
+    """Settle W (out, in) column by column, from left to right, what is further right making up for it.
+
+    ``decide`` gets a block of columns as it is when all before it are settled.
+    """
+    moved = W.clone()
+    for start in range(0, W.shape[1], BLOCK):
+        cols = slice(start, min(start + BLOCK, W.shape[1]))
+        errors = _sweep(moved[:, cols], decide(cols, moved[:, cols]), U[cols, cols])
         moved[:, cols.stop :] -= errors @ U[cols, cols.stop :]
     return moved
 
@@ -145,13 +171,14 @@ def _solve(A: Tensor, support: Tensor, slope: Tensor) -> Tensor:
     return torch.zeros_like(slope).scatter_(1, at, torch.cholesky_solve(right, factor)[:, :, 0])
 
 
-def _sweep(moved: Tensor, kept: Tensor, U: Tensor) -> Tensor:
-    """Zero what is not kept, column by column, moving what is further right; returns the errors."""
+def _sweep(moved: Tensor, settle: Settle, U: Tensor) -> Tensor:
+    """Settle a block in place, column by column, moving what is further right; returns the errors."""
     errors = torch.zeros_like(moved)
     for j in range(moved.shape[1]):
-        errors[:, j] = moved[:, j].masked_fill(kept[:, j], 0.0) / U[j, j]
+        value = settle(j, moved[:, j])
+        errors[:, j] = (moved[:, j] - value) / U[j, j]
         moved[:, j:] -= errors[:, j, None] * U[j, j:]
-        moved[:, j].masked_fill_(~kept[:, j], 0.0)
+        moved[:, j] = value
     return errors
 
 

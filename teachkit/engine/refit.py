@@ -14,11 +14,14 @@ H, in float64:
 Dead inputs, always zero, have no row in the inverse: their weights cost nothing and go first.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from teachkit.core import checks
-from teachkit.core.ranking import keep_quota, keep_top, removed
+from teachkit.core.ranking import keep_n_of_m, keep_quota, keep_top, removed
+from teachkit.engine.amounts import Pattern
 from teachkit.engine.surgeon import Trace, rows
 
 BLOCK = 128  # inputs that the single pass decides on at a time
@@ -80,23 +83,46 @@ def refit_gram(W: Tensor, H: Tensor, mask: Tensor, damping: float) -> Tensor:
 
 def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:
     """As ``prune_layer_pass``, from H (in, in) in place of the inputs; all in float64."""
+    return single_pass(W, H, sparsity, damping)[0]
+
+
+def single_pass(
+    W: Tensor, H: Tensor, asked: float | Pattern, damping: float
+) -> tuple[Tensor, Tensor]:
+    """The weights after the pass and what it kept; with n:m the choice falls group by group.
+
+    The choice in a group of m inputs is made when the pass comes to it: what those further left have
+    left to it to make up for is in its weights by then.
+    """
     U = torch.linalg.cholesky(inverted(damped(H, damping), damping), upper=True)
     moved, old = W.clone(), W == 0
     cheap = old.double() + (H.diagonal() <= 0)  # old zeros go first, then dead inputs
-    quota = max(removed(W.numel(), sparsity) - int(old.sum()), 0)
-    done = spent = 0
-    for start in range(0, W.shape[1], BLOCK):
-        cols = slice(start, min(start + BLOCK, W.shape[1]))
-        done += int((~old[:, cols]).sum())
-        due = round(quota * done / max(int((~old).sum()), 1))
+    masks = []
+    for cols, due in _blocks(old, asked):
         cost = (moved[:, cols] / U.diagonal()[cols]).square().masked_fill(cheap[:, cols] > 0, 0.0)
         cost -= old[:, cols].double()
-        keep = cost.numel() - (due - spent) - int(old[:, cols].sum())
-        kept = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
-        spent = due
-        errors = _sweep(moved[:, cols], kept, U[cols, cols])
+        kept = torch.ones_like(old[:, cols])
+        if not isinstance(asked, Pattern):
+            keep = cost.numel() - due - int(old[:, cols].sum())
+            kept = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
+        errors = _sweep(moved[:, cols], kept, U[cols, cols], asked, cheap[:, cols])
         moved[:, cols.stop :] -= errors @ U[cols, cols.stop :]
-    return moved
+        masks.append(kept)
+    return moved, torch.cat(masks, 1)
+
+
+def _blocks(old: Tensor, asked: float | Pattern) -> Iterator[tuple[slice, int]]:
+    """The columns of each block, whole groups of n:m, and how many weights that are not zero go there."""
+    width, done, spent = old.shape[1], 0, 0
+    share = 0.0 if isinstance(asked, Pattern) else asked
+    size = BLOCK - BLOCK % asked.m if isinstance(asked, Pattern) else BLOCK
+    quota = max(removed(old.numel(), share) - int(old.sum()), 0)
+    for start in range(0, width, max(size, getattr(asked, "m", 1))):
+        cols = slice(start, min(start + max(size, getattr(asked, "m", 1)), width))
+        done += int((~old[:, cols]).sum())
+        due = round(quota * done / max(int((~old).sum()), 1))
+        yield cols, due - spent
+        spent = due
 
 
 def damped(H: Tensor, damping: float) -> Tensor:
@@ -145,10 +171,19 @@ def _solve(A: Tensor, support: Tensor, slope: Tensor) -> Tensor:
     return torch.zeros_like(slope).scatter_(1, at, torch.cholesky_solve(right, factor)[:, :, 0])
 
 
-def _sweep(moved: Tensor, kept: Tensor, U: Tensor) -> Tensor:
-    """Zero what is not kept, column by column, moving what is further right; returns the errors."""
+def _sweep(moved: Tensor, kept: Tensor, U: Tensor, asked: float | Pattern, cheap: Tensor) -> Tensor:
+    """Zero what is not kept, column by column, moving what is further right; returns the errors.
+
+    With n:m what is kept is chosen here, at the first column of each group.
+    """
     errors = torch.zeros_like(moved)
     for j in range(moved.shape[1]):
+        if isinstance(asked, Pattern) and j % asked.m == 0:
+            group = slice(j, j + asked.m)
+            cost = (
+                (moved[:, group] / U.diagonal()[group]).square().masked_fill(cheap[:, group] > 0, 0)
+            )
+            kept[:, group] = keep_n_of_m({"": cost - cheap[:, group]}, *asked)[""]
         errors[:, j] = moved[:, j].masked_fill(kept[:, j], 0.0) / U[j, j]
         moved[:, j:] -= errors[:, j, None] * U[j, j:]
         moved[:, j].masked_fill_(~kept[:, j], 0.0)

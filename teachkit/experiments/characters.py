@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from teachkit.core import files
 from teachkit.lab import data, language, matrices, transformers
+from teachkit.lab.tokens import Characters
 from teachkit.lab.training import fit
 
 LENGTH, BATCH, STEPS, RATE, DECAY = 128, 32, 1000, 2e-3, 0.1
@@ -47,7 +48,7 @@ def decaying(net: nn.Module) -> list[dict[str, Any]]:
 @cache
 def trained(seed: int) -> dict[str, Tensor]:
     """The weights of a transformer that has read a thousand batches, rounded to half precision."""
-    letters = language.Characters(language.text("shakespeare"))
+    letters = Characters(language.text("shakespeare"))
     tokens = language.halves(letters.encode(language.text("shakespeare")))[0]
     dice = torch.Generator().manual_seed(seed)
     seen = language.windows(tokens, LENGTH + 1, BATCH * STEPS, dice)

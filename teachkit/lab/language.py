@@ -5,8 +5,6 @@ weights are kept in half precision.
 """
 
 import lzma
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from teachkit.core.objective import eval_mode
 from teachkit.lab import matrices, transformers
 from teachkit.lab.data import shipped
 from teachkit.lab.fetching import DataError, verified
+from teachkit.lab.tokens import Characters, Language
 
 TEXTS = {  # SHA-256 of the packed file, and of the text itself
     "shakespeare": (
@@ -38,40 +37,6 @@ TEXTS = {  # SHA-256 of the packed file, and of the text itself
 WEIGHTS = "characters.safetensors"
 WEIGHTS_SHA256 = ""
 SHARE = 0.9  # of a text is for training and calibration
-
-
-class Language(NamedTuple):
-    """A model, and how text becomes its tokens and tokens become text."""
-
-    model: nn.Module
-    encode: Callable[[str], Tensor]
-    decode: Callable[[Sequence[int]], str]
-
-
-class Characters:
-    """A token for each character that occurs in a text, in the order of the alphabet.
-
-    >>> letters = Characters("banana")
-    >>> letters.encode("nab"), letters.decode([0, 2])
-    (tensor([2, 0, 1]), 'an')
-    """
-
-    def __init__(self, text: str) -> None:
-        self.known = sorted(set(text))
-        self._number = {letter: i for i, letter in enumerate(self.known)}
-
-    def encode(self, text: str) -> Tensor:
-        """The tokens of a text, (n,); a character that is not known is refused."""
-        odd = sorted(set(text) - set(self.known))
-        if odd:
-            raise ValueError(
-                f"text has the character {odd[0]!r}; known are {''.join(self.known)!r}"
-            )
-        return torch.tensor([self._number[c] for c in text], dtype=torch.int64, device="cpu")
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens."""
-        return "".join(self.known[int(each)] for each in tokens)
 
 
 def text(name: str) -> str:

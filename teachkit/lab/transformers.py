@@ -123,7 +123,8 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(n, T, width) → the same shape."""
         h = h + self.attention(self.norm_attention(h))
-        return h + self.mlp(self.norm_mlp(h))
+        more: Tensor = self.mlp(self.norm_mlp(h))
+        return h + more
 
 
 class Transformer(nn.Module):

@@ -5,8 +5,10 @@
 
 from functools import cache, partial
 from math import cos, pi
+from pathlib import Path
 from typing import Any
 
+import pooch
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -45,7 +47,6 @@ def decaying(net: nn.Module) -> list[dict[str, Any]]:
     return [{"params": wide, "weight_decay": DECAY}, {"params": flat, "weight_decay": 0.0}]
 
 
-@cache
 def trained(seed: int) -> dict[str, Tensor]:
     """The weights of a transformer that has read a thousand batches, rounded to half precision."""
     letters = Characters(language.text("shakespeare"))
@@ -58,6 +59,25 @@ def trained(seed: int) -> dict[str, Tensor]:
     return {name: p.detach().half() for name, p in made.named_parameters()}
 
 
+def weights(seed: int) -> dict[str, Tensor]:
+    """What :func:`trained` gives; it takes minutes, so it is kept in the user's cache."""
+    settings = {"steps": STEPS, "batch": BATCH, "length": LENGTH, "rate": RATE, "decay": DECAY}
+    known = {name: str(value) for name, value in settings.items()}
+    folder = matrices.Folder(Path(pooch.os_cache("teachkit")) / "characters", known)
+    return folder(seed, partial(trained, seed))
+
+
+@cache
+def network(seed: int) -> nn.Module:
+    """The course's own model for seed 0, and its siblings, in torch's default float type."""
+    net = language.shakespeare().model
+    if seed:
+        kind = torch.get_default_dtype()
+        net = transformers.transformer(len(net.head.weight), context=LENGTH).to(kind)
+        net.load_state_dict({name: w.to(kind) for name, w in weights(seed).items()})
+    return net.eval().requires_grad_(False)
+
+
 if __name__ == "__main__":
     about = {"made by": "python -m teachkit.experiments.characters"}
-    files.replace(data.folder() / language.WEIGHTS, matrices.packed(trained(0), about))
+    files.replace(data.folder() / language.WEIGHTS, matrices.packed(weights(0), about))

@@ -81,7 +81,8 @@ def sparsegpt_naive(
     """
     H, asked = _damped(X, damping), amounts.parsed(sparsity)
     U = torch.linalg.cholesky(torch.linalg.inv(H), upper=True)
-    w, step = W.to(H), asked.m if isinstance(asked, amounts.Pattern) else block
+    step = asked.m if isinstance(asked, amounts.Pattern) else checks.whole("block", block, 1)
+    w = W.to(H)
     kept = torch.ones_like(W, dtype=torch.bool)
     for j in range(W.shape[1]):
         if j % step == 0:

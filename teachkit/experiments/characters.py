@@ -70,12 +70,7 @@ def weights(seed: int) -> dict[str, Tensor]:
 @cache
 def network(seed: int) -> nn.Module:
     """The course's own model for seed 0, and its siblings, in torch's default float type."""
-    net = language.shakespeare().model
-    if seed:
-        kind = torch.get_default_dtype()
-        net = transformers.transformer(len(net.head.weight), context=LENGTH).to(kind)
-        net.load_state_dict({name: w.to(kind) for name, w in weights(seed).items()})
-    return net.eval().requires_grad_(False)
+    return language.loaded(weights(seed)) if seed else language.shakespeare().model
 
 
 if __name__ == "__main__":

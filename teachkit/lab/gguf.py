@@ -131,8 +131,10 @@ def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     try:
         content: Bytes = np.memmap(path, np.uint8, "r")
-    except ValueError as error:  # an empty file
+    except ValueError as error:
         raise DataError(f"{path} is no GGUF file: it is empty") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
     try:
         return _read(content)
     except (DataError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ weights are kept in half precision.
 """
 
 import lzma
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -100,14 +101,19 @@ def shakespeare() -> Language:
     In torch's default float type.
     """
     letters = Characters(text("shakespeare"))
-    weights = matrices.read(WEIGHTS, shipped(WEIGHTS, WEIGHTS_SHA256))
+    net = loaded(matrices.read(WEIGHTS, shipped(WEIGHTS, WEIGHTS_SHA256)))
+    return Language(net, letters.encode, letters.decode)
+
+
+def loaded(weights: Mapping[str, Tensor]) -> transformers.Transformer:
+    """The small transformer with these weights, in torch's default float type."""
     kind = torch.get_default_dtype()
-    net = transformers.transformer(len(letters.known)).to(kind)
+    net = transformers.transformer().to(kind)
     try:
         net.load_state_dict({name: w.to(kind) for name, w in weights.items()})
     except RuntimeError as error:
-        raise DataError(f"{WEIGHTS} does not fit the model: {error}") from error
-    return Language(net.eval().requires_grad_(False), letters.encode, letters.decode)
+        raise DataError(f"the weights are of another network: {error}") from error
+    return net.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -121,7 +127,7 @@ def perplexity(model: nn.Module, tokens: Tensor, *, chunk: int = 8) -> float:
     >>> round(perplexity(always, torch.tensor([[0, 1, 2, 3]])), 4)
     5.0
     """
-    at, total = next(iter(checks.model(model).parameters())).device, 0.0
+    at, total = next(checks.model(model).parameters(), tokens).device, 0.0
     with eval_mode(model):
         for some in torch.split(_rows(tokens, 2), checks.whole("chunk", chunk, 1)):
             logits = _logits(model(some.to(at)), some)[:, :-1].flatten(0, 1)
@@ -134,12 +140,12 @@ def perplexity(model: nn.Module, tokens: Tensor, *, chunk: int = 8) -> float:
 @torch.no_grad()
 def says(language: Language, prompt: str, count: int = 40, context: int = 128) -> str:
     """What a model goes on with: ``count`` tokens, each time the likeliest, from the last ``context``."""
+    at = next(checks.model(language.model).parameters()).device
     tokens = language.encode(prompt).tolist()
     if not tokens:
         raise ValueError("prompt must not be empty")
     for _ in range(checks.whole("count", count)):
         recent = torch.tensor([tokens[-checks.whole("context", context, 1) :]], device="cpu")
-        at = next(language.model.parameters()).device
         tokens.append(int(language.model(recent.to(at))[0, -1].argmax()))
     return language.decode(tokens)
 

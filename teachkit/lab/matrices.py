@@ -43,7 +43,7 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None
     >>> len(packed({"w": torch.ones(2, dtype=torch.float16)}))
     68
     """
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return bytes(_save(whole, metadata=dict(about) if about else None))
 
 

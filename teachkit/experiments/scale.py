@@ -1,12 +1,12 @@
-"""The small language model pruned in every way: criterion against update, and outliers brought in and taken out.
+"""The small language model pruned in every way: criterion against update, outliers brought in and taken out.
 
 ``python -m teachkit.experiments.scale`` writes three tables into data/experiments; on one core half an hour,
 and a quarter more for the two models of other seeds, which are trained first and kept. A run that is
 interrupted goes on.
 
-Calibrated is on 64 windows of 128 characters of the first nine tenths of Tiny Shakespeare, other ones for each
-model; judged on 96 of the rest. ``loss`` is the cross-entropy of the next character, the logarithm of the
-perplexity.
+Calibrated is on 64 windows of 128 characters of the first nine tenths of Tiny Shakespeare, others for
+each model; judged on 96 of the rest. ``loss`` is the cross-entropy of the next character, the logarithm
+of the perplexity.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ from teachkit.experiments.characters import network
 from teachkit.lab import language
 from teachkit.lab.stretching import joints
 from teachkit.lab.sweep import Row
-from teachkit.lab.tokens import Characters
+from teachkit.lab.tokens import Characters, Language
 
 SEEDS = [0, 1, 2]
 WAYS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def methods_cell(seed: int, way: str, sparsity: float | str) -> Row:
     options = WAYS[way] | {"generator": torch.Generator().manual_seed(seed), "progress": False}
     net, _ = scale.prune(network(seed), calibration(seed), sparsity=sparsity, **options)
     letters = Characters(language.text("shakespeare"))
-    speaker = language.Language(net, letters.encode, letters.decode)
+    speaker = Language(net, letters.encode, letters.decode)
     return judged(net) | {"says": scale.says(speaker, PROMPT, 60)[len(PROMPT) :]}
 
 

@@ -6,6 +6,7 @@ weights are kept in half precision.
 
 import lzma
 from collections.abc import Mapping
+from math import exp
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ def perplexity(model: nn.Module, tokens: Tensor, *, chunk: int = 8) -> float:
             total += float(
                 cross_entropy(logits.float(), some[:, 1:].flatten().to(at), reduction="sum")
             )
-    return float(torch.tensor(total / tokens[:, 1:].numel(), dtype=torch.float64).exp())
+    return exp(total / tokens[:, 1:].numel())
 
 
 @torch.no_grad()

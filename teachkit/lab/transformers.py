@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+        self.weight, self.eps = nn.Parameter(torch.ones(width, device=_device())), eps
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape; the mean is taken over the last dimension, in float32 at least."""
@@ -135,7 +135,9 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.places = None if context is None else nn.Parameter(torch.zeros(context, width))
+        self.places = None
+        if context is not None:
+            self.places = nn.Parameter(torch.zeros(context, width, device=_device()))
         self.blocks, self.norm = nn.ModuleList(blocks), norm(width)
         self.head = linear(width, vocabulary)
 
@@ -152,6 +154,11 @@ class Transformer(nn.Module):
             h = block(h)
         logits: Tensor = self.head(self.norm(h))
         return logits
+
+
+def _device() -> torch.device:
+    """Where torch's own layers are made, too."""
+    return torch.get_default_device()
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

@@ -29,6 +29,8 @@ from teachkit.lab.fingerprint import describe
 from teachkit.lab.language import perplexity, says
 from teachkit.lab.matrices import Folder
 from teachkit.lab.stretching import equalised, stretched
+from teachkit.lab.transformers import blocks_by_name
+from teachkit.structured import shrink
 
 __all__ = [
     "blocks_of", "equalised", "input_norms", "layers_of", "owl", "owl_densities", "perplexity", "says",
@@ -163,6 +165,44 @@ def prune(
             layer.weight.data.copy_(made[name])
             masks[name] = made[f"{name}.mask"]
     return pruned, masks
+
+
+# --- Whole heads and channels, removed for real. ---
+
+
+def unit_scores(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
+    """How much each channel of an MLP and each group of heads writes, by ``blocks.0.mlp``, ``….attention``.
+
+    √ Σ ‖w_:j‖² mean x_j² over the columns j of ``down``, one for each channel, or of ``o``, one sum for the
+    heads that share a key and a value.
+    """
+    norms, scores = input_norms(model, tokens), {}
+    for at, block in blocks_by_name(model).items():
+        for name, columns in (("mlp.down", 1), ("attention.o", block.shared)):
+            W = block.get_parameter(f"{name}.weight").detach()
+            energy = W.square().sum(0) * norms[f"{at}.{name}.weight"].square()
+            scores[f"{at}.{name.split('.')[0]}"] = energy.view(-1, columns).sum(1).sqrt()
+    return scores
+
+
+def without_units(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
+    """A smaller transformer without the channels and groups of heads that ``keep`` marks False.
+
+    Keys are those of :func:`unit_scores`; MLPs are shrunk by ``structured.shrink``. It computes what the
+    large one does with zeros in those columns of ``down`` and ``o``.
+    """
+    small = independent_copy(model)
+    blocks = blocks_by_name(small).items()
+    parts = {f"{at}.{part}": (block, part) for at, block in blocks for part in ("mlp", "attention")}
+    for name, mask in keep.items():
+        if name not in parts:
+            raise ValueError(f"keep has the key {name!r}; allowed are {sorted(parts)}")
+        block, part = parts[name]
+        if part == "mlp":
+            block.mlp = shrink(block.mlp, {"up": mask})
+        else:
+            block.attention = block.attention.only(mask)
+    return small
 
 
 def _seed(dice: torch.Generator) -> int:

@@ -49,6 +49,7 @@ LESSONS = [
     "scale",
 ]
 LAB = [
+    "attention",
     "curves",
     "data",
     "evaluation",
@@ -492,6 +493,12 @@ SPECIAL = {
         }
         for name in ("stretched", "equalised")
     },
+    "scale.unit_scores": {"model": talker},
+    "scale.without_units": {
+        "model": talker,
+        "keep": lambda: {"blocks.0.attention": torch.tensor([True, False])},
+    },
+    "lab.transformers.blocks_by_name": {"model": talker},
     "lab.stretching.joints": {"model": talker},
     "lab.language.text": {"name": lambda: "devil"},
     "lab.language.halves": {"tokens": lambda: torch.arange(20)},
@@ -511,8 +518,8 @@ SPECIAL = {
     "lab.gguf.q4_1": {"blocks": lambda: np.zeros((2, 20), np.uint8)},
     "lab.matrices.packed": {"tensors": scores, "about": lambda: {"a": "b"}},
     "lab.matrices.read": {"content": packed_scores},
-    "lab.transformers.rotate": {"base": lambda: 100.0},
-    "lab.transformers.linear": {"inputs": lambda: 3, "outputs": lambda: 2},
+    "lab.attention.rotate": {"base": lambda: 100.0},
+    "lab.attention.linear": {"inputs": lambda: 3, "outputs": lambda: 2},
     **{
         f"lab.transformers.{name}": {
             "vocabulary": lambda: 5,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from teachkit.lab import data, fetching, gguf, language, matrices, smollm2, transformers
+from teachkit.lab import attention, data, fetching, gguf, language, matrices, smollm2, transformers
 from teachkit.lab.fetching import DataError
 from teachkit.lab.tokens import BytePairs, Characters, letters
 
@@ -51,7 +51,7 @@ def test_no_place_sees_what_comes_later(kind):
 @settings(max_examples=20)
 def test_a_product_of_rotated_vectors_knows_only_how_far_apart_they_are(seed, at, gap):
     q, k = normal(8, seed=seed).double(), normal(8, seed=seed + 1).double()
-    turned = [transformers.rotate(v.expand(12, 8), 100.0) for v in (q, k)]
+    turned = [attention.rotate(v.expand(12, 8), 100.0) for v in (q, k)]
     assert float(turned[0][at] @ turned[1][at + gap]) == pytest.approx(
         float(turned[0][0] @ turned[1][gap])
     )
@@ -60,7 +60,7 @@ def test_a_product_of_rotated_vectors_knows_only_how_far_apart_they_are(seed, at
 
 
 def test_the_first_pair_turns_by_one_radian_a_place_and_the_last_slowest():
-    turned = transformers.rotate(torch.ones(3, 4).double(), 10_000.0)
+    turned = attention.rotate(torch.ones(3, 4).double(), 10_000.0)
     angles = torch.atan2(turned[:, 1::2], turned[:, 0::2]) - torch.pi / 4
     torch.testing.assert_close(
         angles[:, 0].remainder(2 * torch.pi)[1:], torch.tensor([1.0, 2.0]).double()
@@ -81,7 +81,7 @@ def test_heads_that_share_a_key_read_the_same_one():
     net = model("llama").blocks[0].attention
     x = normal(2, 5, 16, seed=3).double()
     q, k, v = (layer(x).view(2, 5, -1, 4).transpose(1, 2) for layer in (net.q, net.k, net.v))
-    q, k = transformers.rotate(q, 10_000.0), transformers.rotate(k, 10_000.0)
+    q, k = attention.rotate(q, 10_000.0), attention.rotate(k, 10_000.0)
     heads = [
         scaled_dot_product_attention(q[:, i], k[:, i // 2], v[:, i // 2], is_causal=True)
         for i in range(4)
@@ -109,7 +109,7 @@ def test_the_gate_of_swiglu():
             "heads must be a multiple of kv, got 4 and 3",
         ),
         (lambda: model("gpt")(tokens(T=13)), "at most 12 tokens fit in, got 13 in a row"),
-        (lambda: transformers.rotate(torch.ones(2, 3), 1.0), "even last dimension"),
+        (lambda: attention.rotate(torch.ones(2, 3), 1.0), "even last dimension"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(make, said):

@@ -498,6 +498,56 @@ def test_owl_counts_the_scores_above_a_multiple_of_their_mean():
     assert [int(mask.sum()) for mask in kept.values()] == [10, 6]
 
 
+# Heads and channels, removed for real ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [small, tiny_llama])
+def test_a_smaller_transformer_computes_what_zeros_compute(make):
+    net, x = make(), tokens()
+    scores = scale.unit_scores(net, x)
+    keep = {name: score > score.median() for name, score in scores.items()}
+    little = scale.without_units(net, keep)
+    zeroed = copy.deepcopy(net)
+    for name, mask in keep.items():
+        layer = zeroed.get_submodule(f"{name}.{'down' if 'mlp' in name else 'o'}")
+        columns = layer.weight.shape[1] // len(mask)
+        layer.weight.data[:, ~mask.repeat_interleave(columns)] = 0
+    torch.testing.assert_close(little(x), zeroed(x))
+    assert not torch.allclose(little(x), net(x))
+    count, fewer = (
+        sum(p.numel() for p in each.blocks.parameters() if p.ndim == 2) for each in (net, little)
+    )
+    assert fewer == count // 2
+
+
+def test_the_score_of_a_unit_is_the_size_of_what_it_writes():
+    """With orthogonal outputs: the root of the mean square of the change when the unit goes."""
+    net, x = small(depth=1), tokens()
+    scores = scale.unit_scores(net, x)["blocks.0.mlp"]
+    seen = []
+    net.blocks[0].mlp.register_forward_hook(lambda *given: seen.append(given[2]))
+    net(x)
+    for j in (0, 5):
+        net.blocks[0].mlp.down.weight.data[:, j], w = 0, net.blocks[0].mlp.down.weight[:, j].clone()
+        net(x)
+        net.blocks[0].mlp.down.weight.data[:, j] = w.detach()
+        change = (seen[0] - seen[-1]).square().sum(-1).mean().sqrt()
+        assert float(change) == pytest.approx(float(scores[j]))
+
+
+def test_units_that_cannot_go_are_refused():
+    with pytest.raises(
+        ValueError, match=r"keep has the key 'mlp'; allowed are \['blocks.0.attention'"
+    ):
+        scale.without_units(small(), {"mlp": torch.ones(32) > 0})
+    with pytest.raises(ValueError, match="keep must leave one head or more"):
+        scale.without_units(small(), {"blocks.0.attention": torch.zeros(2) > 0})
+    with pytest.raises(
+        TypeError, match="model must be a transformer of lab.transformers, got Linear"
+    ):
+        scale.without_units(nn.Linear(2, 2), {})
+
+
 # How good, and what it says --------------------------------------------------------------------------
 
 

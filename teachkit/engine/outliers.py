@@ -22,9 +22,10 @@ def input_norms(
     An outlier is an input whose norm is many times the median.
     """
     found: dict[str, Tensor] = {}
+    rows = (tokens[..., 0] if tokens.is_floating_point() else tokens).numel()
     with eval_mode(checks.model(model)):
         for stop in blockwise.walk(model, tokens, "norms", path=blocks, chunk=chunk):
-            found |= {name: (s / tokens[..., 0].numel()).sqrt() for name, s in stop.look().items()}
+            found |= {name: (s / rows).sqrt() for name, s in stop.look().items()}
     return found
 
 

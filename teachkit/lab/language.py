@@ -37,7 +37,7 @@ TEXTS = {  # SHA-256 of the packed file, and of the text itself
     ),
 }
 WEIGHTS = "characters.safetensors"
-WEIGHTS_SHA256 = ""
+WEIGHTS_SHA256 = "d38d933dd38995499bdc5c8825552ed5d22365900857e166687830ab4406ded4"
 SHARE = 0.9  # of a text is for training and calibration
 
 

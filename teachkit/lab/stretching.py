@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from teachkit.core import checks, door
 from teachkit.core.copies import independent_copy
-from teachkit.lab.transformers import Block, SwiGLU, Transformer
+from teachkit.lab.transformers import Block, SwiGLU, blocks_by_name
 
 
 class Joint(NamedTuple):
@@ -45,13 +45,8 @@ class Joint(NamedTuple):
 
 def joints(model: nn.Module) -> Iterator[Joint]:
     """The places of a transformer of the course where inputs can be stretched, in the order of its blocks."""
-    if not isinstance(model, Transformer):
-        raise TypeError(
-            f"model must be a transformer of lab.transformers, got {type(model).__name__}"
-        )
-    for i, block in enumerate(model.blocks):
-        if isinstance(block, Block):
-            yield from _joints(f"blocks.{i}", block)
+    for name, block in blocks_by_name(model).items():
+        yield from _joints(name, block)
 
 
 def stretched(model: nn.Module, factors: Mapping[str, Tensor]) -> nn.Module:

@@ -6,8 +6,7 @@ h → h + mlp(norm(h)). So a block can be pruned when those before it are done, 
 give it.
 
 Sources: Vaswani et al., NIPS 2017; Radford et al. 2019 (GPT-2); Zhang & Sennrich, NeurIPS 2019 (RMSNorm);
-Shazeer 2020 (SwiGLU); Su et al. 2021 (RoPE); Ainslie et al., EMNLP 2023 (grouped queries); Touvron et al.
-2023 (Llama).
+Shazeer 2020 (SwiGLU); Touvron et al. 2023 (Llama). Attention is in :mod:`teachkit.lab.attention`.
 """
 
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, silu
 
 from teachkit.core import checks, door
+from teachkit.lab.attention import Attention, linear
 
 Norm = Callable[[int], nn.Module]
 
@@ -35,54 +35,6 @@ class RMSNorm(nn.Module):
         size = wide.square().mean(-1, keepdim=True) + self.eps
         made: Tensor = (wide * size.rsqrt()).to(x.dtype) * self.weight
         return made
-
-
-def rotate(x: Tensor, base: float) -> Tensor:
-    """RoPE: turn each pair (x₂ᵢ, x₂ᵢ₊₁) at place t by the angle t · base^(−2i/d); x is (..., T, d).
-
-    A product of two turned vectors depends on how far apart their places are, and not on where.
-    Source: Su et al. 2021, equation 15.
-
-    >>> rotate(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), 10_000.0).round(decimals=4)
-    tensor([[1.0000, 0.0000],
-            [0.5403, 0.8415]])
-    """
-    T, d = x.shape[-2:]
-    if d % 2 or not base > 0:
-        raise ValueError(f"needs an even last dimension and base > 0, got {d} and {base!r}")
-    kind = torch.promote_types(x.dtype, torch.float32)
-    steps = torch.arange(0, d, 2, device=x.device, dtype=kind) / d
-    angle = torch.arange(T, device=x.device, dtype=kind)[:, None] * float(base) ** -steps
-    c, s, (u, v) = angle.cos().to(x), angle.sin().to(x), (x[..., 0::2], x[..., 1::2])
-    return torch.stack([u * c - v * s, u * s + v * c], -1).flatten(-2)
-
-
-class Attention(nn.Module):
-    """softmax(q kᵀ / √d) v in each head, looking back only; several heads may share a key and a value."""
-
-    def __init__(self, width: int, heads: int, kv: int, base: float | None) -> None:
-        super().__init__()
-        inner = width // heads * kv
-        self.heads, self.kv, self.base = heads, kv, base
-        self.q, self.k = linear(width, width), linear(width, inner)
-        self.v, self.o = linear(width, inner), linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, T, width) → the same shape."""
-        q, k, v = self._split(self.q(x)), self._split(self.k(x)), self._split(self.v(x))
-        if self.base is not None:
-            q, k = rotate(q, self.base), rotate(k, self.base)
-        shared = self.heads // self.kv
-        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-        seen = scaled_dot_product_attention(q, k, v, is_causal=True)
-        made: Tensor = self.o(seen.transpose(1, 2).flatten(2))
-        return made
-
-    def _split(self, y: Tensor) -> Tensor:
-        """(n, T, heads · d) → (n, heads, T, d)."""
-        n, T, width = y.shape
-        size = self.q.in_features // self.heads
-        return y.view(n, T, width // size, size).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -120,6 +72,11 @@ class Block(nn.Module):
         self.norm_attention, self.attention = norm(attention.q.in_features), attention
         self.norm_mlp, self.mlp = norm(attention.q.in_features), mlp
 
+    @property
+    def shared(self) -> int:
+        """How many columns of ``o`` read from one key and value."""
+        return self.attention.heads // self.attention.kv * self.attention.size
+
     def forward(self, h: Tensor) -> Tensor:
         """(n, T, width) → the same shape."""
         h = h + self.attention(self.norm_attention(h))
@@ -156,14 +113,19 @@ class Transformer(nn.Module):
         return logits
 
 
+def blocks_by_name(model: nn.Module) -> dict[str, Block]:
+    """The blocks of a transformer of the course; another model is refused."""
+    if not isinstance(model, Transformer):
+        raise TypeError(
+            f"model must be a transformer of lab.transformers, got {type(model).__name__}"
+        )
+    found = {f"blocks.{i}": block for i, block in enumerate(model.blocks)}
+    return {name: block for name, block in found.items() if isinstance(block, Block)}
+
+
 def _device() -> torch.device:
     """Where torch's own layers are made, too."""
     return torch.get_default_device()
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A Linear layer without bias."""
-    return nn.Linear(inputs, outputs, bias=False)
 
 
 def transformer(

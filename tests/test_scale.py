@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from teachkit import masks, obs, scale
 from teachkit.core.layers import UncoveredError
 from teachkit.engine import amounts, blockwise, onelayer, refit
 from teachkit.engine.grams import add_gram, gram
-from teachkit.lab import transformers
+from teachkit.lab import language, transformers
 from teachkit.lab.fetching import DataError
+from teachkit.lab.tokens import Characters, Language
 
 AMOUNTS = (0.0, 0.3, 0.5, 1.0, "2:4", "1:2", "4:8")
 
@@ -567,3 +569,60 @@ def test_perplexity_leaves_the_mode_alone_and_refuses_single_tokens():
         scale.perplexity(net, tokens(T=1))
     with pytest.raises(ValueError, match=r"model must give logits \(n, T, V\)"):
         scale.perplexity(nn.Sequential(nn.Embedding(7, 3), nn.Flatten()), tokens())
+
+
+@pytest.fixture(scope="module")
+def shakespeare():
+    torch.set_default_dtype(torch.float64)
+    return language.shakespeare()
+
+
+def test_the_small_model_has_read_shakespeare(shakespeare):
+    held = language.halves(shakespeare.encode(language.text("shakespeare")))[1]
+    pieces = language.pieces(held, 128, 8)
+    assert (
+        scale.perplexity(shakespeare.model, pieces) < 7 < 60 < scale.perplexity(untrained(), pieces)
+    )
+    said = scale.says(shakespeare, "ROMEO:\n", 40)
+    assert said.startswith("ROMEO:\n")
+    assert len(said) == len("ROMEO:\n") + 40
+    known = set(re.findall(r"\w+", language.text("shakespeare")))
+    assert sum(word in known for word in re.findall(r"\w+", said)) >= 6
+
+
+def untrained():
+    return transformers.transformer().double()
+
+
+def test_what_a_model_says_is_the_likeliest_each_time_and_looks_back_so_far():
+    letters = Characters("abcdefg")
+    net = small()
+    heard = Language(net, letters.encode, letters.decode)
+    said = scale.says(heard, "abc", 4)
+    tokens = letters.encode(said)
+    for at in range(3, 7):
+        assert int(net(tokens[None, :at])[0, -1].argmax()) == int(tokens[at])
+    short = scale.says(heard, "abcdefg", 1, context=2)
+    assert short == "abcdefg" + scale.says(heard, "fg", 1)[-1]
+    assert scale.says(heard, "ab", 0) == "ab"
+    with pytest.raises(ValueError, match="prompt must not be empty"):
+        scale.says(heard, "", 4)
+
+
+def test_on_the_small_model_the_update_counts_for_more_than_the_criterion(shakespeare):
+    """The ordering of the large models turns round: magnitude before Wanda; least squares before both."""
+    train, held = language.halves(shakespeare.encode(language.text("shakespeare")))
+    x = language.windows(train, 128, 16, torch.Generator().manual_seed(1))
+    pieces = language.pieces(held, 128, 32)
+    found = {}
+    for name, options in (
+        ("magnitude", {}),
+        ("wanda", {}),
+        ("sparsegpt", {}),
+        ("refit", {"refit": True}),
+    ):
+        method = "magnitude" if name == "refit" else name
+        net, _ = prune(shakespeare.model, x, method, 0.7, **options)
+        found[name] = scale.perplexity(net, pieces, chunk=32)
+    assert found["refit"] < found["sparsegpt"] < found["magnitude"]
+    assert found["sparsegpt"] < found["wanda"]

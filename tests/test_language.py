@@ -139,6 +139,16 @@ def test_the_texts_are_the_ones_they_should_be(name):
     assert packed in page
 
 
+def test_the_weights_are_small_and_their_hash_is_on_the_page():
+    path = data.folder() / language.WEIGHTS
+    assert path.stat().st_size <= 2_000_000
+    assert language.WEIGHTS_SHA256 in (data.folder() / "README.md").read_text("utf-8")
+    weights = matrices.read(language.WEIGHTS, path.read_bytes())
+    assert {w.dtype for w in weights.values()} == {torch.float16}
+    with pytest.raises(DataError, match="the weights are of another network"):
+        language.loaded({"head.weight": torch.ones(2, 2)})
+
+
 def test_an_unknown_text_and_an_unknown_character_are_quoted():
     with pytest.raises(
         ValueError, match=r"name must be one of \['shakespeare', 'devil', 'python'\], got 'x'"

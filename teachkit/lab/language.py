@@ -132,9 +132,9 @@ def perplexity(model: nn.Module, tokens: Tensor, *, chunk: int = 8) -> float:
     with eval_mode(model):
         for some in torch.split(_rows(tokens, 2), checks.whole("chunk", chunk, 1)):
             logits = _logits(model(some.to(at)), some)[:, :-1].flatten(0, 1)
-            total += float(
-                cross_entropy(logits.float(), some[:, 1:].flatten().to(at), reduction="sum")
-            )
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            following = some[:, 1:].flatten().to(at)
+            total += float(cross_entropy(wide, following, reduction="sum"))
     return exp(total / tokens[:, 1:].numel())
 
 

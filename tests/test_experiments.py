@@ -17,14 +17,16 @@ from teachkit.experiments import (
     paradox,
     paradox_sum,
     paradox_why,
+    scale,
     schedules,
+    smollm2,
     sparse_stability,
     sparse_training,
 )
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_stability, sparse_training),
+    *(scale, sparse_stability, sparse_training),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -34,6 +36,7 @@ SAVED = {
     **{name: grid for name, (_, grid) in paradox_why.ON_MNIST.items()},
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in smollm2.TABLES.items()},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -87,6 +90,17 @@ PARTS = {
     "sparse_estimators": [{}],
     "sparse_gradients": [{"seed": SEED, "depth": 2}],
     "sparse_depth": [{"seed": SEED, "depth": 2}],
+    # Of seed 0, whose weights come with the course; others would be trained first.
+    "scale_inputs": [{"seed": 0, "layer": drawn("scale_inputs", "layer")}],
+    "scale_outliers": [
+        {"seed": 0, "size": drawn("scale_outliers", "size"), "way": way}
+        for way in ("magnitude", drawn("scale_outliers", "way"))
+    ],
+    "scale_methods": [
+        {"seed": 0, "sparsity": sparsity, "way": way}
+        for sparsity in (0.5, "2:4")
+        for way in ("magnitude", "SparseGPT")
+    ],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }
 

@@ -289,6 +289,42 @@ def test_a_model_of_half_precision_is_pruned(method):
     assert scale.perplexity(made, tokens()) > 1
 
 
+class Told(nn.Module):
+    """A block that is told more than its input, and says more than its output."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.inner = nn.Linear(wide, wide, bias=False)
+
+    def forward(self, h, mask, *, places):
+        return torch.tanh(self.inner(h) * mask + places), "more"
+
+
+class Teller(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.layers = nn.ModuleList([Told(4) for _ in range(3)])
+
+    def forward(self, x):
+        h, mask = self.first(x), x[:, :1].abs()
+        for layer in self.layers:
+            h = layer(h, mask, places=x.mean(1, keepdim=True))[0]
+        return h
+
+
+def test_what_a_block_is_told_beside_its_input_stays_with_its_samples():
+    torch.manual_seed(3)
+    net, x = Teller().double(), normal(12, 4, seed=4).double()
+    made, kept = prune(net, x, "sparsegpt", 0.5, chunk=5)
+    assert list(kept) == [f"layers.{i}.inner.weight" for i in range(3)]
+    want, h, mask = copy.deepcopy(net), net.first(x).detach(), x[:, :1].abs()
+    for layer in want.layers:
+        layer.inner.weight.data = pruned(layer.inner.weight.detach(), h, "sparsegpt", 0.5)
+        h = layer(h, mask, places=x.mean(1, keepdim=True))[0].detach()
+    torch.testing.assert_close(made(x), want(x))
+
+
 class Twice(nn.Module):
     def __init__(self):
         super().__init__()

@@ -526,12 +526,13 @@ def test_owl_keeps_the_mean_and_gives_more_to_outliers():
 
 
 def test_owl_counts_the_scores_above_a_multiple_of_their_mean():
-    net = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(2))).double()
-    for layer in net:
-        layer.weight.data = torch.eye(4).double() + 0.01
-    net[1].weight.data[:] = 1.0
+    net = nn.Sequential(
+        nn.Linear(4, 4, bias=False), nn.Identity(), nn.Linear(4, 4, bias=False)
+    ).double()
+    net[0].weight.data = torch.eye(4).double() + 0.01
+    net[2].weight.data[:] = 1.0
     rule = scale.owl(net, torch.eye(4).double(), 0.5, times=3.0, spread=0.1)
-    assert rule == pytest.approx({"0.weight": 0.4, "1.weight": 0.6})
+    assert rule == pytest.approx({"0.weight": 0.4, "2.weight": 0.6})
     kept = prune(net, torch.eye(4).double(), "wanda", rule, scope="layer")[1]
     assert [int(mask.sum()) for mask in kept.values()] == [10, 6]
 

@@ -51,10 +51,9 @@ def owl(
     names, shares = [], []
     with eval_mode(checks.model(model)):
         for stop in blockwise.walk(model, tokens, "norms", path=blocks):
-            sums, own = stop.look(), stop.layers
-            scores = [(at.weight.abs() * sums[name].sqrt()).reshape(-1) for name, at in own.items()]
-            names.append(list(own))
-            shares.append(_share(torch.cat(scores), times) if scores else 0.0)
+            if stop.layers:
+                names.append(list(stop.layers))
+                shares.append(_share(stop, times))
     rule = owl_densities(shares, 1 - sparsity, spread)
     return {name: 1 - d for own, d in zip(names, rule, strict=True) for name in own}
 
@@ -73,5 +72,9 @@ def owl_densities(shares: Sequence[float], density: float, spread: float) -> lis
     return found
 
 
-def _share(scores: Tensor, times: float) -> float:
-    return float((scores > times * scores.mean()).double().mean())
+def _share(stop: blockwise.Stop, times: float) -> float:
+    """The share of a block's scores that are above so many times their mean."""
+    sums = stop.look()
+    scores = [(at.weight.abs() * sums[n].sqrt()).reshape(-1) for n, at in stop.layers.items()]
+    together = torch.cat(scores)
+    return float((together > times * together.mean()).double().mean())

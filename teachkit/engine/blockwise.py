@@ -158,7 +158,8 @@ def prune_block(
         w = layer.weight.detach().double()
         task = Task(asked[name], method.scope, sums.get(name, w), damping, dice)
         try:
-            moved, mask = method.prune(w, task)
+            with torch.autocast(w.device.type, enabled=False):
+                moved, mask = method.prune(w, task)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from error
         made |= {name: moved.to(layer.weight.dtype), f"{name}.mask": mask}

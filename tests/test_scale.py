@@ -289,6 +289,20 @@ def test_a_model_of_half_precision_is_pruned(method):
     assert scale.perplexity(made, tokens()) > 1
 
 
+def test_autocast_reaches_the_activations_and_not_the_decisions():
+    net, x = small().float(), tokens()
+    exact, kept = prune(net, x, "sparsegpt", "2:4")
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, other = prune(net, x, "sparsegpt", "2:4")
+    same = sum(int((kept[name] == other[name]).sum()) for name in kept)
+    assert 0.9 < same / sum(mask.numel() for mask in kept.values()) < 1
+    for name in kept:
+        w = rough.get_parameter(name)
+        assert w.dtype == torch.float32
+        assert not torch.equal(w, w.bfloat16().float())
+        torch.testing.assert_close(w.norm(), exact.get_parameter(name).norm(), rtol=0.05, atol=0)
+
+
 class Told(nn.Module):
     """A block that is told more than its input, and says more than its output."""
 

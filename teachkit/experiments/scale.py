@@ -1,6 +1,6 @@
 """The small language model pruned in every way: criterion against update, outliers brought in and taken out.
 
-``python -m teachkit.experiments.scale`` writes three tables into data/experiments; on one core half an hour,
+``python -m teachkit.experiments.scale`` writes four tables into data/experiments; on one core half an hour,
 and a quarter more for the two models of other seeds, which are trained first and kept. A run that is
 interrupted goes on.
 
@@ -41,6 +41,11 @@ OUTLIERS: experiments.Grid = {
     "seed": SEEDS,
     "size": [0, 1, 4, 16, 64],  # 0: all inputs made equally large
     "way": ["magnitude", "Wanda", "Wanda, matrix", "SparseGPT"],
+}
+SPREADS: experiments.Grid = {
+    "seed": SEEDS,
+    "spread": [0.5, 1.0, 2.0],
+    "way": ["magnitude", "Wanda", "SparseGPT"],
 }
 INPUTS: experiments.Grid = {
     "seed": SEEDS,
@@ -97,6 +102,23 @@ def outliers_cell(seed: int, size: float, way: str) -> Row:
     return judged(pruned) | {"dense": judged(same)["loss"]}
 
 
+def with_spread(net: nn.Module, spread: float, seed: int) -> nn.Module:
+    """The same function with all inputs that a norm makes stretched by factors exp(spread · N(0, 1))."""
+    dice, factors = torch.Generator().manual_seed(seed), {}
+    for joint in joints(net):
+        if len(joint.makers) > 1:
+            drawn = torch.randn(len(joint.makers[0]), generator=dice, device="cpu")
+            factors[joint.key] = (spread * drawn).exp()
+    return scale.stretched(net, factors)
+
+
+def spreads_cell(seed: int, spread: float, way: str) -> Row:
+    """As :func:`outliers_cell`, with many outliers instead of one."""
+    same = with_spread(network(seed), spread, seed)
+    pruned, _ = scale.prune(same, calibration(seed), sparsity=0.5, progress=False, **WAYS[way])
+    return judged(pruned) | {"dense": judged(same)["loss"]}
+
+
 def inputs_cell(seed: int, layer: str) -> Row:
     """The largest norm of an input over the median, the least and the most of the blocks."""
     return spread(scale.input_norms(network(seed), calibration(seed)), layer)
@@ -115,6 +137,7 @@ TABLES: experiments.Tables = {
     "scale_inputs": (inputs_cell, INPUTS),
     "scale_outliers": (outliers_cell, OUTLIERS),
     "scale_methods": (methods_cell, METHODS),
+    "scale_spreads": (spreads_cell, SPREADS),
 }
 
 if __name__ == "__main__":

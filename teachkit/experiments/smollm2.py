@@ -31,7 +31,8 @@ LAYERS = ["attention.q", "attention.o", "mlp.up", "mlp.down"]
 PROMPTS = ["The capital of Germany is", "To open a file in Python, you"]
 UNTOUCHED: experiments.Grid = {"way": ["magnitude"], "sparsity": [0.0, 0.5, "2:4"]}
 UNTOUCHED_MORE: experiments.Grid = UNTOUCHED | {"sparsity": [0.3, 0.7]}
-MAIN: experiments.Grid = {"draw": DRAWS, "sparsity": [0.5, "2:4"], "way": ["Wanda", "SparseGPT"]}
+MAIN: experiments.Grid = {"draw": DRAWS, "sparsity": [0.5], "way": ["Wanda", "SparseGPT"]}
+PATTERN: experiments.Grid = MAIN | {"sparsity": ["2:4"]}
 MORE: experiments.Grid = MAIN | {"sparsity": [0.3, 0.7]}
 OTHER: experiments.Grid = {
     "sparsity": [0.5],
@@ -125,6 +126,7 @@ TABLES: experiments.Tables = {
     "smollm2_inputs": (inputs_cell, {"layer": LAYERS}),
     "smollm2_untouched": (untouched_cell, UNTOUCHED),
     "smollm2": (main_cell, MAIN),
+    "smollm2_pattern": (main_cell, PATTERN),
     "smollm2_untouched_more": (untouched_cell, UNTOUCHED_MORE),
     "smollm2_other": (main_cell, OTHER),
     "smollm2_more": (main_cell, MORE),

@@ -96,6 +96,7 @@ PARTS = {
         {"seed": 0, "size": drawn("scale_outliers", "size"), "way": way}
         for way in ("magnitude", drawn("scale_outliers", "way"))
     ],
+    "scale_spreads": [{"seed": 0, "spread": drawn("scale_spreads", "spread"), "way": "magnitude"}],
     "scale_methods": [
         {"seed": 0, "sparsity": sparsity, "way": way}
         for sparsity in (0.5, "2:4")

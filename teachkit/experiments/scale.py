@@ -137,8 +137,8 @@ TABLES: experiments.Tables = {
     "scale_inputs": (inputs_cell, INPUTS),
     "scale_outliers": (outliers_cell, OUTLIERS),
     "scale_methods": (methods_cell, METHODS),
+    "scale_spreads": (spreads_cell, SPREADS),
 }
-LATER: experiments.Tables = {"scale_spreads": (spreads_cell, SPREADS)}  # not saved yet
 
 if __name__ == "__main__":
-    experiments.write({**TABLES, **LATER})
+    experiments.write(TABLES)

@@ -126,9 +126,9 @@ TABLES: experiments.Tables = {
     "smollm2_inputs": (inputs_cell, {"layer": LAYERS}),
     "smollm2_untouched": (untouched_cell, UNTOUCHED),
     "smollm2": (main_cell, MAIN),
-    "smollm2_pattern": (main_cell, PATTERN),
 }
 LATER: experiments.Tables = {  # not saved yet
+    "smollm2_pattern": (main_cell, PATTERN),
     "smollm2_untouched_more": (untouched_cell, UNTOUCHED_MORE),
     "smollm2_other": (main_cell, OTHER),
     "smollm2_more": (main_cell, MORE),

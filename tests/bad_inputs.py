@@ -47,21 +47,29 @@ LESSONS = [
     "paradox",
     "neurons",
     "compression",
+    "scale",
 ]
 LAB = [
+    "attention",
     "curves",
     "data",
     "evaluation",
+    "gguf",
+    "language",
     "levenberg",
+    "matrices",
     "models",
     "progress",
     "rounds",
     "session",
     "storage",
+    "stretching",
     "sweep",
     "teaching",
     "timing",
+    "tokens",
     "training",
+    "transformers",
 ]
 CORE = ["criteria", "layers", "losses", "objective", "ranking", "recorder", "selection", "weights"]
 SHARE = 12  # a test tries one of so many bad calls, others each day
@@ -74,6 +82,8 @@ MODULES = [
 SKIPPED = {
     "lab.data.download": "asks the network",
     "lab.data.mnist": "has no argument",
+    "lab.language.shakespeare": "has no argument",
+    "lab.tokens.letters": "has no argument",
     "lab.data.digits": "has no argument",
     "lab.data.xor": "has no argument",
     "lab.data.folder": "has no argument",
@@ -270,6 +280,9 @@ COMMON = {
     "granularity": lambda: "row",
     "rule": lambda: "uniform",
     "rounds": lambda: 1,
+    "tokens": lambda: torch.arange(12).reshape(2, 6) % 7,
+    "blocks": lambda: None,
+    "chunk": lambda: 2,
     "output": lambda: drawn(7, 3),
     "target": lambda: torch.arange(7) % 3,
     "grid": lambda: {"seed": [1, 2]},
@@ -354,6 +367,42 @@ def noisy():
     from teachkit.sparse_training import noise
 
     return noise(net(), 0.5)
+
+
+def talker():
+    from teachkit.lab.transformers import transformer
+
+    return transformer(7, width=4, depth=1, heads=2, context=6).double()
+
+
+def weights_of_talker():
+    from teachkit.lab.transformers import transformer
+
+    return dict(transformer().state_dict())
+
+
+def norms():
+    names = [*(f"attention.{each}" for each in "qkvo"), "mlp.up"]
+    return {f"blocks.0.{name}.weight": drawn(4).exp() for name in names}
+
+
+def spoken():
+    from teachkit.lab.tokens import Characters, Language
+
+    letters = Characters("abcdefg")
+    return Language(talker(), letters.encode, letters.decode)
+
+
+def little():
+    """A GGUF file without facts and tensors."""
+    (FOLDER / "little.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(24))
+    return FOLDER / "little.gguf"
+
+
+def packed_scores():
+    from teachkit.lab.matrices import packed
+
+    return packed(scores())
 
 
 SPECIAL = {
@@ -450,6 +499,71 @@ SPECIAL = {
             *("exact_coins", "score_function", "straight_through"),
             *("exact_noise", "noise_score", "noise_slope"),
         )
+    },
+    "scale.prune": {"model": talker, "method": lambda: "sparsegpt"},
+    **{f"scale.{name}": {"model": talker} for name in ("perplexity", "input_norms")},
+    "scale.layers_of": {"model": talker, "path": lambda: "blocks"},
+    "scale.blocks_of": {"path": lambda: ""},
+    "scale.says": {"language": spoken, "prompt": lambda: "ab", "count": lambda: 2},
+    "scale.owl": {"model": talker, "times": lambda: 2.0, "spread": lambda: 0.05},
+    "scale.owl_densities": {
+        "shares": lambda: [0.1, 0.2],
+        "density": lambda: 0.5,
+        "spread": lambda: 0.05,
+    },
+    "scale.wanda_scores": {"X": lambda: drawn(9, 3)},
+    "scale.wanda_naive": {"X": lambda: drawn(9, 3)},
+    "scale.sparsegpt_naive": {"X": lambda: drawn(9, 3)},
+    "scale.output_error": {"X": lambda: drawn(9, 3), "pruned": lambda: drawn(2, 3, seed=1)},
+    **{
+        f"scale.{name}": {
+            "model": talker,
+            "factors": lambda: {"blocks.0.mlp.up.weight": drawn(4).exp()},
+            "norms": norms,
+        }
+        for name in ("stretched", "equalised")
+    },
+    "scale.unit_scores": {"model": talker},
+    "scale.without_units": {
+        "model": talker,
+        "keep": lambda: {"blocks.0.attention": torch.tensor([True, False])},
+    },
+    "lab.transformers.blocks_by_name": {"model": talker},
+    "lab.stretching.joints": {"model": talker},
+    "lab.language.text": {"name": lambda: "devil"},
+    "lab.language.halves": {"tokens": lambda: torch.arange(20)},
+    **{
+        f"lab.language.{name}": {
+            "tokens": lambda: torch.arange(20),
+            "length": lambda: 3,
+            "count": lambda: 2,
+        }
+        for name in ("windows", "pieces")
+    },
+    "lab.language.loaded": {"weights": weights_of_talker},
+    "lab.gguf.read": {"path": little},
+    "lab.gguf.plain": {"blocks": lambda: np.zeros((2, 4), np.uint8)},
+    "lab.gguf.halves": {"blocks": lambda: np.zeros((2, 4), np.uint8), "count": lambda: 1},
+    "lab.gguf.q8_0": {"blocks": lambda: np.zeros((2, 34), np.uint8)},
+    "lab.gguf.q4_1": {"blocks": lambda: np.zeros((2, 20), np.uint8)},
+    "lab.matrices.packed": {"tensors": scores, "about": lambda: {"a": "b"}},
+    "lab.matrices.read": {"content": packed_scores},
+    "lab.attention.rotate": {"base": lambda: 100.0},
+    "lab.attention.linear": {"inputs": lambda: 3, "outputs": lambda: 2},
+    **{
+        f"lab.transformers.{name}": {
+            "vocabulary": lambda: 5,
+            "width": lambda: 4,
+            "depth": lambda: 1,
+            "heads": lambda: 2,
+            "context": lambda: 6,
+            "kv": lambda: 1,
+            "inner": lambda: 3,
+            "eps": lambda: 1e-5,
+            "base": lambda: 100.0,
+            "seed": lambda: 0,
+        }
+        for name in ("transformer", "llama")
     },
     "schedule.delayed": {"schedule": lambda: abs},
     "schedule.every": {"schedule": lambda: abs},

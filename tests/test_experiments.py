@@ -20,7 +20,9 @@ from teachkit.experiments import (
     paradox_sum,
     paradox_why,
     pipeline,
+    scale,
     schedules,
+    smollm2,
     sparse_limits,
     sparse_stability,
     sparse_training,
@@ -28,7 +30,7 @@ from teachkit.experiments import (
 
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
-    *(sparse_limits, sparse_stability, sparse_training, compression, distillation, pipeline),
+    *(sparse_limits, sparse_stability, sparse_training, compression, distillation, pipeline, scale),
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -41,6 +43,7 @@ SAVED = {
     **{name: grid for name, (_, grid) in sparse_limits.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in compression.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in compression.MEASURED.items()},  # seconds of one machine
+    **{name: grid for name, (_, grid) in smollm2.TABLES.items()},
     **{name: grid for name, (_, grid) in GRIDS.items()},
 }
 
@@ -124,6 +127,18 @@ PARTS = {
     "compression_smallest": [
         {"seed": SEED, "taught": taught, "sparsity": 0.9, "bits": 3}
         for taught in (drawn("compression_smallest", "taught"),)
+    ],
+    # Of seed 0, whose weights come with the course; others would be trained first.
+    "scale_inputs": [{"seed": 0, "layer": drawn("scale_inputs", "layer")}],
+    "scale_outliers": [
+        {"seed": 0, "size": drawn("scale_outliers", "size"), "way": way}
+        for way in ("magnitude", drawn("scale_outliers", "way"))
+    ],
+    "scale_spreads": [{"seed": 0, "spread": drawn("scale_spreads", "spread"), "way": "magnitude"}],
+    "scale_methods": [
+        {"seed": 0, "sparsity": sparsity, "way": way}
+        for sparsity in (0.5, "2:4")
+        for way in ("magnitude", "SparseGPT")
     ],
     "sparse_repairs": [{"seed": SEED, "repair": drawn("sparse_repairs", "repair")}],
 }

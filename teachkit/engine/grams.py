@@ -35,6 +35,18 @@ def gram(inputs: Tensor, chunk: int = 4096) -> Tensor:
     return H
 
 
+def add_gram(H: Tensor, x: Tensor, chunk: int = 4096) -> None:
+    """Add XᵀX of the rows of x (..., in) to H (in, in), or to a vector (in,) its diagonal alone.
+
+    A chunk's products are in the precision of x, float32 at least, whatever autocast is on; their sum in
+    that of H. A network of half precision thus gives a matrix that still has an inverse.
+    """
+    kind = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        for rows in torch.split(x.detach().reshape(-1, x.shape[-1]).to(kind), chunk):
+            H += rows.T @ rows if H.ndim == 2 else rows.square().sum(0)
+
+
 def layer_grams(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """H = XᵀX of every Linear, Conv1d and Conv2d layer by its weight's name, (groups, in, in) float64.
 

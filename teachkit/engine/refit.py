@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from teachkit.core import checks
-from teachkit.core.ranking import keep_quota, keep_top, removed
+from teachkit.core.ranking import keep_n_of_m, keep_quota, keep_top, removed
+from teachkit.engine.amounts import Pattern
 from teachkit.engine.surgeon import Trace, rows
 
 Settle = Callable[[int, Tensor], Tensor]
@@ -86,24 +87,54 @@ def refit_gram(W: Tensor, H: Tensor, mask: Tensor, damping: float) -> Tensor:
 
 def pass_gram(W: Tensor, H: Tensor, sparsity: float, damping: float) -> Tensor:
     """As ``prune_layer_pass``, from H (in, in) in place of the inputs; all in float64."""
-    U = upper(H, damping)
-    old = W == 0
+    return single_pass(W, H, sparsity, damping)[0]
+
+
+def single_pass(
+    W: Tensor, H: Tensor, asked: float | Pattern, damping: float
+) -> tuple[Tensor, Tensor]:
+    """The weights after the pass and what it kept; with n:m the choice falls group by group.
+
+    The choice in a group of m inputs is made when the pass comes to it: what those further left have
+    left to it to make up for is in its weights by then.
+    """
+    U, old = upper(H, damping), W == 0
     cheap = old.double() + (H.diagonal() <= 0)  # old zeros go first, then dead inputs
-    quota = max(removed(W.numel(), sparsity) - int(old.sum()), 0)
+    kept = torch.ones_like(old)
+
+    def saliency(part: Tensor, cols: slice) -> Tensor:
+        cost = (part / U.diagonal()[cols]).square()
+        return cost.masked_fill(cheap[:, cols] > 0, 0.0)
+
+    if isinstance(asked, Pattern):
+        n, m = asked
+
+        def by_group(cols: slice, moved: Tensor) -> Settle:
+            def settle(j: int, column: Tensor) -> Tensor:
+                if j % m == 0:
+                    at = slice(cols.start + j, cols.start + j + m)
+                    cost = saliency(moved[:, j : j + m], at) - cheap[:, at]
+                    kept[:, at] = keep_n_of_m({"": cost}, n, m)[""]
+                return column.masked_fill(~kept[:, cols.start + j], 0.0)
+
+            return settle
+
+        return swept(W, U, by_group, max(BLOCK - BLOCK % m, m)), kept
+
+    quota = max(removed(W.numel(), asked) - int(old.sum()), 0)
     done = spent = 0
 
-    def choose_block(cols: slice, moved: Tensor) -> Settle:
+    def by_block(cols: slice, moved: Tensor) -> Settle:
         nonlocal done, spent
         done += int((~old[:, cols]).sum())
         due = round(quota * done / max(int((~old).sum()), 1))
-        cost = (moved / U.diagonal()[cols]).square().masked_fill(cheap[:, cols] > 0, 0.0)
-        cost -= old[:, cols].double()
+        cost = saliency(moved, cols) - old[:, cols].double()
         keep = cost.numel() - (due - spent) - int(old[:, cols].sum())
-        kept = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
+        kept[:, cols] = keep_quota({"": cost}, {"": keep})[""] & ~old[:, cols]
         spent = due
-        return lambda j, column: column.masked_fill(~kept[:, j], 0.0)
+        return lambda j, column: column.masked_fill(~kept[:, cols.start + j], 0.0)
 
-    return swept(W, U, choose_block)
+    return swept(W, U, by_block), kept
 
 
 def upper(H: Tensor, damping: float) -> Tensor:
@@ -112,14 +143,17 @@ def upper(H: Tensor, damping: float) -> Tensor:
     return U
 
 
-def swept(W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle]) -> Tensor:
+def swept(
+    W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle], block: int = BLOCK
+) -> Tensor:
     """Settle W (out, in) column by column, from left to right, what is further right making up for it.
 
-    ``decide`` gets a block of columns as it is when all before it are settled.
+    ``decide`` gets a block of columns as it is when all before it are settled; it changes as the columns
+    of the block are settled.
     """
     moved = W.clone()
-    for start in range(0, W.shape[1], BLOCK):
-        cols = slice(start, min(start + BLOCK, W.shape[1]))
+    for start in range(0, W.shape[1], block):
+        cols = slice(start, min(start + block, W.shape[1]))
         errors = _sweep(moved[:, cols], decide(cols, moved[:, cols]), U[cols, cols])
         moved[:, cols.stop :] -= errors @ U[cols, cols.stop :]
     return moved

@@ -18,6 +18,7 @@ from teachkit.core.types import Batch
 from teachkit.core.types import Data as Data
 from teachkit.lab.fetching import DataError as DataError
 from teachkit.lab.fetching import mnist_files, verified
+from teachkit.lab.smollm2 import smollm2 as smollm2
 
 DIGITS_SHA256 = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"
 MONKS_VALUES = (3, 3, 2, 3, 4, 2)  # how many values each of the six attributes has

@@ -89,10 +89,14 @@ class Lesson:
 
     def forms(self):
         """The questions, once all are there."""
-        forms, asked = self.page.locator(".tk-q-question"), self.sources("show.quiz(")
-        if asked:
-            forms.nth(asked - 1).wait_for(state="attached")
-        return forms.all()
+        return self.asked(self.sources("show.quiz(")).all()
+
+    def asked(self, count):
+        """The questions on the page, once there are so many."""
+        forms = self.page.locator(".tk-q-question")
+        if count:
+            forms.nth(count - 1).wait_for(state="attached")
+        return forms
 
     def explorers(self):
         """Each control changes the picture."""
@@ -205,7 +209,8 @@ class Lesson:
         saved = json.loads((self.window.server.work / self.file).read_bytes())
         lost = self.written not in ["".join(cell["source"]) for cell in saved["cells"]]
         self.window.open(self.file)
-        self.forms()
+        run = "".join(cell["source"] for cell in self.window.code()).split("show.explore(")[0]
+        self.asked(run.count("show.quiz("))
         found = self.dead() + ["what was typed is not in the saved notebook"] * lost
         for explorer in self.widgets(".tk-explorer, .teachkit-explorer")[:1]:
             self.window.shoot(explorer, f"{self.stem}_reopened")

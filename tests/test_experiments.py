@@ -24,6 +24,7 @@ from teachkit.experiments import (
     schedules,
     smollm2,
     sparse_limits,
+    sparse_mnist,
     sparse_stability,
     sparse_training,
 )
@@ -41,6 +42,8 @@ SAVED = {
     **{f"han_{net}": han.grid(net) for net in han.SETTINGS},
     **{name: grid for name, (_, grid) in sparse_training.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in sparse_limits.ON_MNIST_TABLES.items()},
+    **{name: grid for name, (_, grid) in sparse_limits.LONG.items()},
+    **{name: grid for name, (_, grid) in sparse_mnist.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in compression.ON_MNIST_TABLES.items()},
     **{name: grid for name, (_, grid) in compression.MEASURED.items()},  # seconds of one machine
     **{name: grid for name, (_, grid) in smollm2.TABLES.items()},

@@ -106,6 +106,11 @@ METHODS = {
     "units": Style(VERMILION, "dash-dot", "p"),
     "single weights": Style(BLUE, "long", "h"),
     "from scratch": Style(GREY, "dashed", "*"),
+    "nearest": Style(ORANGE, "short", "s"),
+    "nearest, clipped": Style(BRICK, "dashed", "v"),
+    "GPTQ": Style(GREEN, "solid", "o"),
+    "GPTQ, clipped": Style(FOREST, "dash-dot", "^"),
+    "k-means": Style(PURPLE, "solid", "D"),
 }
 KINDS = {
     "truth": Style(BLACK, "solid", "o"),
@@ -173,6 +178,16 @@ KINDS = {
     "one draw for the batch": Style(BLUE, "dashed", "o"),
     "one for each sample": Style(ORANGE, "dotted", "s"),
     "reference": Style(SLATE, "dotted", "_"),
+    "labels": Style(BLACK, "solid", "o"),
+    "teacher, T = 1": Style(SKY, "dashed", "s"),
+    "teacher, T = 4": Style(BLUE, "dash-dot", "^"),
+    "teacher, T = 16": Style(NAVY, "dotted", "v"),
+    "relative": Style(ORANGE, "long", "D"),
+    "deep": Style(PURPLE, "short", "P"),
+    "gzip": Style(SKY, "two dots", "h"),
+    "lzma": Style(NAVY, "short", "p"),
+    "zstd": Style(BLUE, "long", "<"),
+    "2:4": Style(BRICK, "two dots", "8"),
 }
 TABLE = METHODS | KINDS
 # A pattern, the whole of a label, and the name whose look it has.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import comb, log2
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def forms(rows: Sequence[Row], sparsity: float) -> Picture:
     for at, form in enumerate(PLACES):
         rest = sizes[form] - numbers
         axes.barh(at, numbers, color=styles.BLUE, label="numbers" if not at else None)
-        hatch = {"color": "0.85", "edgecolor": "0.35", "hatch": "///"}
+        hatch: Any = {"color": "0.85", "edgecolor": "0.35", "hatch": "///"}
         axes.barh(at, rest, left=numbers, label="zeros, or places" if not at else None, **hatch)
         axes.text(sizes[form] + 2, at, f"{sizes[form]:.1f}", va="center", fontsize=9)
     axes.axvline(numbers + places, color="black", linewidth=1, linestyle=":")
@@ -66,7 +67,7 @@ def rounding(rows: Sequence[Row], ways: Sequence[str]) -> Picture:
         for axes, name in ((left, way), (right, f"{way}: moved")):
             each = by_seed(rows, name, "bits")
             bars = [each.mean - each.low, each.high - each.mean]
-            more = {"label": way} if axes is left else {}
+            more: dict[str, Any] = {"label": way} if axes is left else {}
             axes.errorbar(BITS, each.mean, bars, marker=look.marker, capsize=2, **more, **look.line)
             told.append(f"{name} {', '.join(f'{m:.3f}' for m in each.mean)}")
     at = np.array([8, 2])
@@ -96,7 +97,9 @@ def clipping(W: Tensor, bits: Sequence[int] = (4, 3, 2)) -> Picture:
         best = int(np.argmin(wrong))
         axes.plot(shares, wrong, label=f"{b} bits", **look.line)
         axes.plot(shares[best], wrong[best], markersize=7, **look.point)
-        told.append(f"{b} bits: {wrong[-1]:.2f} on all of it, {wrong[best]:.2f} at {shares[best]:.2f}")
+        told.append(
+            f"{b} bits: {wrong[-1]:.2f} on all of it, {wrong[best]:.2f} at {shares[best]:.2f}"
+        )
     alt = f"Relative error by the share of the range, a curve for each number of bits. {'; '.join(told)}."
     labels = "share of the range that the grid spans", "relative error of the row"
     return plots.finish(figure, alt, *labels, above=3, ylim=(0, None))
@@ -123,7 +126,9 @@ def touching(H: Tensor, w: Tensor) -> Picture:
         stops = [w, moved, ends[name]] if name == "GPTQ" else [w, ends[name]]
         path = torch.stack(stops)
         axes.plot(path[:, 0], path[:, 1], label=name, marker=look.marker, **look.line)
-        axes.annotate(f"{losses[name]:.2f}", ends[name].tolist(), (8, 8), textcoords="offset points")
+        axes.annotate(
+            f"{losses[name]:.2f}", tuple(ends[name].tolist()), (8, 8), textcoords="offset points"
+        )
     axes.plot(*w.tolist(), "o", color="black")
     axes.grid(False)
     alt = (
@@ -157,34 +162,45 @@ def shared(w: Tensor, bits: int) -> Picture:
     return plots.finish(figure, alt, "weight", "how many", says=says, above=2)
 
 
-def _marks(name: str) -> dict[str, object]:
+def _marks(name: str) -> dict[str, Any]:
     return dict(styles.look(name).point)
 
 
 def costs(rows: Sequence[Row], sparsity: float) -> Picture:
     """Kilobytes and milliseconds to read, for each form, at one sparsity."""
     (row,) = sweep.select(rows, sparsity=sparsity)
-    names = [n for n in ("dense", "csr", "bitmask", "relative", "deep", "gzip", "lzma", "zstd")]
-    names += ["2:4"]
+    names = ["dense", "csr", "bitmask", "relative", "deep", "gzip", "lzma", "zstd", "2:4"]
     figure, (axes,) = plots.canvas(width=6.0, height=3.2)
     for name in names:
         at = row[f"{name}: bytes"] / 1000, row[f"{name}: read"]
         axes.plot(*at, markersize=7, **styles.look(name).point)
         left, below = name in ("zstd", "lzma"), name in ("relative", "csr", "deep")
-        side = {"ha": "right" if left else "left", "textcoords": "offset points"}
+        side: dict[str, Any] = {"ha": "right" if left else "left", "textcoords": "offset points"}
         axes.annotate(name, at, (-7 if left else 7, -9 if below else 3), fontsize=9, **side)
     told = "; ".join(
         f"{n} {row[f'{n}: bytes'] / 1000:.0f} kB, {row[f'{n}: read']:.2g} ms" for n in names
     )
     alt = f"Milliseconds to read a layer of 300 × 784 against its kilobytes, log on log: {told}."
-    scale = {"xscale": "log", "yscale": "log", "xlim": (70, 1700), "ylim": (0.04, 20)}
+    scale: dict[str, Any] = {
+        "xscale": "log",
+        "yscale": "log",
+        "xlim": (70, 1700),
+        "ylim": (0.04, 20),
+    }
     return plots.finish(figure, alt, "kilobytes", "milliseconds to read it", **scale)
 
 
-def products(rows: Sequence[Row], at: Mapping[str, tuple[float, str]]) -> list[dict[str, object]]:
-    """Milliseconds to multiply one row and 256 rows, by what is stored, as records."""
+def products(
+    rows: Sequence[Row], at: Mapping[str, tuple[float | None, str]]
+) -> list[dict[str, Any]]:
+    """Milliseconds to multiply one row and 256 rows, by what is stored, as records.
+
+    ``at`` has by name a sparsity and a way; without a sparsity, which a dense product does not mind, it
+    is the median of the measurements at all of them.
+    """
     found = []
     for name, (sparsity, way) in at.items():
-        (row,) = sweep.select(rows, sparsity=sparsity)
-        found.append({"weights": name} | {f"{n} rows": row[f"{way}: {n} rows"] for n in (1, 256)})
+        some = rows if sparsity is None else sweep.select(rows, sparsity=sparsity)
+        took = {n: float(np.median([row[f"{way}: {n} rows"] for row in some])) for n in (1, 256)}
+        found.append({"weights": name} | {f"{n} rows": ms for n, ms in took.items()})
     return found

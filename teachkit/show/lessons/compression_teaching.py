@@ -1,6 +1,6 @@
 """Lesson 13: its figures of teaching, of orders and of the smallest file, from saved tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from teachkit.show.lessons.compression_figures import by_seed
 from teachkit.show.pictures import Picture
 
 TAUGHT = ["labels", "teacher, T = 1", "teacher, T = 4", "teacher, T = 16"]
+OTHERS = {
+    "teacher, T = 4": "new, taught",
+    "units, labels": "pruned, labels",
+    "units, teacher": "pruned, taught",
+}
 ORDERS = ["P-Q", "PDQ", "PQD", "DPQ", "QPD", "DQP", "QDP"]
 
 
@@ -30,7 +35,7 @@ def limit(z: Tensor, teacher: Tensor) -> Picture:
         axes.axhline(ends[i], color=look.colour, linewidth=1, linestyle=":")
     told = ", ".join(f"{end:.2f}" for end in ends)
     alt = f"T² times the slope by temperature: three curves that level off at {told}, the dotted lines."
-    scale = {"xscale": "log", "xticks": [1, 10, 100], "xticklabels": [1, 10, 100]}
+    scale: dict[str, Any] = {"xscale": "log", "xticks": [1, 10, 100], "xticklabels": [1, 10, 100]}
     return plots.finish(
         figure, alt, "temperature T", "T² · slope", above=3, ylim=(-1.4, 1.6), **scale
     )
@@ -52,6 +57,19 @@ def less(rows: Sequence[Row], way: str, other: str) -> Interval:
     """Accuracy of one way less that of another, a pair for each seed."""
     mine, theirs = ([r["accuracy"] for r in sweep.select(rows, way=w)] for w in (way, other))
     return interval(np.array(mine) - np.array(theirs))
+
+
+def starts(found: Mapping[str, Sequence[Row]]) -> Picture:
+    """Accuracy of students less that of a new one with labels, by data set, pairs of the same seed."""
+    gains = {d: [less(rows, way, "labels") for way in OTHERS] for d, rows in found.items()}
+    arms = {d: Interval(*map(np.array, zip(*each, strict=True))) for d, each in gains.items()}
+    told = "; ".join(
+        f"{d} {', '.join(f'{m:+.3f} ({a:+.3f} to {b:+.3f})' for m, a, b in each)}"
+        for d, each in gains.items()
+    )
+    alt = f"Test accuracy less that of new students with labels, for {', '.join(OTHERS.values())}: {told}."
+    labels = {"xlabel": "student", "ylabel": "less new, with labels", "width": 5.6}
+    return plots.differences(list(OTHERS.values()), arms, alt=alt, **labels)
 
 
 def ranks(rows: Sequence[Row]) -> Picture:
@@ -77,7 +95,9 @@ def orders(rows: Sequence[Row]) -> Picture:
         some = [row for row in sweep.select(rows, level=level) if row["order"] in ORDERS]
         each = [sweep.select(some, order=order) for order in ORDERS]
         found[name] = interval(np.array([[r["accuracy"] for r in one] for one in each]).T)
-        told.append(f"{name}: {', '.join(f'{m:.3f}' for m in found[name].mean)}")
+        size = np.mean([row["bytes"] for one in each for row in one]) / 1000
+        means = ", ".join(f"{m:.3f}" for m in found[name].mean)
+        told.append(f"{name}, files of {size:.1f} kB: {means}")
     alt = f"Test accuracy by order, for {', '.join(ORDERS)}. {'; '.join(told)}."
     labels = {"xlabel": "order", "ylabel": "test accuracy"}
     return plots.points(ORDERS, found, alt=alt, level=("dense", 0.961), width=6.0, **labels)
@@ -89,14 +109,18 @@ def smallest(rows: Sequence[Row]) -> Picture:
     told = []
     some = sweep.select(rows, taught=False)
     shares = list(dict.fromkeys(row["sparsity"] for row in some))
-    for share, look in zip(shares, styles.looks([f"{s:.0%} zeros" for s in shares]).values(), strict=True):
+    for share, look in zip(
+        shares, styles.looks([f"{s:.0%} zeros" for s in shares]).values(), strict=True
+    ):
         cells = sweep.select(some, sparsity=share)
         size = np.mean(sweep.column(cells, "bytes", by="bits", over="seed"), axis=0) / 1000
         right = by_seed(cells, "accuracy", "bits")
         bars = [right.mean - right.low, right.high - right.mean]
         look_of = {"marker": look.marker, "capsize": 2, **look.line}
         axes.errorbar(size, right.mean, bars, label=f"{share:.0%} zeros", **look_of)
-        told.append(f"{share:.0%} zeros {right.mean[1]:.3f} in {size[1]:.2f} kB with 4 bits")
+        points = ((n, right.mean[i], size[i]) for i, n in enumerate((32, 4, 3, 2)) if n != 2)
+        each = ", ".join(f"{m:.3f} in {kb:.1f} kB with {n}" for n, m, kb in points)
+        told.append(f"{share:.0%} zeros {each}")
     ticks = [2.5, 3, 4, 5, 8, 25]
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])

@@ -40,7 +40,7 @@ def forms(rows: Sequence[Row], sparsity: float) -> Picture:
     n = round(np.mean([row["dense"] for row in some])) // 4
     numbers, places = (each / 1000 for each in least(n, n - round(sparsity * n)))
     sizes = {form: float(np.mean([row[form] for row in some])) / 1000 for form in PLACES}
-    figure, (axes,) = plots.canvas(width=6.4, height=2.6)
+    figure, (axes,) = plots.canvas(width=5.4, height=3.2)
     for at, form in enumerate(PLACES):
         rest = sizes[form] - numbers
         axes.barh(at, numbers, color=styles.BLUE, label="numbers" if not at else None)
@@ -53,7 +53,7 @@ def forms(rows: Sequence[Row], sparsity: float) -> Picture:
     axes.grid(False, axis="y")
     told = ", ".join(f"{form} {size:.1f}" for form, size in sizes.items())
     alt = (
-        f"Kilobytes of {n} weights with {sparsity:.0%} zeros by form: {told}. The numbers take "
+        f"Kilobytes of {n} weights with {100 * sparsity:.0f} % zeros by form: {told}. The numbers take "
         f"{numbers:.1f} in each; dotted, with the fewest bytes for the places, {numbers + places:.1f}."
     )
     return plots.finish(figure, alt, "kilobytes", "", above=2)

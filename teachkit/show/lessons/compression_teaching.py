@@ -100,7 +100,7 @@ def orders(rows: Sequence[Row]) -> Picture:
         told.append(f"{name}, files of {size:.1f} kB: {means}")
     alt = f"Test accuracy by order, for {', '.join(ORDERS)}. {'; '.join(told)}."
     labels = {"xlabel": "order", "ylabel": "test accuracy"}
-    return plots.points(ORDERS, found, alt=alt, level=("dense", 0.961), width=6.0, **labels)
+    return plots.points(ORDERS, found, alt=alt, level=("dense", 0.961), width=5.2, **labels)
 
 
 def smallest(rows: Sequence[Row]) -> Picture:
@@ -110,17 +110,17 @@ def smallest(rows: Sequence[Row]) -> Picture:
     some = sweep.select(rows, taught=False)
     shares = list(dict.fromkeys(row["sparsity"] for row in some))
     for share, look in zip(
-        shares, styles.looks([f"{s:.0%} zeros" for s in shares]).values(), strict=True
+        shares, styles.looks([f"{100 * s:.0f} % zeros" for s in shares]).values(), strict=True
     ):
         cells = sweep.select(some, sparsity=share)
         size = np.mean(sweep.column(cells, "bytes", by="bits", over="seed"), axis=0) / 1000
         right = by_seed(cells, "accuracy", "bits")
         bars = [right.mean - right.low, right.high - right.mean]
         look_of = {"marker": look.marker, "capsize": 2, **look.line}
-        axes.errorbar(size, right.mean, bars, label=f"{share:.0%} zeros", **look_of)
+        axes.errorbar(size, right.mean, bars, label=f"{100 * share:.0f} % zeros", **look_of)
         points = ((n, right.mean[i], size[i]) for i, n in enumerate((32, 4, 3, 2)) if n != 2)
         each = ", ".join(f"{m:.3f} in {kb:.1f} kB with {n}" for n, m, kb in points)
-        told.append(f"{share:.0%} zeros {each}")
+        told.append(f"{100 * share:.0f} % zeros {each}")
     ticks = [2.5, 3, 4, 5, 8, 25]
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])

@@ -108,7 +108,9 @@ PARTS = {
         {"seed": SEED, "way": way} for way in ("1 draw", "each sample", "halved, no noise")
     ],
     "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
-    "compression_rounding_conv": [{"seed": SEED, "bits": drawn("compression_rounding_conv", "bits")}],
+    "compression_rounding_conv": [
+        {"seed": SEED, "bits": drawn("compression_rounding_conv", "bits")}
+    ],
     "compression_rounding_text": [{"seed": 0, "bits": drawn("compression_rounding_text", "bits")}],
     "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
     "distillation": [

@@ -141,9 +141,9 @@ def touching(H: Tensor, w: Tensor) -> Picture:
 
 
 def shared(w: Tensor, bits: int) -> Picture:
-    """A histogram of weights with the values of an even grid and with those of k-means."""
+    """A histogram of weights, with the values of the best even grid and with those of k-means."""
     flat = w.reshape(-1)
-    even = compression.rounded(flat[None], to := compression.grid(flat[None], bits))
+    even = compression.rounded(flat[None], to := compression.grid(flat[None], bits, clip="best"))
     found = compression.kmeans(flat, 2**bits)
     wrong = [float((each - flat).norm() / flat.norm()) for each in (even[0], found.dense())]
     figure, (axes,) = plots.canvas(width=6.0, height=2.6)
@@ -153,10 +153,11 @@ def shared(w: Tensor, bits: int) -> Picture:
     axes.plot(values, [1.04 * top] * len(values), markersize=7, label="even", **_marks("nearest"))
     centres = found.centres.tolist()
     axes.plot(centres, [1.13 * top] * len(centres), ms=7, label="k-means", **_marks("k-means"))
+    used = len(found.labels.unique())  # type: ignore[no-untyped-call]
     alt = (
-        f"Histogram of {len(flat)} weights; above it the values of an even grid of {bits} bits, relative "
-        f"error {wrong[0]:.3f}, and {len(centres)} centres of k-means, which lie closer together where "
-        f"the weights are, relative error {wrong[1]:.3f}."
+        f"Histogram of {len(flat)} weights; above it the values of the best even grid of {bits} bits, "
+        f"relative error {wrong[0]:.3f}, and {len(centres)} centres of k-means, {used} of them with "
+        f"weights, relative error {wrong[1]:.3f}."
     )
     says = f"relative error: even {wrong[0]:.3f}, k-means {wrong[1]:.3f}"
     return plots.finish(figure, alt, "weight", "how many", says=says, above=2)

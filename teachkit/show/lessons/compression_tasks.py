@@ -66,7 +66,9 @@ def read(answer: Any) -> list[tuple[str, float]]:
     for name, v in pairs:
         if name == "prune" and not 0 <= v < 1:
             raise ValueError(f"prune takes the share of zeros, from 0 to below 1, got {v}")
-        if name != "prune" and (v != int(v) or not 1 <= v <= (8 if name == "share" else EPOCHS)):
+        if name != "prune" and (
+            not float(v).is_integer() or not 1 <= v <= (8 if name == "share" else EPOCHS)
+        ):
             raise ValueError(f"{name} takes a whole number, bits from 1 to 8 or epochs, got {v}")
     if sum(v for name, v in pairs if name in STEPS[2:]) > EPOCHS:
         raise ValueError(f"a plan may train for {EPOCHS} epochs in all")

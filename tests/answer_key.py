@@ -15,7 +15,17 @@ import nbformat
 import sympy
 import torch
 
-from teachkit import experiments, hessian, masks, neurons, obs, schedule, sparse_training, taylor
+from teachkit import (
+    compression,
+    experiments,
+    hessian,
+    masks,
+    neurons,
+    obs,
+    schedule,
+    sparse_training,
+    taylor,
+)
 from teachkit.course.notebooks import FOLDER
 from teachkit.lab import sweep
 from teachkit.lab.curves import interval
@@ -368,6 +378,67 @@ def coefficient():
     return "the mean of what the unit adds" if same else "nothing exact"
 
 
+def times_smaller():
+    rows = sweep.select(experiments.table("compression_formats"), sparsity=0.9, numbers="float32")
+    factor = sum(row["dense"] / min(row["deep"], row["relative"]) for row in rows) / len(rows)
+    return "between 7.5 and 9 times" if 7.5 < factor < 9 else "2 times"
+
+
+def rounded(way, per="channel"):
+    rows = sweep.select(experiments.table("compression_rounding_mnist"), per=per)
+    return dict(
+        zip(
+            (8, 4, 3, 2),
+            interval(sweep.column(rows, way, by="bits", over="seed")).mean,
+            strict=True,
+        )
+    )
+
+
+def by_bits():
+    found = rounded("nearest")
+    return [found[bits] for bits in (2, 3, 4, 8)]
+
+
+def the_other_weight():
+    H = torch.tensor([[2.0, 1.6], [1.6, 2.0]])
+    step = compression.step(torch.tensor([0.55, 0.62]), torch.linalg.inv(H), 0, 1.0)
+    return "go down" if step[0] > 0 > step[1] else "go up"
+
+
+def deep_factors():
+    said = table("compression", "LeNet-300-100, 92 % zeros")
+    pruned, shared, coded = (row[0] for row in said.values())
+    factors = {"pruning": pruned, "shared values": shared / pruned, "Huffman": coded / shared}
+    return [[name] for name in sorted(factors, key=factors.get, reverse=True)]
+
+
+def fastest_product():
+    said = table("compression", "Milliseconds to multiply 1 row and 256 rows")
+    took = {name: said[name][-1] for name in ("dense", "CSR, 90 % zeros", "8 bits")}
+    return min(took, key=took.get)
+
+
+def taught_or_told():
+    rows = sweep.select(experiments.table("distillation_longer"), epochs=30)
+    taught, told = (
+        interval([r["accuracy"] for r in sweep.select(rows, way=way)])
+        for way in ("teacher, T = 4", "labels")
+    )
+    return "the one with the labels" if taught.high < told.low else "no difference"
+
+
+def worst_orders():
+    rows = sweep.select(experiments.table("compression_orders"), level="hard")
+    mean = {
+        order: sum(r["accuracy"] for r in sweep.select(rows, order=order)) / 5
+        for order in ("PDQ", "PQD", "DPQ", "QPD", "DQP", "QDP")
+    }
+    late = [mean[o] for o in mean if o.index("P") < o.index("Q")]
+    soon = [mean[o] for o in mean if o.index("P") > o.index("Q")]
+    return "share values before they prune" if max(soon) < min(late) - 0.1 else "does not matter"
+
+
 KEY = {
     "00.1": lambda: f"{150 / 200}",
     "00.2": order_of_three,
@@ -418,6 +489,14 @@ KEY = {
     "12.1": leave_one_out,
     "12.2": repaired,
     "12.3": coefficient,
+    "13.1": times_smaller,
+    "13.2": by_bits,
+    "13.3": the_other_weight,
+    "13.4": lambda: rounded("GPTQ")[2],
+    "13.5": deep_factors,
+    "13.6": fastest_product,
+    "13.7": taught_or_told,
+    "13.8": worst_orders,
 }
 
 WHY = {
@@ -429,4 +508,6 @@ WHY = {
     "11.2": "together",
     "11.5": "the same for every image",
     "11.8": "right for a small step",
+    "13.2": "most weights are nearer to 0",
+    "13.7": "more epochs",
 }

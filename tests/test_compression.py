@@ -22,6 +22,9 @@ from teachkit.engine.forms import FORMS, runs
 from teachkit.engine.refit import pass_gram
 from teachkit.engine.rounding import gptq_gram
 from teachkit.show.lessons import compression as scenes
+from teachkit.show.lessons import compression_figures as figures
+from teachkit.show.lessons import compression_tasks as tasks
+from teachkit.show.lessons import compression_teaching as teaching
 
 KINDS = st.sampled_from(("symmetric", "affine"))
 BITS = st.integers(2, 8)
@@ -883,3 +886,81 @@ def test_the_explorer_of_doubts_shows_the_soft_targets():
         bars = draw(3, temperature).figure.axes[1].patches
         want = compression.soften(net(test[0][3:4]), temperature)[0]
         assert [bar.get_height() for bar in bars] == pytest.approx(want.tolist())
+
+
+# What the lesson judges and draws -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (None, "return a list of up to 12 steps"),
+        ([], "return a list of up to 12 steps"),
+        ("train", "return a list of up to 12 steps"),
+        ([("melt", 1)], "return a list of up to 12 steps"),
+        ([("train", 1)] * 13, "return a list of up to 12 steps"),
+        ([("train", "10")], "the second part of a step must be a number"),
+        ([("prune", 1.0)], "prune takes the share of zeros"),
+        ([("prune", float("nan"))], "prune takes the share of zeros"),
+        ([("share", 9)], "share takes a whole number"),
+        ([("share", 2.5)], "share takes a whole number"),
+        ([("train", float("inf"))], "train takes a whole number"),
+        ([("train", 40), ("teach", 21)], "60 epochs in all"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_in_words(plan, says):
+    with pytest.raises(ValueError, match=says):
+        tasks.read(plan)
+
+
+def test_a_plan_keeps_zeros_and_shared_values_whoever_trains():
+    plan = [
+        ("prune", 0.5),
+        ("share", 2),
+        ("train", 1),
+        ("prune", 0.7),
+        ("teach", 1),
+        ("prune", 0.2),
+    ]
+    made = tasks.carried(tasks.read(plan))
+    kept = {name: w != 0 for name, w in masks.prunable(made).items()}
+    assert masks.sparsity(kept) == pytest.approx(0.7, abs=1e-3)
+    assert all(len(w[w != 0].unique()) <= 4 for w in masks.prunable(made).values())
+
+
+def test_a_plan_is_good_where_nothing_is_lost_and_its_score_are_bytes():
+    good, bad = tasks.smallest([("share", 8)]), tasks.smallest([("prune", 0.99)])
+    assert good.good
+    assert "Score:" in good.words
+    assert not bad.good
+    assert bad.words.endswith("Nothing may be lost.")
+
+
+def test_the_least_bytes_for_places_are_those_of_counting():
+    numbers, places = figures.least(10, 3)
+    assert (numbers, places) == (12.0, pytest.approx(math.log2(120) / 8))
+
+
+def test_a_product_that_minds_no_sparsity_is_the_median_of_all():
+    rows = [{"sparsity": s, "a: 1 rows": s, "a: 256 rows": 2 * s} for s in (1.0, 5.0, 3.0)]
+    found = figures.products(rows, {"x": (None, "a"), "y": (5.0, "a")})
+    assert found == [
+        {"weights": "x", "1 rows": 3.0, "256 rows": 6.0},
+        {"weights": "y", "1 rows": 5.0, "256 rows": 10.0},
+    ]
+
+
+def test_the_smallest_file_is_chosen_by_what_was_held_back():
+    cells = [(0.0, 32, 0.9, 0.8, 100), (0.5, 4, 0.9, 0.7, 40), (0.8, 4, 0.89, 0.9, 10)]
+    names = "sparsity", "bits", "held back", "accuracy", "bytes"
+    rows = [{"seed": 0, "taught": False} | dict(zip(names, c, strict=True)) for c in cells]
+    (found,) = teaching.chosen(rows)
+    assert (found["zeros"], found["times smaller"]) == (0.5, 2.5)
+    assert found["test accuracy"] == pytest.approx(-0.1)
+
+
+def test_gains_are_pairs_of_one_seed():
+    rows = [
+        {"seed": s, "way": w, "accuracy": 0.5 + s + (w == "a") / 4} for s in (0, 1) for w in "ab"
+    ]
+    assert [float(each) for each in teaching.less(rows, "a", "b")] == pytest.approx([0.25] * 3)

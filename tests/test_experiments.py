@@ -11,6 +11,7 @@ import pytest
 from teachkit import experiments, lab, magnitude, masks, structured
 from teachkit.experiments import (
     compression,
+    compression_nets,
     densities,
     distillation,
     granularities,
@@ -32,6 +33,7 @@ from teachkit.experiments import (
 HERE = (
     *(densities, granularities, neurons, paradox, paradox_sum, paradox_why, schedules),
     *(sparse_limits, sparse_stability, sparse_training, compression, distillation, pipeline, scale),
+    compression_nets,
 )
 GRIDS = {name: table for module in HERE for name, table in module.TABLES.items()}
 # On MNIST: too long, and not every machine has it.
@@ -109,6 +111,10 @@ PARTS = {
         {"seed": SEED, "way": way} for way in ("1 draw", "each sample", "halved, no noise")
     ],
     "compression_rounding": [{"seed": SEED, "net": "A", "per": "channel"}],
+    "compression_rounding_conv": [
+        {"seed": SEED, "bits": drawn("compression_rounding_conv", "bits")}
+    ],
+    "compression_rounding_text": [{"seed": 0, "bits": drawn("compression_rounding_text", "bits")}],
     "compression_formats": [{"seed": SEED, "sparsity": drawn("compression_formats", "sparsity")}],
     "distillation": [
         {"seed": SEED, "share": drawn("distillation", "share"), "way": way}

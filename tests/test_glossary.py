@@ -48,7 +48,7 @@ OTHER_WORDS = {
 WORDS = """
 absolute agree all and any arrives averaged before bend better biases both byte centred copy
 decrease empty every exact exactly help impossible interact interpretable is it lower measures
-negative nothing outputs own product push raise rises same samples say scale second set small sum up
+negative nothing outputs own product push raise rises same samples say second set small sum up
 weight what which whole will within worse yes your
 """
 STRESSED = {

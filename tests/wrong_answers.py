@@ -467,6 +467,40 @@ WRONG = {
         (lambda m, v, j: float(v[~m[:, j]].mean() - v[m[:, j]].mean()), "other way round"),
         (lambda m, v, j: float(v[m[:, j]].mean()), "without the unit"),
     ],
+    "13.1": [
+        (lambda w, b: (w / (w.abs().max() / (2 ** (b - 1) - 1))).round(), "multiply by the scale"),
+        (lambda w, b: (s := w.abs().max() / (2**b - 1)) * (w / s).round(), "half of the values"),
+        (
+            lambda w, b: (s := w.abs().max() / 2 ** (b - 1)) * (w / s).round(),
+            "on each side there are",
+        ),
+        (
+            lambda w, b: (s := w.abs().max() / (2 ** (b - 1) - 1)) * (w / s).trunc(),
+            "take the nearest",
+        ),
+        (
+            lambda w, b: (s := w.max() / (2 ** (b - 1) - 1)) * (w / s).round(),
+            "that of a negative weight",
+        ),
+    ],
+    "13.2": [
+        (lambda w, P, q, v: -(w[q] - v) / P[q, q] * P[:, q], "the step alone"),
+        (lambda w, P, q, v: w - w[q] / P[q, q] * P[:, q], "it is to become v"),
+        (lambda w, P, q, v: torch.where(torch.arange(4) == q, v, w), "are to make up for it"),
+        (lambda w, P, q, v: w + (w[q] - v) / P[q, q] * P[:, q], "moves away from v"),
+        (lambda w, P, q, v: w - (w[q] - v) * P[:, q], "divide by P_qq"),
+    ],
+    "13.3": [
+        (lambda z, v, T: (z / T).softmax(1) - (v / T).softmax(1), "the inner derivative"),
+        (lambda z, v, T: ((v / T).softmax(1) - (z / T).softmax(1)) / T, "the sign is wrong"),
+        (lambda z, v, T: ((z / T).softmax(1) - v.softmax(1)) / T, "must be softened"),
+        (lambda z, v, T: ((z / T).softmax(0) - (v / T).softmax(0)) / T, "the last axis"),
+        (lambda z, v, T: T * ((z / T).softmax(1) - (v / T).softmax(1)), "the slope alone"),
+        (
+            lambda z, v, T: (z - v - (z - v).mean(1, keepdim=True)) / (3 * T**2),
+            "the limit for high T",
+        ),
+    ],
 }
 
 # Three more for each: what a learner may well write.

@@ -7,6 +7,8 @@ from teachkit import compression, masks
 from teachkit.core.types import Batch
 from teachkit.lab.evaluation import accuracy
 from teachkit.show import plots
+from teachkit.show.lessons.compression_tasks import TASKS as TASKS
+from teachkit.show.lessons.compression_tasks import TRIALS as TRIALS
 from teachkit.show.pictures import Picture
 from teachkit.show.prepared import Draw, Scene
 

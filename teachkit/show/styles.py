@@ -62,6 +62,7 @@ METHODS = {
     "magnitude + refit": Style(SKY, "dash-dot", "D"),
     "LAMP": Style(NAVY, "long", "X"),
     "Wanda": Style(NAVY, "short", "*"),
+    "SparseGPT": Style(VERMILION, "solid", "D"),
     "T1": Style(PURPLE, "short", "<"),
     "T2": Style(ORANGE, "dashed", ">"),
     "|T2|": Style(PLUM, "dash-dot", "d"),
@@ -173,11 +174,19 @@ KINDS = {
     "one draw for the batch": Style(BLUE, "dashed", "o"),
     "one for each sample": Style(ORANGE, "dotted", "s"),
     "reference": Style(SLATE, "dotted", "_"),
+    "SmolLM2": Style(VERMILION, "solid", "v"),
+    "the small model": Style(BLUE, "dashed", "s"),
+    "both keep": Style(BLUE, "solid", "."),
+    "both remove": Style(GREY, "dotted", "."),
+    "only one keeps": Style(VERMILION, "dashed", "."),
+    "magnitude's limit": Style(BLUE, "short", "_"),
+    "Wanda's limit": Style(NAVY, "solid", "_"),
 }
 TABLE = METHODS | KINDS
 # A pattern, the whole of a label, and the name whose look it has.
 SAME = [
     (r"signed Taylor", "T2"),
+    (r"magnitude \+ least squares", "magnitude + refit"),
     (r"gradual", "cubic"),
     (r"noise 0", "no penalty"),
     (r"subgradient", "L1, subgradient"),

@@ -59,6 +59,55 @@ TWINS = {
     ),
 }
 
+ENTROPY = nn.functional.cross_entropy
+
+
+def grouped(scores, kept=2):
+    """Of every four neighbours in a row those with the largest scores."""
+    parts = scores.reshape(len(scores), -1, 4)
+    return (parts.argsort(2, descending=True).argsort(2) < kept).reshape(scores.shape)
+
+
+def one_step(W, U, j, error):
+    return W - torch.outer(error, U[j])
+
+
+def lost(W, U, j, keep):
+    return torch.where(keep, 0.0, W[:, j] / U[j, j])
+
+
+# Wrong answers to the exercises, and the words that the check must find for them.
+WRONG = {
+    "14.1": [
+        (ENTROPY, "take exp of it"),
+        (lambda z, t: ENTROPY(z, t, reduction="none").exp().mean(), "the mean comes before exp"),
+        (lambda z, t: (-z[torch.arange(len(t)), t].mean()).exp(), "come from softmax"),
+        (lambda z, t: (ENTROPY(z, t) / 0.6931471805599453).exp(), "the natural one"),
+        (lambda z, t: ENTROPY(z, z.argmax(1)).exp(), "not at the likeliest"),
+        (lambda z, t: ENTROPY(z, t, reduction="sum").exp(), "the values differ"),
+        (lambda z, t: ENTROPY(z, t, reduction="none").exp(), "the shape differs"),
+        (lambda z, t: 2 ** ENTROPY(z, t), "the values differ"),
+    ],
+    "14.2": [
+        (lambda W, x: grouped(W.abs()), "the inputs is not looked at"),
+        (lambda W, x: ~grouped(W.abs() * x), "True keeps"),
+        (lambda W, x: grouped((W.abs() * x).T).T, "groups lie along a row"),
+        (lambda W, x: grouped(W * x), "signs do not count"),
+        (lambda W, x: grouped(W.abs() * x, 1), "values differ"),
+        (lambda W, x: W * grouped(W.abs() * x), "values differ|truth values"),
+        (lambda W, x: W.abs() * x > (W.abs() * x).median(1, keepdim=True).values, "not half of"),
+    ],
+    "14.3": [
+        (lambda W, U, j, k: W * torch.where(torch.arange(5) == j, k[:, None], True), "do not move"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, k) * U[j, j]), "over U's diagonal"),
+        (lambda W, U, j, k: one_step(W, U, j, -lost(W, U, j, k)), "the sign"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, ~k)), "True keeps"),
+        (lambda W, U, j, k: one_step(W, U, j, W[:, j] / U[j, j]), "keep their weight do not move"),
+        (lambda W, U, j, k: one_step(W, U.T, j, lost(W, U, j, k)), "the values differ"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, k) / U[j, j]), "the values differ"),
+    ],
+}
+
 
 def small(seed=0, **options):
     sizes = {"width": 8, "depth": 2, "heads": 2, "context": 12} | options

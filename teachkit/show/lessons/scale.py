@@ -45,10 +45,10 @@ def inputs(rows: Sequence[Row], small: Mapping[str, Tensor]) -> Draw:
         ranks = np.array(row["ranks"]) / row["ranks"][-1]
         axes.plot(ranks, row["norms"], label="SmolLM2", **look["SmolLM2"].line)
         says = (
-            f"{layer}, block {block} of SmolLM2: largest {row['norms'][0]:.0f} times the median; "
-            f"small model at most {max(most):.1f} times"
+            f"{layer}: the largest is {row['norms'][0]:.0f} times the median in block {block} of SmolLM2,\n"
+            f"at most {max(most):.1f} times in the small model"
         )
-        alt = f"Norms of the inputs in descending order, in units of their median, log on log. {says}."
+        alt = f"Norms of the inputs in descending order, in units of their median, log on log. {says.replace(chr(10), ' ')}."
         labels = "share of the inputs, the largest first", "norm / median"
         log: dict[str, Any] = {"xscale": "log", "yscale": "log", "ylim": (0.05, 1500)}
         return plots.finish(figure, alt, *labels, says=says, above=2, **log)
@@ -130,7 +130,7 @@ def speech(rows: Sequence[Row], ways: Sequence[str], prompt: str) -> Draw:
         )
         alt = f"Loss by sparsity, a curve for each method. {says.replace(chr(10), ': ')}."
         labels = "sparsity", "loss of the next character"
-        return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(1.7, 3.4))
+        return plots.finish(figure, alt, *labels, says=says, above=3, ylim=(1.7, 3.4), xticks=at)
 
     return draw
 
@@ -143,7 +143,9 @@ def live(prompt: str, count: int = 12) -> tables.Table | str:
     made: dict[str, nn.Module] = {"dense": speaker.model}
     with torch.autocast("cpu", torch.bfloat16):
         for way in ("magnitude", "wanda"):
-            made[f"50 % by {way}"] = scale.prune(speaker.model, x, way, 0.5, chunk=4)[0]
+            made[f"50 % by {way.replace('wanda', 'Wanda')}"] = scale.prune(
+                speaker.model, x, way, 0.5, chunk=4
+            )[0]
         said = [
             scale.says(Language(net, speaker.encode, speaker.decode), prompt, count)
             for net in made.values()

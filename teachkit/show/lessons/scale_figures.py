@@ -36,7 +36,7 @@ def anatomy() -> Picture:
     """A transformer: tokens, a stream that passes through the blocks, and what is added to it."""
     figure, (axes,) = plots.canvas(width=8.4, height=3.1)
     axes.plot([1.9, 10.1], [0, 0], color=styles.SKY, linewidth=9, solid_capstyle="round", zorder=0)
-    axes.text(2.0, -0.42, "stream h: 128 numbers for each place", fontsize=9, color="0.3")
+    axes.text(3.05, -0.42, "stream h: 128 numbers for each place", fontsize=9, color="0.3")
     box(axes, 0.55, 0, "tokens\nR O M E O", "0.4", 1.2)
     box(axes, 2.2, 0, "embedding\n+ place", styles.BLUE, 1.2)
     for x, words, colour in (
@@ -48,7 +48,7 @@ def anatomy() -> Picture:
         arrow(axes, (x + 0.8, 1.15), (x + 1.1, 0.1))
         axes.text(x + 1.1, 0, "+", ha="center", va="center", fontsize=13, zorder=3)
         axes.text(x - 1.15, 0.7, "norm", ha="right", fontsize=8, color="0.4")
-    axes.plot([2.95, 2.95, 8.4, 8.4], [1.7, 1.95, 1.95, 1.7], color="0.4", linewidth=1)
+    axes.plot([2.95, 2.95, 8.4, 8.4], [1.7, 1.95, 1.95, 1.7], "-", color="0.4", linewidth=1)
     axes.text(5.7, 2.05, "one block, four times over", ha="center", fontsize=9)
     box(axes, 9.7, 0, "norm,\nhead", styles.PURPLE, 0.9)
     box(axes, 11.4, 0, "chances of 65\nnext tokens", "0.4", 1.5)

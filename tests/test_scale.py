@@ -93,8 +93,8 @@ WRONG = {
         (lambda W, x: ~grouped(W.abs() * x), "True keeps"),
         (lambda W, x: grouped((W.abs() * x).T).T, "groups lie along a row"),
         (lambda W, x: grouped(W * x), "signs do not count"),
-        (lambda W, x: grouped(W.abs() * x, 1), "values differ"),
-        (lambda W, x: W * grouped(W.abs() * x), "values differ|truth values"),
+        (lambda W, x: grouped(W.abs() * x, 1), "instead of exactly 16"),
+        (lambda W, x: W * grouped(W.abs() * x), "must be boolean"),
         (lambda W, x: W.abs() * x > (W.abs() * x).median(1, keepdim=True).values, "not half of"),
     ],
     "14.3": [

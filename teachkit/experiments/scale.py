@@ -22,6 +22,7 @@ from teachkit.lab import language
 from teachkit.lab.stretching import joints
 from teachkit.lab.sweep import Row
 from teachkit.lab.tokens import Characters, Language
+from teachkit.lab.transformers import blocks_by_name
 
 SEEDS = [0, 1, 2]
 WAYS: dict[str, dict[str, Any]] = {
@@ -138,7 +139,8 @@ def units_cell(seed: int, part: str, left: float) -> Row:
     """Of the channels, or the heads, of each block those removed for real that write least."""
     net = network(seed)
     small = scale.without_units(net, strongest(net, calibration(seed), part, left))
-    return judged(small) | {"weights": sum(p.numel() for p in small.blocks.parameters())}
+    inside = blocks_by_name(small).values()
+    return judged(small) | {"weights": sum(p.numel() for b in inside for p in b.parameters())}
 
 
 def strongest(net: nn.Module, x: Tensor, part: str, left: float) -> dict[str, Tensor]:

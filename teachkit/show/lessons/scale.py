@@ -48,7 +48,8 @@ def inputs(rows: Sequence[Row], small: Mapping[str, Tensor]) -> Draw:
             f"{layer}: the largest is {row['norms'][0]:.0f} times the median in block {block} of SmolLM2,\n"
             f"at most {max(most):.1f} times in the small model"
         )
-        alt = f"Norms of the inputs in descending order, in units of their median, log on log. {says.replace(chr(10), ' ')}."
+        told = says.replace("\n", " ")
+        alt = f"Norms of the inputs in descending order, in units of their median, log on log. {told}."
         labels = "share of the inputs, the largest first", "norm / median"
         log: dict[str, Any] = {"xscale": "log", "yscale": "log", "ylim": (0.05, 1500)}
         return plots.finish(figure, alt, *labels, says=says, above=2, **log)

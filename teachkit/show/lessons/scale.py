@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import scale
-from teachkit.experiments import smollm2 as study
-from teachkit.lab import smollm2, sweep
+from teachkit.lab import data, language, smollm2, sweep
 from teachkit.lab.curves import interval
 from teachkit.lab.sweep import Row
 from teachkit.lab.tokens import Language
@@ -140,15 +139,16 @@ def live(prompt: str, count: int = 12) -> tables.Table | str:
     """What SmolLM2 goes on with, whole and with half of its weights, or a sentence where it is not there."""
     if smollm2.kept() is None:
         return ABSENT
-    x, speaker = study.calibration(0, study.MIXED), study.speaker()
+    speaker = data.smollm2()
+    seen, _ = language.halves(speaker.encode(language.text("python")))
+    x = language.windows(seen, 512, 8, torch.Generator().manual_seed(0))
     made: dict[str, nn.Module] = {"dense": speaker.model}
     with torch.autocast("cpu", torch.bfloat16):
-        for way in ("magnitude", "wanda"):
-            made[f"50 % by {way.replace('wanda', 'Wanda')}"] = scale.prune(
-                speaker.model, x, way, 0.5, chunk=4
-            )[0]
+        made["50 % by magnitude"], _ = scale.prune(speaker.model, x, "magnitude", 0.5, chunk=4)
+        made["50 % by Wanda"], _ = scale.prune(speaker.model, x, "wanda", 0.5, chunk=4)
         said = [
             scale.says(Language(net, speaker.encode, speaker.decode), prompt, count)
             for net in made.values()
         ]
-    return tables.table({"model": list(made), "it says": said}, caption="SmolLM2 on this machine.")
+    words = [" ".join(each.split()) for each in said]
+    return tables.table({"model": list(made), "it says": words}, caption="SmolLM2 on this machine.")

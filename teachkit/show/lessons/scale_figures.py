@@ -10,12 +10,19 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from teachkit import scale
-from teachkit.experiments.scale import WAYS
 from teachkit.lab import sweep
 from teachkit.lab.curves import Interval, interval
 from teachkit.lab.sweep import Row
 from teachkit.show import plots, styles
 from teachkit.show.pictures import Picture
+
+WAYS: dict[str, dict[str, Any]] = {
+    "magnitude": {"method": "magnitude"},
+    "Wanda": {"method": "wanda"},
+    "SparseGPT": {"method": "sparsegpt"},
+    "magnitude + least squares": {"method": "magnitude", "refit": True},
+    "OBS": {"method": "obs"},
+}
 
 
 def box(axes: Axes, x: float, y: float, words: str, colour: str, width: float = 1.5) -> None:
@@ -130,8 +137,7 @@ def alone(W: Tensor, X: Tensor, way: str, sparsity: float) -> Tensor:
     """The weights of one layer, pruned on its inputs."""
     layer = nn.Linear(W.shape[1], len(W), bias=False, device=W.device, dtype=W.dtype)
     layer.weight.data = W.clone()
-    options = WAYS[way] | {"generator": torch.Generator().manual_seed(0), "progress": False}
-    chain, _ = scale.prune(nn.Sequential(layer), X, sparsity=sparsity, **options)
+    chain, _ = scale.prune(nn.Sequential(layer), X, sparsity=sparsity, progress=False, **WAYS[way])
     return chain.get_parameter("0.weight").detach()
 
 

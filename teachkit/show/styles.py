@@ -62,7 +62,7 @@ METHODS = {
     "magnitude + refit": Style(SKY, "dash-dot", "D"),
     "LAMP": Style(NAVY, "long", "X"),
     "Wanda": Style(NAVY, "short", "*"),
-    "SparseGPT": Style(VERMILION, "solid", "D"),
+    "SparseGPT": Style(VERMILION, "solid", "X"),
     "T1": Style(PURPLE, "short", "<"),
     "T2": Style(ORANGE, "dashed", ">"),
     "|T2|": Style(PLUM, "dash-dot", "d"),

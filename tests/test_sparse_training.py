@@ -643,6 +643,8 @@ def test_a_layer_that_is_emptied_is_named():
         (lambda net, data: sparse.l0(net, data, 1, warm=2), r"warm must lie in \[0, 1\], got 2"),
         (lambda net, data: sparse.noise(net, -0.1), "sigma must be .* 0 or more, got -0.1"),
         (lambda net, data: sparse.noise(net, math.inf), "sigma must be a finite number"),
+        (lambda net, data: sparse.perturbed(net, -0.1), "sigma must be .* 0 or more, got -0.1"),
+        (lambda net, data: sparse.monte_carlo(net, data.train, -1), "sigma must be .* got -1"),
         (
             lambda net, data: sparse.variational_dropout(net, data, log_variance=-math.inf),
             "log_variance must be a finite number",
@@ -702,7 +704,7 @@ def test_the_frontier_shows_the_means_of_the_rows():
         for s in (0, 1, 2)
     ]
     picture = scenes.frontier(rows, ["L0", "gradual"], 100)
-    assert "L0 0.810 with 40.0% left; gradual 0.810 with 40.0% left" in picture.alt
+    assert "L0 0.190 with 40.0% left; gradual 0.190 with 40.0% left" in picture.alt
 
 
 def test_the_sizes_say_how_many_are_not_zero():
@@ -737,7 +739,7 @@ def test_pixels_are_counted():
     kept = masks.keep_all(lab.models.mlp(hidden=(4,)))
     next(iter(kept.values()))[:, :9] = False
     picture = figures.pixels({"L1": kept})
-    assert "L1 reads 55 pixels of 64" in picture.alt
+    assert "L1, 12% zeros, reads 55 pixels of 64" in picture.alt
     assert int((picture.figure.axes[0].images[0].get_array() == 0).sum()) == 9
 
 
@@ -749,7 +751,7 @@ def test_differences_and_sizes_are_means_over_the_seeds():
         for s in (0, 1, 2)
     ]
     assert "L0 +0.110 with 50.0% left" in figures.against(rows, "epochs", ["L0"]).alt
-    assert "L0 0.810 with 499 parameters" in figures.smaller(rows).alt
+    assert "L0 0.810 with 499 parameters" in scenes.smaller(rows).alt
     assert figures.column(rows, "level")[0].mean == pytest.approx(0.81)
 
 
@@ -764,6 +766,9 @@ def test_every_kind_and_depth_stands_at_its_noise_power():
     (line, _) = picture.figure.axes[0].lines
     want = [(3, 0.81), (7, 0.71), (24, 0.81), (124, 0.71)]  # 2² − 1, 2³ − 1, 5² − 1, 5³ − 1
     assert line.get_xydata() == pytest.approx(np.array(want))
+    # Ranks of the powers 1, 2, 3, 4; of the accuracies, two and two equal, 3.5, 1.5, 3.5, 1.5.
+    rank = figures.order(rows, {"one": ["noise 1"], "other": ["noise 2"]})
+    assert rank == pytest.approx(np.corrcoef([1, 2, 3, 4], [3.5, 1.5, 3.5, 1.5])[0, 1], abs=1e-6)
     told = figures.curves(rows, ["noise 1"], "depth", "hidden layers").alt
     assert told == "Test accuracy at 1, 2 hidden layers: noise 1 0.81, 0.71."
 

@@ -390,10 +390,12 @@ WRONG = {
         (lambda V, b, keep: 0.5 * V[:, ~keep].sum(1), "return the new bias"),
     ],
     "10.1": [
-        (lambda w, t: torch.where(w.abs() > t, w, 0.0), "hard threshold"),
-        (lambda w, t: (w.abs() - t).clamp(min=0), "the sign is lost"),
-        (lambda w, t: w - t * w.sign(), "below the threshold"),
-        (lambda w, t: w / (1 + t), "makes no zero"),
+        (lambda w, t, d: torch.where(w.abs() > t, w, 0.0) / (1 + d), "hard threshold"),
+        (lambda w, t, d: (w.abs() - t).clamp(min=0) / (1 + d), "the sign is lost"),
+        (lambda w, t, d: (w - t * w.sign()) / (1 + d), "below the threshold"),
+        (lambda w, t, d: w / (1 + d), "makes no zero"),
+        (lambda w, t, d: w.sign() * (w.abs() - t).clamp(min=0), "is left out"),
+        (lambda w, t, d: w.sign() * (w.abs() / (1 + d) - t).clamp(min=0), "all that is left"),
     ],
     "10.2": [
         (lambda a, u, beta: 1.2 * torch.sigmoid((u.logit() + a) / beta) - 0.1, "cut off"),

@@ -144,14 +144,14 @@ def upper(H: Tensor, damping: float) -> Tensor:
 
 
 def swept(
-    W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle], block: int = BLOCK
+    W: Tensor, U: Tensor, decide: Callable[[slice, Tensor], Settle], block: int | None = None
 ) -> Tensor:
     """Settle W (out, in) column by column, from left to right, what is further right making up for it.
 
     ``decide`` gets a block of columns as it is when all before it are settled; it changes as the columns
     of the block are settled.
     """
-    moved = W.clone()
+    moved, block = W.clone(), block or BLOCK
     for start in range(0, W.shape[1], block):
         cols = slice(start, min(start + block, W.shape[1]))
         errors = _sweep(moved[:, cols], decide(cols, moved[:, cols]), U[cols, cols])

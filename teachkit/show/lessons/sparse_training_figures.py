@@ -16,7 +16,7 @@ from teachkit.show import plots, styles
 from teachkit.show.lessons.sparse_training import logarithmic
 from teachkit.show.pictures import Picture
 
-LIMITS = 1e-6, 3.0
+LIMITS = 1e-8, 3.0
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -120,17 +120,19 @@ def price() -> Picture:
 
 def pixels(kept: Mapping[str, Masks], side: int = 8) -> Picture:
     """How many weights each pixel has left, for each method."""
-    figure, every = plots.canvas(len(kept), width=2.0 * len(kept), height=2.3)
+    figure, every = plots.canvas(len(kept), width=2.2 * len(kept), height=2.5)
     told = []
     for axes, (name, each) in zip(every, kept.items(), strict=True):
         counts = next(iter(each.values())).sum(0).reshape(side, side).numpy()
         axes.imshow(counts, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
         dark = int((counts == 0).sum())
-        axes.set(title=f"{name}\n{dark} pixels unread", xticks=[], yticks=[])
+        zeros = f"{masks.sparsity(each):.0%} zeros"
+        axes.set(title=f"{name}, {zeros}\n{dark} pixels unread", xticks=[], yticks=[])
         axes.title.set_fontsize(10)
         axes.grid(False)
-        told.append(f"{name} reads {side * side - dark} pixels of {side * side}")
-    alt = f"Weights left at each pixel, darker for more. {'; '.join(told)}."
+        told.append(f"{name}, {zeros}, reads {side * side - dark} pixels of {side * side}")
+    alt = f"Weights left at each pixel, black for 16 and more. {'; '.join(told)}."
+    plots.explain(figure, "White: no weight left. Black: 16 or more.")
     return plots.finish(figure, alt, "", "")
 
 
@@ -156,27 +158,6 @@ def against(rows: Sequence[Row], budget: str, methods: Sequence[str]) -> Picture
     return plots.finish(figure, alt, *labels, above=4, intervals=styles.BARS)
 
 
-def smaller(rows: Sequence[Row]) -> Picture:
-    """Accuracy against the parameters of the really smaller network."""
-    figure, (axes,) = plots.canvas(width=6.0, height=3.4)
-    told = []
-    for name, look in styles.looks([r["method"] for r in rows]).items():
-        some = sweep.select(rows, method=name)
-        size = np.array(sweep.column(some, "parameters", by="level", over="seed")).mean(0)
-        right = interval(sweep.column(some, "accuracy", by="level", over="seed"))
-        bars = [right.mean - right.low, right.high - right.mean]
-        axes.errorbar(
-            size, right.mean, bars, label=name, marker=look.marker, capsize=2, **look.line
-        )
-        told.append(f"{name} {right.mean[-1]:.3f} with {size[-1]:.0f} parameters")
-    axes.invert_xaxis()
-    alt = (
-        f"Test accuracy against the parameters left after whole units are gone: {'; '.join(told)}."
-    )
-    labels = "parameters of the smaller network", "test accuracy"
-    return plots.finish(figure, alt, *labels, above=3, intervals=styles.BARS)
-
-
 def relative(initial: float) -> float:
     """The spread of a gate in units of its mean, at the start of L0's training."""
     at = torch.tensor(np.log(initial / (1 - initial)))
@@ -191,21 +172,39 @@ def size_of(kind: str) -> float:
     return relative(0.5 if "half" in kind else 0.9)
 
 
+def _by_power(rows: Sequence[Row], kinds: Sequence[str]) -> list[tuple[float, float]]:
+    """The noise power at the start and the mean accuracy in the end, of each kind and depth."""
+    points = []
+    for kind in kinds:
+        for depth in sorted({r["depth"] for r in rows}):
+            some = [r["accuracy"] for r in sweep.select(rows, kind=kind, depth=depth)]
+            power = sparse_training.noise_power(size_of(kind), depth + 1)
+            points.append((power, float(np.mean(some))))
+    return sorted(points)
+
+
+def order(rows: Sequence[Row], kinds: Mapping[str, Sequence[str]]) -> float:
+    """Spearman's rank correlation of the accuracy with the noise power, over all points.
+
+    >>> rows = [{"kind": "noise 1", "depth": d, "accuracy": 1 / d} for d in (1, 2, 4)]
+    >>> order(rows, {"one": ["noise 1"]})
+    -1.0
+    """
+    points = np.array([p for some in kinds.values() for p in _by_power(rows, some)])
+    ranks = (points[:, None] > points).sum(1) + (points[:, None] == points).sum(1) / 2
+    return float(np.asarray(np.corrcoef(ranks.T))[0, 1].round(6))
+
+
 def drowning(rows: Sequence[Row], kinds: Mapping[str, Sequence[str]]) -> Picture:
     """Test accuracy of every training with noise against one number, its noise power at the start."""
     figure, (axes,) = plots.canvas(width=6.4, height=3.6)
     told = []
     for label, look in styles.looks(kinds).items():
-        points = []
-        for kind in kinds[label]:
-            for depth in sorted({r["depth"] for r in rows}):
-                some = [r["accuracy"] for r in sweep.select(rows, kind=kind, depth=depth)]
-                power = sparse_training.noise_power(size_of(kind), depth + 1)
-                points.append((power, float(np.mean(some))))
-        points.sort()
+        points = _by_power(rows, kinds[label])
         axes.plot(*np.array(points).T, label=label, **look.point)
         told += [f"{label} {right:.2f} at {power:.2g}" for power, right in points if power < 200]
     axes.axhline(0.1, **plots.THIN)
+    plots.explain(figure, "Dotted: guessing.")
     axes.set_xscale("log")
     axes.set_xlim(0.03, 1e3)
     alt = f"Test accuracy against the noise power (1 + σ²)^layers − 1. {'; '.join(told)}."

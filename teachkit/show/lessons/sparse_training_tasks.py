@@ -65,19 +65,28 @@ WITH = torch.tensor([-1.7, 1.9, 0.2])  # weights that go to each side of a thres
 
 TASKS = {
     "10.1": Task(
-        draw=lambda rng: (torch.cat([normal(rng, 6), WITH]), rng.uniform(0.5, 1.2)),
-        answer=sparse_training.soft_threshold,
+        draw=lambda rng: (
+            *(torch.cat([normal(rng, 6), WITH]), rng.uniform(0.5, 1.2)),
+            rng.uniform(0.4, 1.5),
+        ),
+        answer=lambda w, t, d: sparse_training.soft_threshold(w, t) / (1 + d),
         mistakes={
-            "this is the hard threshold: what stays must move towards zero, too": lambda w, t: (
-                torch.where(w.abs() > t, w, 0.0)
+            "this is the hard threshold: what stays must move towards zero, too": lambda w, t, d: (
+                torch.where(w.abs() > t, w, 0.0) / (1 + d)
             ),
-            "the sign is lost: a negative weight stays negative": lambda w, t: (w.abs() - t).clamp(
-                min=0
+            "the sign is lost: a negative weight stays negative": lambda w, t, d: (
+                (w.abs() - t).clamp(min=0) / (1 + d)
             ),
-            "nothing is zero yet: below the threshold the answer is 0": lambda w, t: (
-                w - t * w.sign()
+            "nothing is zero yet: below the threshold the answer is 0": lambda w, t, d: (
+                (w - t * w.sign()) / (1 + d)
             ),
-            "this is what w² does: it shrinks all and makes no zero": lambda w, t: w / (1 + t),
+            "this is what v² does: it shrinks all and makes no zero": lambda w, t, d: w / (1 + d),
+            "½ d v² is left out: its slope is d v": lambda w, t, d: sparse_training.soft_threshold(
+                w, t
+            ),
+            "1 + d divides all that is left of w, after t is taken away": lambda w, t, d: (
+                sparse_training.soft_threshold(w / (1 + d), t)
+            ),
         },
     ),
     "10.2": Task(

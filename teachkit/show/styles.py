@@ -178,7 +178,7 @@ KINDS = {
     "the small model": Style(BLUE, "dashed", "s"),
     "both keep": Style(BLUE, "solid", "."),
     "both remove": Style(GREY, "dotted", "."),
-    "only one keeps": Style(VERMILION, "dashed", "."),
+    "only one keeps": Style(VERMILION, "dashed", "x"),
     "magnitude's limit": Style(BLUE, "short", "_"),
     "Wanda's limit": Style(NAVY, "solid", "_"),
 }

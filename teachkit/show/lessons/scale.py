@@ -135,13 +135,13 @@ def speech(rows: Sequence[Row], ways: Sequence[str], prompt: str) -> Draw:
     return draw
 
 
-def live(prompt: str, count: int = 12) -> tables.Table | str:
+def live(prompt: str, count: int = 12, length: int = 512) -> tables.Table | str:
     """What SmolLM2 goes on with, whole and with half of its weights, or a sentence where it is not there."""
     if smollm2.kept() is None:
         return ABSENT
     speaker = data.smollm2()
     seen, _ = language.halves(speaker.encode(language.text("python")))
-    x = language.windows(seen, 512, 8, torch.Generator().manual_seed(0))
+    x = language.windows(seen, length, 8, torch.Generator().manual_seed(0))
     made: dict[str, nn.Module] = {"dense": speaker.model}
     with torch.autocast("cpu", torch.bfloat16):
         made["50 % by magnitude"], _ = scale.prune(speaker.model, x, "magnitude", 0.5, chunk=4)

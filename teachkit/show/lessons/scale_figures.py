@@ -57,7 +57,7 @@ def anatomy() -> Picture:
         axes.text(x - 1.15, 0.7, "norm", ha="right", fontsize=8, color="0.4")
     axes.plot([2.95, 2.95, 8.4, 8.4], [1.7, 1.95, 1.95, 1.7], "-", color="0.4", linewidth=1)
     axes.text(5.7, 2.05, "one block, four times over", ha="center", fontsize=9)
-    box(axes, 9.7, 0, "norm,\nhead", styles.PURPLE, 0.9)
+    box(axes, 9.7, 0, "norm,\noutput", styles.PURPLE, 0.9)
     box(axes, 11.4, 0, "chances of 65\nnext tokens", "0.4", 1.5)
     for start, end in ((1.2, 1.5), (10.2, 10.55)):
         arrow(axes, (start, 0), (end, 0))

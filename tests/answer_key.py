@@ -439,6 +439,55 @@ def worst_orders():
     return "share values before they prune" if max(soon) < min(late) - 0.1 else "does not matter"
 
 
+def outlier_inputs():
+    large = min(row["most"] for row in experiments.table("smollm2_inputs"))
+    small = max(row["most"] for row in experiments.table("scale_inputs"))
+    return "dozens of times as large" if large > 24 and small < 8 else "nothing"
+
+
+def by_wanda():
+    rows = sweep.select(experiments.table("smollm2"), way="Wanda", sparsity=0.5)
+    return sum(row["python"] for row in rows) / len(rows)
+
+
+def updates_first():
+    rows = sweep.select(experiments.table("scale_methods"), sparsity=0.7)
+    found = {
+        way: interval([row["loss"] for row in sweep.select(rows, way=way)])
+        for way in ("magnitude + least squares", "SparseGPT", "magnitude", "Wanda")
+    }
+    refit, one_pass, *plain = found.values()
+    assert refit.high < one_pass.low
+    assert one_pass.high < min(each.low for each in plain)
+    assert plain[1].low < plain[0].mean < plain[1].high
+    return [["least squares"], ["SparseGPT"], ["magnitude alone", "Wanda"]]
+
+
+def no_gain():
+    rows = sweep.select(experiments.table("scale_methods"), sparsity=0.5)
+    wanda, plain = ([r["loss"] for r in sweep.select(rows, way=w)] for w in ("Wanda", "magnitude"))
+    less = interval([a - b for a, b in zip(wanda, plain, strict=True)])
+    return "not to be told from zero" if less.low < 0 < less.high else "clearly"
+
+
+def when_stretched():
+    rows = sweep.select(experiments.table("scale_methods"), sparsity=0.5, way="magnitude")
+    found = [sum(row["loss"] for row in rows) / len(rows)]
+    for spread in (0.5, 1.0, 2.0):
+        some = sweep.select(experiments.table("scale_spreads"), spread=spread, way="magnitude")
+        found.append(sum(row["loss"] for row in some) / len(some))
+    return found
+
+
+def head_or_channels():
+    rows = sweep.select(experiments.table("scale_units"), left=0.75)
+    heads, channels = (
+        [r["loss"] for r in sweep.select(rows, part=part)] for part in ("attention", "mlp")
+    )
+    dearer = min(h - c for h, c in zip(heads, channels, strict=True)) > 0.05
+    return "the head" if dearer else "about the same"
+
+
 KEY = {
     "00.1": lambda: f"{150 / 200}",
     "00.2": order_of_three,
@@ -497,6 +546,14 @@ KEY = {
     "13.6": fastest_product,
     "13.7": taught_or_told,
     "13.8": worst_orders,
+    "14.1": outlier_inputs,
+    "14.2": by_wanda,
+    "14.3": lambda: "in the same order for all outputs",
+    "14.4": updates_first,
+    "14.5": no_gain,
+    "14.6": when_stretched,
+    "14.7": head_or_channels,
+    "14.8": lambda: 4 * 28_672**2 / 1e9,
 }
 
 WHY = {
@@ -510,4 +567,6 @@ WHY = {
     "11.8": "right for a small step",
     "13.2": "most weights are nearer to 0",
     "13.7": "more epochs",
+    "14.5": "no outlier inputs",
+    "14.6": "multiplied into the norm",
 }

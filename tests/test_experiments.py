@@ -144,6 +144,11 @@ PARTS = {
         for way in ("magnitude", drawn("scale_outliers", "way"))
     ],
     "scale_spreads": [{"seed": 0, "spread": drawn("scale_spreads", "spread"), "way": "magnitude"}],
+    "scale_damped": [{"seed": 0, "damping": drawn("scale_damped", "damping")}],
+    "scale_units": [{"seed": 0, "part": part, "left": 0.5} for part in ("mlp", "attention")],
+    "scale_calibrated": [
+        {"seed": 0, "windows": 1, "on": on} for on in ("devil", "letters by chance")
+    ],
     "scale_methods": [
         {"seed": 0, "sparsity": sparsity, "way": way}
         for sparsity in (0.5, "2:4")

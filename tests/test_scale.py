@@ -19,6 +19,9 @@ from teachkit.engine.grams import add_gram, gram
 from teachkit.lab import language, transformers
 from teachkit.lab.fetching import DataError
 from teachkit.lab.tokens import Characters, Language
+from teachkit.show.lessons import scale as scenes
+from teachkit.show.lessons import scale_figures as figures
+from teachkit.show.lessons import scale_tasks as tasks
 
 AMOUNTS = (0.0, 0.3, 0.5, 1.0, "2:4", "1:2", "4:8")
 
@@ -57,6 +60,55 @@ TWINS = {
         ),
         fast=lambda W, X, s: pruned(W, X, "sparsegpt", s),
     ),
+}
+
+ENTROPY = nn.functional.cross_entropy
+
+
+def grouped(scores, kept=2):
+    """Of every four neighbours in a row those with the largest scores."""
+    parts = scores.reshape(len(scores), -1, 4)
+    return (parts.argsort(2, descending=True).argsort(2) < kept).reshape(scores.shape)
+
+
+def one_step(W, U, j, error):
+    return W - torch.outer(error, U[j])
+
+
+def lost(W, U, j, keep):
+    return torch.where(keep, 0.0, W[:, j] / U[j, j])
+
+
+# Wrong answers to the exercises, and the words that the check must find for them.
+WRONG = {
+    "14.1": [
+        (ENTROPY, "take exp of it"),
+        (lambda z, t: ENTROPY(z, t, reduction="none").exp().mean(), "the mean comes before exp"),
+        (lambda z, t: (-z[torch.arange(len(t)), t].mean()).exp(), "come from softmax"),
+        (lambda z, t: (ENTROPY(z, t) / 0.6931471805599453).exp(), "the natural one"),
+        (lambda z, t: ENTROPY(z, z.argmax(1)).exp(), "not at the likeliest"),
+        (lambda z, t: ENTROPY(z, t, reduction="sum").exp(), "the values differ"),
+        (lambda z, t: ENTROPY(z, t, reduction="none").exp(), "the shape differs"),
+        (lambda z, t: 2 ** ENTROPY(z, t), "the values differ"),
+    ],
+    "14.2": [
+        (lambda W, x: grouped(W.abs()), "the inputs is not looked at"),
+        (lambda W, x: ~grouped(W.abs() * x), "True keeps"),
+        (lambda W, x: grouped((W.abs() * x).T).T, "groups lie along a row"),
+        (lambda W, x: grouped(W * x), "signs do not count"),
+        (lambda W, x: grouped(W.abs() * x, 1), "instead of exactly 16"),
+        (lambda W, x: W * grouped(W.abs() * x), "must be boolean"),
+        (lambda W, x: W.abs() * x > (W.abs() * x).median(1, keepdim=True).values, "not half of"),
+    ],
+    "14.3": [
+        (lambda W, U, j, k: W * torch.where(torch.arange(5) == j, k[:, None], True), "do not move"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, k) * U[j, j]), "over U's diagonal"),
+        (lambda W, U, j, k: one_step(W, U, j, -lost(W, U, j, k)), "the sign"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, ~k)), "True keeps"),
+        (lambda W, U, j, k: one_step(W, U, j, W[:, j] / U[j, j]), "keep their weight do not move"),
+        (lambda W, U, j, k: one_step(W, U.T, j, lost(W, U, j, k)), "the values differ"),
+        (lambda W, U, j, k: one_step(W, U, j, lost(W, U, j, k) / U[j, j]), "the values differ"),
+    ],
 }
 
 
@@ -688,3 +740,58 @@ def test_on_the_small_model_the_update_counts_for_more_than_the_criterion(shakes
         found[name] = scale.perplexity(net, pieces, chunk=32)
     assert found["refit"] < found["sparsegpt"] < found["magnitude"]
     assert found["sparsegpt"] < found["wanda"]
+
+
+# What the lesson shows ------------------------------------------------------------------------------
+
+
+def test_the_live_cell_says_in_a_sentence_what_is_missing(monkeypatch):
+    monkeypatch.setattr(scenes.smollm2, "kept", lambda: None)
+    assert scenes.live("x") == scenes.ABSENT
+    assert "lab.data.smollm2()" in scenes.ABSENT
+
+
+def test_the_live_cell_prunes_the_model_that_is_there(monkeypatch):
+    speaker = Language(small(), lambda text: tokens(1, 200)[0], lambda ids: " ".join(map(str, ids)))
+    monkeypatch.setattr(scenes.smollm2, "kept", lambda: "here")
+    monkeypatch.setattr(scenes.data, "smollm2", lambda: speaker._replace(encode=speaker.encode))
+    monkeypatch.setattr(scenes.scale, "says", lambda it, prompt, count: f"{prompt} {count}\n b")
+    said = repr(scenes.live("a", 3, 12)).splitlines()
+    assert [line.split("  ")[0] for line in said[2:]] == [
+        "dense", "50 % by magnitude", "50 % by Wanda"
+    ]  # fmt: skip
+    assert all(line.endswith("a 3 b") for line in said[2:])
+
+
+@pytest.mark.parametrize("answer", ["", "a" * 129, 3, None])
+def test_a_calibration_text_that_is_none_is_refused(answer):
+    with pytest.raises(ValueError, match="return a text of 2 to 128 characters"):
+        tasks.calibrated(answer)
+
+
+def test_a_calibration_text_is_judged_on_two_texts():
+    with pytest.raises(ValueError, match="has the character '7'"):
+        tasks.calibrated("77")
+    poor = tasks.calibrated("aaaa")
+    assert not poor.good
+    assert "at most half as much is asked for" in poor.words
+    good = tasks.calibrated(language.text("shakespeare")[20_000:20_128])
+    assert good.good
+    assert re.search(r"Score: [5-7]\d % of magnitude", good.words)
+
+
+def test_what_the_figures_compute():
+    rows = [
+        {"seed": s, "way": w, "sparsity": 0.5, "loss": s + 0.1 * (w == "b")}
+        for s in (0, 1, 2)
+        for w in "ab"
+    ]
+    assert figures.paired(rows, "b", "a")[0.5].mean == pytest.approx(0.1)
+    assert figures.column(rows, "way")["a"].mean == pytest.approx(1.0)
+    net, x = small(), tokens()
+    X = figures.inputs_of(net, "blocks.1.mlp.up", x)
+    norms = scale.input_norms(net, x)["blocks.1.mlp.up.weight"]
+    torch.testing.assert_close(X.square().mean(0).sqrt(), norms, check_dtype=False)
+    W = net.get_parameter("blocks.1.mlp.up.weight").detach()
+    for way in figures.WAYS:
+        assert float((figures.alone(W, X, way, 0.5) == 0).double().mean()) == pytest.approx(0.5)

@@ -1,6 +1,6 @@
 """The small language model pruned in every way: criterion against update, outliers brought in and taken out.
 
-``python -m teachkit.experiments.scale`` writes four tables into data/experiments; on one core half an hour,
+``python -m teachkit.experiments.scale`` writes seven tables into data/experiments; on one core half an hour,
 and a quarter more for the two models of other seeds, which are trained first and kept. A run that is
 interrupted goes on.
 
@@ -22,6 +22,7 @@ from teachkit.lab import language
 from teachkit.lab.stretching import joints
 from teachkit.lab.sweep import Row
 from teachkit.lab.tokens import Characters, Language
+from teachkit.lab.transformers import blocks_by_name
 
 SEEDS = [0, 1, 2]
 WAYS: dict[str, dict[str, Any]] = {
@@ -50,6 +51,13 @@ SPREADS: experiments.Grid = {
 INPUTS: experiments.Grid = {
     "seed": SEEDS,
     "layer": ["attention.q", "attention.o", "mlp.up", "mlp.down"],
+}
+DAMPED: experiments.Grid = {"seed": SEEDS, "damping": [1e-2, 1e-4, 1e-6]}
+UNITS: experiments.Grid = {"seed": SEEDS, "part": ["mlp", "attention"], "left": [0.75, 0.5]}
+CALIBRATED: experiments.Grid = {
+    "seed": SEEDS,
+    "on": ["shakespeare", "devil", "python", "letters by chance", "one letter"],
+    "windows": [1, 8, 64],
 }
 PROMPT = "ROMEO:\nI "
 
@@ -119,6 +127,46 @@ def spreads_cell(seed: int, spread: float, way: str) -> Row:
     return judged(pruned) | {"dense": judged(same)["loss"]}
 
 
+def damped_cell(seed: int, damping: float) -> Row:
+    """SparseGPT on widely stretched inputs, whose mean square is that of the largest few."""
+    same = with_spread(network(seed), 2.0, seed)
+    return judged(
+        scale.prune(same, calibration(seed), "sparsegpt", 0.5, damping=damping, progress=False)[0]
+    )
+
+
+def units_cell(seed: int, part: str, left: float) -> Row:
+    """Of the channels, or the heads, of each block those removed for real that write least."""
+    net = network(seed)
+    small = scale.without_units(net, strongest(net, calibration(seed), part, left))
+    inside = blocks_by_name(small).values()
+    return judged(small) | {"weights": sum(p.numel() for b in inside for p in b.parameters())}
+
+
+def strongest(net: nn.Module, x: Tensor, part: str, left: float) -> dict[str, Tensor]:
+    """Of each block's "mlp" or "attention" the share of channels or heads that writes most."""
+    scores = {at: s for at, s in scale.unit_scores(net, x).items() if at.endswith(part)}
+    return {
+        at: s >= s.sort(descending=True).values[round(left * len(s)) - 1]
+        for at, s in scores.items()
+    }
+
+
+def calibrated_cell(seed: int, on: str, windows: int) -> Row:
+    """SparseGPT at 70 %, calibrated on so many windows of another text, or of no text at all."""
+    dice = torch.Generator().manual_seed(200 + seed)
+    letters = Characters(language.text("shakespeare"))
+    if on in language.TEXTS:
+        known = set(letters.known)
+        words = "".join(c for c in language.text(on) if c in known)
+        given = language.halves(letters.encode(words))[0]
+    else:
+        most = len(letters.known) if on == "letters by chance" else 1
+        given = torch.randint(most, (100_000,), generator=dice, device=dice.device)
+    x = language.windows(given, 128, windows, dice)
+    return judged(scale.prune(network(seed), x, "sparsegpt", 0.7, progress=False)[0])
+
+
 def inputs_cell(seed: int, layer: str) -> Row:
     """The largest norm of an input over the median, the least and the most of the blocks."""
     return spread(scale.input_norms(network(seed), calibration(seed)), layer)
@@ -138,6 +186,9 @@ TABLES: experiments.Tables = {
     "scale_outliers": (outliers_cell, OUTLIERS),
     "scale_methods": (methods_cell, METHODS),
     "scale_spreads": (spreads_cell, SPREADS),
+    "scale_damped": (damped_cell, DAMPED),
+    "scale_units": (units_cell, UNITS),
+    "scale_calibrated": (calibrated_cell, CALIBRATED),
 }
 
 if __name__ == "__main__":

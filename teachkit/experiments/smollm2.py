@@ -13,6 +13,7 @@ alone, ``peak`` is the most memory that the process has taken so far, in GB.
 import resource
 import time
 from functools import cache
+from math import log10
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ DRAWS = [0, 1, 2]
 LENGTH = 512
 MIXED = ["python", "devil"]
 LAYERS = ["attention.q", "attention.o", "mlp.up", "mlp.down"]
+PROFILES: experiments.Grid = {"block": list(range(30)), "layer": LAYERS}
 PROMPTS = ["The capital of Germany is", "To open a file in Python, you"]
 UNTOUCHED: experiments.Grid = {"way": ["magnitude"], "sparsity": [0.0, 0.5, "2:4"]}
 UNTOUCHED_MORE: experiments.Grid = UNTOUCHED | {"sparsity": [0.3, 0.7]}
@@ -117,6 +119,16 @@ def inputs_cell(layer: str) -> Row:
         return spread(_norms(), layer)
 
 
+def profile_cell(block: int, layer: str) -> Row:
+    """The norms of a layer's inputs over their median, at 25 ranks from the largest to the least."""
+    with torch.autocast("cpu", torch.bfloat16):
+        norm = _norms()[f"blocks.{block}.{layer}.weight"]
+    ordered = (norm / norm.median()).sort(descending=True).values
+    places = torch.logspace(0, log10(len(ordered)), 25).round().long()
+    ranks = torch.tensor(sorted(set(places.tolist())))
+    return {"ranks": ranks.tolist(), "norms": [float(f"{n:.4g}") for n in ordered[ranks - 1]]}
+
+
 @cache
 def _norms() -> dict[str, Tensor]:
     return scale.input_norms(speaker().model, calibration(0, MIXED))
@@ -126,6 +138,7 @@ TABLES: experiments.Tables = {
     "smollm2_inputs": (inputs_cell, {"layer": LAYERS}),
     "smollm2_untouched": (untouched_cell, UNTOUCHED),
     "smollm2": (main_cell, MAIN),
+    "smollm2_profiles": (profile_cell, PROFILES),
 }
 LATER: experiments.Tables = {  # not saved yet
     "smollm2_pattern": (main_cell, PATTERN),

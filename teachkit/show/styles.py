@@ -62,6 +62,7 @@ METHODS = {
     "magnitude + refit": Style(SKY, "dash-dot", "D"),
     "LAMP": Style(NAVY, "long", "X"),
     "Wanda": Style(NAVY, "short", "*"),
+    "SparseGPT": Style(VERMILION, "solid", "X"),
     "T1": Style(PURPLE, "short", "<"),
     "T2": Style(ORANGE, "dashed", ">"),
     "|T2|": Style(PLUM, "dash-dot", "d"),
@@ -202,11 +203,19 @@ KINDS = {
     "lzma": Style(NAVY, "short", "p"),
     "zstd": Style(BLUE, "long", "<"),
     "2:4": Style(BRICK, "two dots", "8"),
+    "SmolLM2": Style(VERMILION, "solid", "v"),
+    "the small model": Style(BLUE, "dashed", "s"),
+    "both keep": Style(BLUE, "solid", "."),
+    "both remove": Style(GREY, "dotted", "."),
+    "only one keeps": Style(VERMILION, "dashed", "x"),
+    "magnitude's limit": Style(BLUE, "short", "_"),
+    "Wanda's limit": Style(NAVY, "solid", "_"),
 }
 TABLE = METHODS | KINDS
 # A pattern, the whole of a label, and the name whose look it has.
 SAME = [
     (r"signed Taylor", "T2"),
+    (r"magnitude \+ least squares", "magnitude + refit"),
     (r"gradual", "cubic"),
     (r"noise 0", "no penalty"),
     (r"subgradient", "L1, subgradient"),

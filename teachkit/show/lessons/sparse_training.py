@@ -26,7 +26,7 @@ def kink(weight: float, strength: float) -> Picture:
     v, W = torch.linspace(-2.5, 2.5, 501), torch.linspace(-2.5, 2.5, 201)
     costs = {"L1": 0.5 * (v - w) ** 2 + t * v.abs(), "L2": 0.5 * (v - w) ** 2 + 0.5 * t * v**2}
     least = {"L1": float(sparse_training.soft_threshold(w, t)), "L2": float(w / (1 + t))}
-    figure, (left, right) = plots.canvas(2, width=8.4, height=3.4)
+    figure, (left, right) = plots.canvas(2, width=7.6, height=3.0)
     plots.draw(left, v, costs)
     for label, at in least.items():
         height = costs[label][(v - at).abs().argmin()]
@@ -165,7 +165,7 @@ def on_mnist(tables: Mapping[str, tuple[Sequence[Row], int]]) -> Picture:
             and how many weights the network has.
 
     """
-    figure, (axes,) = plots.canvas(width=6.4, height=3.8)
+    figure, (axes,) = plots.canvas(width=6.0, height=3.5)
     lines: list[str] = []
     told: list[str] = []
     for label, look in styles.looks(tables).items():

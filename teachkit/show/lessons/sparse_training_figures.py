@@ -83,14 +83,14 @@ def certainty(state: Sequence[Mapping[str, Tensor]]) -> Picture:
     dice = torch.Generator().manual_seed(0)
     for name, which in (("stays", ~removed), ("goes", removed)):
         at = which.nonzero().reshape(-1)
-        at = at[torch.randperm(len(at), generator=dice)[:600]]
+        at = at[torch.randperm(len(at), generator=dice)[:300]]
         axes.plot(w[at], sigma[at], label=name, ms=3, **_plain(styles.look(name).point))
     ends = np.array([1e-4, 3.0])
     axes.plot(ends, slope * ends, color="0.3", linewidth=1)
     medians = f"{float(sigma[~removed].median()):.2f}", f"{float(sigma[removed].median()):.2f}"
     says = f"median noise: {medians[0]} of those that stay, {medians[1]} of those that go"
     above = f"{float(removed.double().mean()):.0%} of the weights lie above σ = {slope:.1f} |w|"
-    alt = f"Learned noise σ against |w|, log on log; up to 600 of each kind. {above}; {says}."
+    alt = f"Learned noise σ against |w|, log on log; up to 300 of each kind. {above}; {says}."
     scale: dict[str, Any] = {"xscale": "log", "yscale": "log", "xlim": (1e-4, 3), "ylim": (3e-3, 3)}
     return plots.finish(figure, alt, "|w|", "learned noise σ", says=says, above=2, **scale)
 
@@ -138,7 +138,7 @@ def pixels(kept: Mapping[str, Masks], side: int = 8) -> Picture:
 
 def against(rows: Sequence[Row], budget: str, methods: Sequence[str]) -> Picture:
     """Accuracy less that of gradual magnitude with as many zeros, by the share of weights left."""
-    figure, (axes,) = plots.canvas(width=6.4, height=3.6)
+    figure, (axes,) = plots.canvas(width=6.0, height=3.2)
     told = []
     for name, look in styles.looks(methods).items():
         some = sweep.select(rows, method=name, budget=budget)
@@ -244,6 +244,7 @@ def curves(rows: Sequence[Row], kinds: Sequence[str], by: str, xlabel: str) -> P
         alt=alt,
         xlabel=xlabel,
         ylabel="test accuracy",
+        width=5.6,
         xticks=range(len(at)),
         xticklabels=at,
     )

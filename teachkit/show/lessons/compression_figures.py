@@ -73,7 +73,6 @@ def rounding(rows: Sequence[Row], ways: Sequence[str]) -> Picture:
     at = np.array([8, 2])
     dots: Any = {"color": "0.4", "linewidth": 1, "linestyle": ":"}
     right.plot(at, 0.6 * 2.0 ** (1 - at), label="twice as far for each bit less", **dots)
-    right.legend(fontsize=8, loc="upper left")
     right.set(yscale="log", xlabel="bits", ylabel="outputs moved by", xticks=BITS)
     for axes in (left, right):
         axes.invert_xaxis()

@@ -55,6 +55,7 @@ def _drawn(W: Tensor, less: Tensor, row: int, bits: int, way: str, right: float)
             left.axvline(value, **plots.THIN)
     side = int(W.shape[1] ** 0.5)
     most = float(W[row].abs().max())
+    left.set_xlim(-1.08 * most, 1.08 * most)
     for axes, part, title in ((before, W, "before"), (after, less, f"{bits} bits, {way}")):
         shade = part[row, : side * side].reshape(side, side).numpy()
         axes.imshow(shade, cmap="gray", vmin=-most, vmax=most, interpolation="nearest")

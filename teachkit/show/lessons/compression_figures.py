@@ -71,7 +71,8 @@ def rounding(rows: Sequence[Row], ways: Sequence[str]) -> Picture:
             axes.errorbar(BITS, each.mean, bars, marker=look.marker, capsize=2, **more, **look.line)
             told.append(f"{name} {', '.join(f'{m:.3f}' for m in each.mean)}")
     at = np.array([8, 2])
-    right.plot(at, 0.6 * 2.0 ** (1 - at), color="0.4", linewidth=1, linestyle=":")
+    dots: Any = {"color": "0.4", "linewidth": 1, "linestyle": ":"}
+    right.plot(at, 0.6 * 2.0 ** (1 - at), label="twice as far for each bit less", **dots)
     right.set(yscale="log", xlabel="bits", ylabel="outputs moved by", xticks=BITS)
     for axes in (left, right):
         axes.invert_xaxis()
@@ -174,7 +175,8 @@ def costs(rows: Sequence[Row], sparsity: float) -> Picture:
     figure, (axes,) = plots.canvas(width=6.0, height=3.2)
     for name in names:
         at = row[f"{name}: bytes"] / 1000, row[f"{name}: read"]
-        axes.plot(*at, markersize=7, **styles.look(name).point)
+        point = styles.look(name).point | ({"marker": "o"} if name == "dense" else {})
+        axes.plot(*at, markersize=7, **point)
         left, below = name in ("zstd", "lzma"), name in ("relative", "csr", "deep")
         side: dict[str, Any] = {"ha": "right" if left else "left", "textcoords": "offset points"}
         axes.annotate(name, at, (-7 if left else 7, -9 if below else 3), fontsize=9, **side)
@@ -187,8 +189,14 @@ def costs(rows: Sequence[Row], sparsity: float) -> Picture:
         "yscale": "log",
         "xlim": (70, 1700),
         "ylim": (0.04, 20),
+        "xticks": [100, 200, 500, 1000],
+        "xticklabels": [100, 200, 500, 1000],
+        "yticks": [0.1, 1, 10],
+        "yticklabels": [0.1, 1, 10],
     }
-    return plots.finish(figure, alt, "kilobytes", "milliseconds to read it", **scale)
+    made = plots.finish(figure, alt, "kilobytes", "milliseconds to read it", **scale)
+    axes.minorticks_off()
+    return made
 
 
 def products(

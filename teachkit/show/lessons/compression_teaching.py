@@ -68,7 +68,10 @@ def starts(found: Mapping[str, Sequence[Row]]) -> Picture:
         for d, each in gains.items()
     )
     alt = f"Test accuracy less that of new students with labels, for {', '.join(OTHERS.values())}: {told}."
-    labels = {"xlabel": "student", "ylabel": "less new, with labels", "width": 5.6}
+    gaps = {d: less(rows, "units, teacher", "units, labels") for d, rows in found.items()}
+    said = ", ".join(f"{d} {m:+.3f} ({a:+.3f} to {b:+.3f})" for d, (m, a, b) in gaps.items())
+    alt += f" Pruned and taught less pruned with labels: {said}."
+    labels = {"xlabel": "student", "ylabel": "accuracy gained", "width": 5.6}
     return plots.differences(list(OTHERS.values()), arms, alt=alt, **labels)
 
 
@@ -80,12 +83,15 @@ def ranks(rows: Sequence[Row]) -> Picture:
     names = list(dict.fromkeys(row["criterion"] for row in rows))
     for name, look in styles.looks(names).items():
         some = sweep.select(rows, criterion=name)
-        means = [float(np.mean([row[stage] for row in some])) for stage in stages]
-        axes.plot(range(3), means, label=name, marker=look.marker, **look.line)
-        told.append(f"{name} {', '.join(f'{m:.2f}' for m in means)}")
+        means, low, high = interval(np.array([[row[stage] for stage in stages] for row in some]))
+        bars = [means - low, high - means]
+        axes.errorbar(range(3), means, bars, label=name, marker=look.marker, capsize=2, **look.line)
+        ends = f"{low[-1]:.2f} to {high[-1]:.2f}"
+        told.append(f"{name} {', '.join(f'{m:.2f}' for m in means)} ({ends})")
     axes.set_xticks(range(3), ["right after\npruning", "3 epochs", "20 epochs"])
     alt = f"Mean test accuracy right after pruning, after 3 and after 20 epochs: {'; '.join(told)}."
-    return plots.finish(figure, alt, "", "test accuracy", above=3, ylim=(0, 1))
+    more: dict[str, Any] = {"intervals": styles.BARS, "ylim": (0, 1)}
+    return plots.finish(figure, alt, "", "test accuracy", above=3, **more)
 
 
 def orders(rows: Sequence[Row]) -> Picture:

@@ -77,7 +77,7 @@ def limits(weight: Tensor, norm: Tensor) -> Draw:
         for name, look in styles.looks(kinds).items():
             at = some[kinds[name][some]]
             axes.plot(x[at], w[at], label=name, markersize=3, **look.point)
-        ends = np.array([float(x.min()), float(x.max())])
+        ends = np.array([3e-3, 300.0])
         for name, limit in {
             "magnitude's limit": 0 * ends + float(low),
             "Wanda's limit": float(wanda) / ends,

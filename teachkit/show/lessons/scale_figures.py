@@ -133,11 +133,12 @@ def inputs_of(net: nn.Module, layer: str, tokens: Tensor) -> Tensor:
     return seen[0].flatten(0, -2)
 
 
-def alone(W: Tensor, X: Tensor, way: str, sparsity: float) -> Tensor:
+def alone(W: Tensor, X: Tensor, way: str, sparsity: float, **more: Any) -> Tensor:
     """The weights of one layer, pruned on its inputs."""
     layer = nn.Linear(W.shape[1], len(W), bias=False, device=W.device, dtype=W.dtype)
     layer.weight.data = W.clone()
-    chain, _ = scale.prune(nn.Sequential(layer), X, sparsity=sparsity, progress=False, **WAYS[way])
+    options = {"sparsity": sparsity, "progress": False} | WAYS[way] | more
+    chain, _ = scale.prune(nn.Sequential(layer), X, **options)
     return chain.get_parameter("0.weight").detach()
 
 
@@ -164,27 +165,68 @@ def halfway(W: Tensor, X: Tensor, at: int, shown: int = 24) -> Picture:
     for j in range(at):
         error = torch.where(keep[:, j], 0.0, w[:, j] / U[j, j])
         w = w - torch.outer(error, U[j])
-    moved = (w - W)[:shown, : 2 * at]
+        w[:, j] = w[:, j] * keep[:, j]
+    gone = ~keep & (torch.arange(len(H), device=keep.device) < at)
+    moved = torch.where(gone, torch.nan, w - W)[:shown, : 2 * at]
     figure, axes = plots.canvas(2, width=8.4, height=2.7)
-    for each, title, shade in zip(
-        axes, (f"weights after {at} columns", "by how much they have moved"), (w[:shown, : 2 * at], moved),
-        strict=True,
-    ):  # fmt: skip
-        span = float(W[:shown, : 2 * at].abs().max()) / (1 if each is axes[0] else 3)
-        each.imshow(
+    titles = f"weights after {at} columns", "by how much the others have moved"
+    for each, title, shade in zip(axes, titles, (w[:shown, : 2 * at], moved), strict=True):
+        span = float(shade.nan_to_num().abs().max())
+        image = each.imshow(
             shade, cmap="RdBu", vmin=-span, vmax=span, interpolation="nearest", aspect="auto"
         )
+        figure.colorbar(image, ax=each)
         each.axvline(at - 0.5, color="black", linewidth=1.2)
-        each.set(title=title, xticks=[], yticks=[], xlabel="inputs")
+        each.set(title=title, xticks=[], yticks=[], xlabel="inputs", facecolor="0.75")
         each.title.set_fontsize(10)
         each.grid(False)
-    zeros = float((w[:, :at] == 0).double().mean())
+    zeros, late = (float((~keep[:, some]).double().mean()) for some in (slice(at), slice(-8, None)))
     right = float((w - W)[:, at : 2 * at].square().mean().sqrt() / W.square().mean().sqrt())
     alt = (
-        f"SparseGPT half way, the first {shown} outputs: left of the line {zeros:.0%} of the weights are "
-        f"zero, right of it none, but they have moved by {right:.0%} of their size (root mean square)."
+        f"SparseGPT half way, the first {shown} outputs: left of the line {zeros:.0%} of the weights of all "
+        f"outputs are zero, right of it none, but they have moved by {right:.0%} of their size (root mean "
+        f"square). Of the last eight columns {late:.0%} will go."
     )
     return plots.finish(figure, alt, "inputs", "outputs")
+
+
+def grouped(W: Tensor, X: Tensor, sparsity: float = 0.5) -> dict[str, list[Any]]:
+    """The share of one layer's output that is lost, by criterion and by what is compared."""
+    found: dict[str, list[Any]] = {"method": [], "whole matrix": [], "within each output": []}
+    for way in ("magnitude", "Wanda"):
+        found["method"].append(way)
+        for name, scope in (("whole matrix", "layer"), ("within each output", "row")):
+            pruned = alone(W, X, way, sparsity, scope=scope)
+            found[name].append(scale.output_error(W, pruned, X))
+    return found
+
+
+LLAMA = {"width": 8192, "keys": 1024, "inner": 28_672, "blocks": 80}  # Llama-2-70B
+TOKENS, SPEED = 128 * 2048, 1e14  # calibrated on, and operations a second
+
+
+def llama_block() -> int:
+    """The weights of one block: q and o, k and v (for eight heads of 128), gate, up and down."""
+    width, keys, inner = LLAMA["width"], LLAMA["keys"], LLAMA["inner"]
+    return 2 * width**2 + 2 * width * keys + 3 * width * inner
+
+
+def memory() -> dict[str, list[Any]]:
+    """What SparseGPT on Llama-2-70B would have to keep, in GB."""
+    block, inner = llama_block(), LLAMA["inner"]
+    needed = {"all weights": 2 * LLAMA["blocks"] * block, "one block": 2 * block}
+    needed |= {"its inputs": 2 * TOKENS * LLAMA["width"], "norms of down's inputs": 4 * inner}
+    needed["XᵀX of down's inputs"] = 4 * inner**2
+    head = "16 bits for weights and inputs, 32 for sums"
+    return {head: list(needed), "GB": [size / 1e9 for size in needed.values()]}
+
+
+def minutes() -> float:
+    """The arithmetic of it: two runs of each block, the sums XᵀX, an inverse and a pass for ``down``."""
+    width, inner = LLAMA["width"], LLAMA["inner"]
+    sums = 3 * width**2 + inner**2
+    work = TOKENS * (4 * llama_block() + 2 * sums) + 2 * inner**3 + width * inner**2
+    return LLAMA["blocks"] * work / SPEED / 60
 
 
 def shares(W: Mapping[str, Tensor]) -> dict[str, list[Any]]:

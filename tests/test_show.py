@@ -147,6 +147,13 @@ def test_the_map_lists_the_lessons_that_are_there(tmp_path, monkeypatch):
     assert "[00 start](00_start.ipynb)" in show.course_map("03")._repr_markdown_()
 
 
+def test_a_long_name_on_the_map_has_a_place_to_break():
+    shown = show.course_map()._repr_markdown_()
+    for name in ("sparse_<wbr>training", "compress<wbr>ion"):
+        assert f"| <code>{name}</code> |" in shown
+    assert "| `structured` |" in shown
+
+
 def test_environment_says_ok_and_what_to_do(capsys, monkeypatch):
     show.environment()
     assert set(re.findall(r"^\[.{4}\]", capsys.readouterr().out, re.MULTILINE)) == {"[ OK ]"}

@@ -107,10 +107,10 @@ def _row(it: Lesson, here: str) -> str:
     name = f"{it.title} (this one)" if mine else f"[{it.title}]({it.stem}.ipynb)"
     question = it.question.replace("|", "\\|")
     module = it.module.removeprefix("teachkit.")  # the whole name would not fit a narrow window
-    if "_" in module:  # nor would a long one, but in two lines
-        code = f"<code>{module.replace('_', '_<wbr>')}</code>"
-    else:
-        code = f"`{module}`" if module else ""
+    parts = re.sub(
+        r"(_|[a-z]{8}(?=[a-z]{3}))", r"\1<wbr>", module
+    )  # nor a long one, but in two lines
+    code = f"<code>{parts}</code>" if parts != module else f"`{module}`" if module else ""
     return f"| {name} | {question} | {it.minutes} | {code} |"
 
 

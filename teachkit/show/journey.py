@@ -233,7 +233,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else escape(str(value))
+    return "" if value is None else pages.breakable(escape(str(value)))
 
 
 door.hold(globals())

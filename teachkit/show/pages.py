@@ -104,14 +104,21 @@ def course_map(here: str = "00") -> Page:
 def _row(it: Lesson, here: str) -> str:
     """A line of the table, with a link that JupyterLab follows from beside the notebooks."""
     mine = it.stem.startswith(here)
-    name = f"{it.title} (this one)" if mine else f"[{it.title}]({it.stem}.ipynb)"
+    name = f"{it.title} (this one)" if mine else f"[{breakable(it.title)}]({it.stem}.ipynb)"
     question = it.question.replace("|", "\\|")
     module = it.module.removeprefix("teachkit.")  # the whole name would not fit a narrow window
-    parts = re.sub(
-        r"(_|[a-z]{8}(?=[a-z]{3}))", r"\1<wbr>", module
-    )  # nor a long one, but in two lines
+    parts = breakable(module)
     code = f"<code>{parts}</code>" if parts != module else f"`{module}`" if module else ""
     return f"| {name} | {question} | {it.minutes} | {code} |"
+
+
+def breakable(words: str) -> str:
+    """HTML in which a long word may go on in the next line, where the window is narrow.
+
+    >>> breakable("sparse_training, compression")
+    'sparse_<wbr>training, compres<wbr>sion'
+    """
+    return re.sub(r"(_|[a-z]{7}(?=[a-z]{3}))", r"\1<wbr>", words)
 
 
 def _gaps(numbers: list[int]) -> list[str]:

@@ -89,14 +89,10 @@ class Lesson:
 
     def forms(self):
         """The questions, once all are there."""
-        return self.asked(self.sources("show.quiz(")).all()
-
-    def asked(self, count):
-        """The questions on the page, once there are so many."""
-        forms = self.page.locator(".tk-q-question")
-        if count:
-            forms.nth(count - 1).wait_for(state="attached")
-        return forms
+        forms, asked = self.page.locator(".tk-q-question"), self.sources("show.quiz(")
+        if asked:
+            forms.nth(asked - 1).wait_for(state="attached")
+        return forms.all()
 
     def explorers(self):
         """Each control changes the picture."""
@@ -181,7 +177,7 @@ class Lesson:
         return found
 
     def restarted(self):
-        """A new kernel: what is on the page says so, and runs again down to the first explorer."""
+        """A new kernel: what is on the page says so, and all runs again."""
         self.window.restart()
         silent = [
             f"after a restart nothing is said: {text[:80]!r}"
@@ -190,12 +186,12 @@ class Lesson:
             )
             if "Run this cell" not in text
         ]
-        again = [f"after a restart: {line}" for line in self.window.run_to("show.explore(")]
+        again = [f"after a restart: {line}" for line in self.window.run_all()]
         for explorer in self.widgets(".tk-explorer")[:1]:
             if not self.moves(explorer.locator("input, select").first, explorer.locator("img")):
                 again.append("after a restart the explorer does not move")
         ends = [cell["id"] for cell in self.window.cells() if "show.end(" in cell["source"]]
-        for said in map(self.window.run, ends):
+        for said in map(self.window.text, ends):
             for words in ("Your predictions.", "Your exercises. 1 of"):
                 if words not in said:
                     again.append(f"the end does not say {words!r}: {said[:200]!r}")
@@ -209,8 +205,7 @@ class Lesson:
         saved = json.loads((self.window.server.work / self.file).read_bytes())
         lost = self.written not in ["".join(cell["source"]) for cell in saved["cells"]]
         self.window.open(self.file)
-        run = "".join(cell["source"] for cell in self.window.code()).split("show.explore(")[0]
-        self.asked(run.count("show.quiz("))
+        self.forms()
         found = self.dead() + ["what was typed is not in the saved notebook"] * lost
         for explorer in self.widgets(".tk-explorer, .teachkit-explorer")[:1]:
             self.window.shoot(explorer, f"{self.stem}_reopened")

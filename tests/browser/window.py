@@ -57,27 +57,11 @@ class Window:
     def run_all(self):
         """Run all cells and wait for the last; what is wrong afterwards."""
         self.page.evaluate("seconds => book.runAll(seconds)", RUN_ALL)
-        cells = self.code()
+        cells = [cell for cell in self.cells() if cell["cell_type"] == "code"]
         missed = [f"{cell['id']} did not run" for cell in cells if not cell["execution_count"]]
-        return missed + self.raised()
-
-    def run_to(self, word):
-        """Run the cells from the first to the one with a word in its code; what is wrong afterwards."""
-        for cell in self.code():
-            self.run(cell["id"])
-            if word in cell["source"]:
-                break
-        return self.raised()
-
-    def code(self):
-        """The code cells."""
-        return [cell for cell in self.cells() if cell["cell_type"] == "code"]
-
-    def raised(self):
-        """The errors that stand in the outputs."""
-        return [
+        return missed + [
             f"{cell['id']} raised {output['ename']}: {output['evalue']}"
-            for cell in self.code()
+            for cell in cells
             for output in cell["outputs"]
             if output["output_type"] == "error"
         ]
